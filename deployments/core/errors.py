@@ -1,0 +1,103 @@
+"""Every error a caller can meet, in one tree.
+
+ServiceError                      500 internal_error
+├── BadRequest                    400 bad_request        body is not JSON, or not UTF-8
+├── NotFound                      404 not_found
+├── MethodNotAllowed              405 method_not_allowed
+├── DeadlineExceeded              408 deadline_exceeded
+├── TooLarge                      413 too_large          body or batch over its limit
+│   └── TextTooLong               413 text_too_long      one text over its limit
+├── UnsupportedMediaType          415 unsupported_media_type
+├── InvalidInput                  422 invalid_input      right JSON, wrong types or values
+│   └── EmptyText                 422 empty_text
+├── Overloaded                    429 overloaded         carries retry_after_s
+├── PredictionFailed              500 prediction_failed  the model failed on this very text
+└── NotReady                      503 not_ready          carries retry_after_s
+
+Messages are written for the caller: they say the number, the limit and the cure, and never hold
+the text itself, a path or an address. Errors cross process borders by pickle, so constructors are
+positional and carry only plain values.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypedDict
+
+
+class ErrorBody(TypedDict):
+    """What stands under `error` in an answer."""
+
+    code: str
+    message: str
+    request_id: str | None
+
+
+class ServiceError(Exception):
+    """Base of all errors that callers see. `status` is the HTTP status, `code` the stable name."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str = "Something went wrong on our side; try again.") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def body(self, request_id: str | None = None) -> ErrorBody:
+        return {"code": self.code, "message": self.message, "request_id": request_id}
+
+
+class BadRequest(ServiceError):
+    status, code = 400, "bad_request"
+
+
+class NotFound(ServiceError):
+    status, code = 404, "not_found"
+
+
+class MethodNotAllowed(ServiceError):
+    status, code = 405, "method_not_allowed"
+
+
+class DeadlineExceeded(ServiceError):
+    status, code = 408, "deadline_exceeded"
+
+
+class TooLarge(ServiceError):
+    status, code = 413, "too_large"
+
+
+class TextTooLong(TooLarge):
+    status, code = 413, "text_too_long"
+
+
+class UnsupportedMediaType(ServiceError):
+    status, code = 415, "unsupported_media_type"
+
+
+class InvalidInput(ServiceError):
+    status, code = 422, "invalid_input"
+
+
+class EmptyText(InvalidInput):
+    code = "empty_text"
+
+
+class PredictionFailed(ServiceError):
+    status, code = 500, "prediction_failed"
+
+
+class _Retryable(ServiceError):
+    """An error that passes by itself; `retry_after_s` becomes the Retry-After header."""
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.args = (message, retry_after_s)  # pickle calls the constructor with `args`
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(_Retryable):
+    status, code = 429, "overloaded"
+
+
+class NotReady(_Retryable):
+    status, code = 503, "not_ready"
