@@ -1,0 +1,324 @@
+"""Every check has a config that breaks it, made from the good one by a single edit."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import yaml
+from pydantic import AliasChoices, BaseModel, Field
+
+from deployments.config_check import ConfigError, Problem, check_config, load_config
+from deployments.config_keys import unknown_keys
+
+ROOT = Path(__file__).parents[2]
+GOOD = load_config(ROOT / "serve_config.yaml")
+TOKENIZER, CLASSIFIER, POSTPROCESSOR = (f"applications[0].deployments[{i}]" for i in range(3))
+ARGS = "applications[0].args"
+
+
+def edited(path: str, value: Any) -> dict[str, Any]:
+    """A copy of the good config with `value` at `path`; `...` deletes the key."""
+    config = copy.deepcopy(GOOD)
+    *parents, last = yaml.safe_load(
+        f"[{path.replace('[', '.').replace(']', '').replace('.', ',')}]"
+    )
+    inside: Any = config
+    for key in parents:
+        inside = inside[key] if isinstance(inside, list) else inside.setdefault(key, {})
+    if value is ...:
+        del inside[last]
+    elif isinstance(inside, list) and last == len(inside):
+        inside.append(value)
+    else:
+        inside[last] = value
+    return config
+
+
+def the_problem(config: dict[str, Any]) -> Problem:
+    problems = check_config(config)
+    assert len(problems) == 1, [str(p) for p in problems]
+    return problems[0]
+
+
+def test_the_good_config_has_no_problem() -> None:
+    assert check_config(copy.deepcopy(GOOD)) == []
+
+
+UNKNOWN_KEYS = [
+    # where the misspelt key stands, and the word that the message must hold
+    ("aplications", "applications"),
+    ("http_options.request_timeout", "request_timeout_s"),
+    ("grpc_options.prt", "port"),
+    ("logging_config.encodng", "encoding"),
+    ("tracing_config.enable", "enabled"),
+    ("controller_options.runtime_envs", "runtime_env"),
+    ("applications[0].route_prefx", "route_prefix"),
+    ("applications[0].logging_config.log_levl", "log_level"),
+    ("applications[0].runtime_env.env_var", "env_vars"),
+    ("applications[0].autoscaling_policy.policy_functio", "policy_function"),
+    (f"{CLASSIFIER}.max_ongoing_request", "max_ongoing_requests"),
+    (f"{CLASSIFIER}.num_cpus", "belongs under ray_actor_options"),
+    (f"{CLASSIFIER}.max_replicas", "belongs under autoscaling_config"),
+    (f"{CLASSIFIER}.ray_actor_options.num_gpu", "num_gpus"),
+    (f"{CLASSIFIER}.ray_actor_options.runtime_env.workingdir", "working_dir"),
+    (f"{CLASSIFIER}.autoscaling_config.max_replica", "max_replicas"),
+    (f"{CLASSIFIER}.autoscaling_config.policy.policy_kwarg", "policy_kwargs"),
+    (f"{CLASSIFIER}.request_router_config.backoff_multiplyer", "backoff_multiplier"),
+    (f"{CLASSIFIER}.logging_config.log_dir", "logs_dir"),
+    (f"{TOKENIZER}.backpressure_config.retry_after", "retry_after_s"),
+    (f"{ARGS}.engin", "engine"),
+    (f"{ARGS}.limits.max_pending_text", "max_pending_texts"),
+    (f"{CLASSIFIER}.user_config.max_batch_token", "max_batch_tokens"),
+    (f"{POSTPROCESSOR}.user_config.treshold", "threshold"),
+]
+
+
+@pytest.mark.parametrize(("path", "cure"), UNKNOWN_KEYS, ids=[p for p, _ in UNKNOWN_KEYS])
+def test_misspelt_keys_are_found_at_every_level(path: str, cure: str) -> None:
+    problem = the_problem(edited(path, {}))
+    assert problem.path == path
+    assert problem.message.startswith("unknown key; ")
+    assert cure in problem.message
+
+
+def test_the_message_is_the_documented_one() -> None:
+    path = f"{CLASSIFIER}.autoscaling_config.max_replica"
+    assert str(the_problem(edited(path, 3))) == f"{path}: unknown key; did you mean max_replicas?"
+
+
+def test_a_key_like_no_other_gets_the_list_of_known_ones() -> None:
+    message = the_problem(edited("tracing_config.x", 1)).message
+    assert message == "unknown key; known here: enabled, exporter_import_path, sampling_ratio"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("controller_options.runtime_env.env_vars.ANY_NAME", "1"),
+        ("applications[0].runtime_env", {"env_vars": {"ANY_NAME": "1"}}),
+        (f"{CLASSIFIER}.ray_actor_options.resources", {"anything": 1}),
+        (f"{CLASSIFIER}.ray_actor_options.label_selector", {"pool": "gpu"}),
+        (f"{CLASSIFIER}.request_router_config", {"request_router_kwargs": {"anything": 1}}),
+        (f"{CLASSIFIER}.user_config", None),
+        ("applications[0].logging_config", None),
+    ],
+)
+def test_free_dicts_are_left_alone(path: str, value: Any) -> None:
+    assert check_config(edited(path, value)) == []
+
+
+WRONG_VALUES = [
+    ("proxy_location", "Everywhere", "proxy_location", "EveryNode"),
+    ("http_options.port", "eighty", "http_options.port", "got 'eighty'"),
+    ("applications", None, "applications", "must be a list; got nothing"),
+    ("applications", ..., "applications", "required"),
+    ("applications[0].import_path", ..., "applications[0].import_path", "required"),
+    ("applications[0].deployments[0]", "x", TOKENIZER, "must be a mapping"),
+    (f"{ARGS}", None, ARGS, "got null"),
+    (f"{CLASSIFIER}.ray_actor_options", [1], f"{CLASSIFIER}.ray_actor_options", "got a list"),
+    (f"{CLASSIFIER}.ray_actor_options.num_gpus", -1, None, "got -1"),
+    (f"{CLASSIFIER}.max_ongoing_requests", 0, None, "got 0"),
+    (f"{CLASSIFIER}.max_queued_requests", 0, CLASSIFIER, "-1 (no limit)"),
+    (f"{CLASSIFIER}.autoscaling_config.min_replicas", 3, f"{CLASSIFIER}.autoscaling_config", "(2)"),
+    (
+        f"{CLASSIFIER}.autoscaling_config.initial_replicas",
+        9,
+        f"{CLASSIFIER}.autoscaling_config",
+        "9",
+    ),
+    (f"{CLASSIFIER}.autoscaling_config.target_ongoing_requests", 0, None, "got 0"),
+    (
+        f"{CLASSIFIER}.autoscaling_config.policy",
+        {"policy_function": "no_such_module:f"},
+        f"{CLASSIFIER}.autoscaling_config",
+        "no_such_module",
+    ),
+    (f"{CLASSIFIER}.request_router_config.max_backoff_s", -1, None, "got -1"),
+    (
+        f"{CLASSIFIER}.gang_scheduling_config",
+        {"gang_size": "x"},
+        f"{CLASSIFIER}.gang_scheduling_config.gang_size",
+        "got 'x'",
+    ),
+    (f"{TOKENIZER}.backpressure_config.status_code", 500, None, "503 or 429"),
+    (f"{ARGS}.engine.device", 1, None, "valid string"),
+    (f"{ARGS}.limits.max_body_bytes", "2000000", None, "valid integer"),
+    (f"{ARGS}.engine.name", None, None, 'write "null" in quotes'),
+    (f"{CLASSIFIER}.user_config.max_batch_tokens", 0, None, "got 0"),
+    (f"{CLASSIFIER}.user_config", [1], None, "dictionary"),
+    (f"{POSTPROCESSOR}.user_config.threshold", 1.5, None, "got 1.5"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "words"), WRONG_VALUES, ids=[f"{p}={v}" for p, v, *_ in WRONG_VALUES]
+)
+def test_wrong_values_are_found_where_they_stand(
+    path: str, value: Any, where: str | None, words: str
+) -> None:
+    problem = the_problem(edited(path, value))
+    assert problem.path == (where or path)
+    assert words in problem.message
+
+
+CROSS_CHECKS = [
+    # the edit, where the problem is reported, and the numbers that its message must hold
+    (f"{ARGS}.limits.request_timeout_s", 60.0, None, ["60 s", "raise"]),
+    (f"{ARGS}.limits.max_batch_texts", 3000, None, ["3000", "2000", "429"]),
+    (f"{ARGS}.limits.max_pending_texts", 4096, f"{TOKENIZER}.max_ongoing_requests", ["4096"]),
+    (f"{TOKENIZER}.max_ongoing_requests", ..., None, ["5 must", "2000"]),
+    (f"{TOKENIZER}.graceful_shutdown_timeout_s", 29, None, ["29 s", "30 s", "above 30"]),
+    (f"{TOKENIZER}.graceful_shutdown_timeout_s", ..., None, ["20 s", "30 s"]),
+    (f"{CLASSIFIER}.autoscaling_config.downscale_delay_s", 9.0, None, ["9 s", "10 s"]),
+    (f"{CLASSIFIER}.autoscaling_config.metrics_interval_s", 10.0, "look_back_period_s", ["10 s"]),
+    (f"{CLASSIFIER}.num_replicas", 3, None, ["3 replicas", "delete num_replicas"]),
+    (f"{CLASSIFIER}.user_config.max_queue_tokens", 4095, None, ["4095", "4096"]),
+    (f"{TOKENIZER}.name", "Tokeniser", None, ["did you mean Tokenizer?"]),
+    ("applications[0].deployments[2]", ..., "applications[0].deployments", ["Postprocessor"]),
+    (
+        "applications[0].deployments[3]",
+        GOOD["applications"][0]["deployments"][1],
+        "applications[0].deployments[3].name",
+        ["Classifier", "twice"],
+    ),
+    (
+        "controller_options.runtime_env.env_vars.RAY_SERVE_ENABLE_HA_PROXY",
+        "0",
+        "controller_options.runtime_env.env_vars.RAY_SERVE_THROUGHPUT_OPTIMIZED",
+        ['RAY_SERVE_ENABLE_HA_PROXY: "1"'],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "words"), CROSS_CHECKS, ids=[c[0] for c in CROSS_CHECKS]
+)
+def test_numbers_that_contradict_one_another(
+    path: str, value: Any, where: str | None, words: list[str]
+) -> None:
+    problems = check_config(edited(path, value))
+    expected = where or path
+    found = [p for p in problems if p.path.endswith(expected)]
+    assert len(found) == 1, [str(p) for p in problems]
+    for word in words:
+        assert word in found[0].message
+
+
+def test_limits_that_are_just_right_pass() -> None:
+    assert check_config(edited(f"{ARGS}.limits.request_timeout_s", 59.0)) == []
+    assert check_config(edited(f"{TOKENIZER}.graceful_shutdown_timeout_s", 30.0)) == []
+    assert check_config(edited(f"{CLASSIFIER}.autoscaling_config.downscale_delay_s", 10.0)) == []
+    assert check_config(edited(f"{CLASSIFIER}.user_config.max_queue_tokens", 4096)) == []
+    assert check_config(edited("controller_options", None)) == []
+
+
+def test_other_applications_keep_their_own_args() -> None:
+    config = edited("applications[0].import_path", "other.module:app")
+    config["applications"][0]["args"] = {"anything": 1}
+    config["applications"][0]["deployments"] = [{"name": "Other", "user_config": {"a": 1}}]
+    assert check_config(config) == []
+
+
+def test_several_problems_are_all_reported() -> None:
+    config = edited("http_options.ports", 1)
+    config["applications"][0]["deployments"][1]["autoscaling_config"]["max_replica"] = 1
+    config["applications"][0]["args"]["limits"]["request_timeout_s"] = 60.0
+    assert [p.path for p in check_config(config)] == [
+        "http_options.ports",
+        f"{CLASSIFIER}.autoscaling_config.max_replica",
+        f"{ARGS}.limits.request_timeout_s",
+    ]
+
+
+def test_the_config_is_not_changed_by_the_check() -> None:
+    config = edited(f"{CLASSIFIER}.num_replicas", 3)
+    before = copy.deepcopy(config)
+    check_config(config)
+    assert config == before
+
+
+class _Leaf(BaseModel):
+    size: int = 0
+
+
+class _Tree(BaseModel):
+    plain: _Leaf | None = None
+    listed: list[_Leaf] = []
+    mapped: dict[str, _Leaf] = {}
+    annotated: Annotated[_Leaf | dict[str, Any], "why"] = {}
+    renamed: int = Field(0, alias="new-name")
+    choice: int = Field(0, validation_alias=AliasChoices("one", "two"))
+
+
+@pytest.mark.parametrize(
+    ("value", "paths"),
+    [
+        ({"plain": {"siz": 1}}, ["plain.siz"]),
+        ({"plain": None, "listed": [{"size": 1}, {"siz": 1}]}, ["listed[1].siz"]),
+        ({"mapped": {"a": {"siz": 1}}}, ["mapped.a.siz"]),
+        ({"annotated": {"siz": 1}}, ["annotated.siz"]),
+        ({"new-name": 1, "one": 1, "two": 2}, []),
+        ({"renamed": 1, "choice": 1}, ["renamed", "choice"]),
+        ({"listed": {}}, ["listed"]),
+    ],
+)
+def test_the_walk_knows_every_kind_of_annotation(value: Any, paths: list[str]) -> None:
+    assert [p.path for p in unknown_keys(value, _Tree)] == paths
+
+
+UNREADABLE = [
+    ("a: 1\nb: 2\na: 3\n", "line 3: duplicate key 'a', first on line 1; keep one of the two."),
+    ("a:\n  - x: 1\n    x: 2\n", "line 3: duplicate key 'x', first on line 2"),
+    ("a: {x: 1, x: 2}\n", "line 1: duplicate key 'x'"),
+    ("a: [1\nb: 2\n", "line 2: "),
+    ("a:\n\t- 1\n", "line 2: "),
+    ("", "holds nothing"),
+    ("- 1\n", "holds list"),
+    ("a: 1\n---\nb: 2\n", "line 2: "),
+    ("a: !!python/object:os.system {}\n", "line 1: "),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), UNREADABLE, ids=[t for t, _ in UNREADABLE])
+def test_unreadable_files_give_one_clear_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert words in str(error.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_and_other_bytes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_config(tmp_path / "nowhere.yaml")
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):
+        load_config(tmp_path / "latin.yaml")
+
+
+def test_anchors_and_merges_are_no_duplicates(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("base: &base {a: 1, b: 2}\nchild: {<<: *base, a: 3}\nother: *base\n")
+    assert load_config(path)["child"] == {"a": 3, "b": 2}
+
+
+def test_importing_the_check_does_not_import_ray() -> None:
+    code = "import sys, deployments.config_check; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_check_is_quick_and_starts_no_ray() -> None:
+    import ray
+
+    start = time.perf_counter()
+    check_config(copy.deepcopy(GOOD))
+    assert time.perf_counter() - start < 2
+    assert not ray.is_initialized()
