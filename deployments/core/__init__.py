@@ -1,1 +1,1 @@
-"""What a text classifier does, without Ray and without HTTP: encode, batch, predict, postprocess."""
+"""What a text classifier does, without Ray and HTTP: encode, batch, predict, postprocess."""

@@ -1,0 +1,54 @@
+"""Classifier: the model on its device. Merges micro-batches from all Tokenizers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from ray import serve
+
+from deployments.core.batcher import TokenBatcher
+from deployments.core.engines import make_engine
+from deployments.core.types import Encoded, EngineInfo, Float32, Logits
+from deployments.replica import set_log_level
+from deployments.settings import ClassifierUserConfig, Settings
+
+
+@serve.deployment(name="Classifier")
+class Classifier:
+    """Token ids in, logits out. Ready when the model is loaded and warm."""
+
+    def __init__(self, settings: Settings) -> None:
+        num_threads = settings.engine.num_threads or _assigned_cpus()
+        live = ClassifierUserConfig()
+        self._engine = make_engine(settings, num_threads)
+        self._batcher = TokenBatcher(
+            self._engine.predict,
+            max_batch_tokens=live.max_batch_tokens,
+            max_queue_tokens=live.max_queue_tokens,
+        )
+        self._engine.load()
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        live = ClassifierUserConfig.model_validate(user_config)
+        self._batcher.max_batch_tokens = live.max_batch_tokens
+        self._batcher.max_queue_tokens = live.max_queue_tokens
+        set_log_level(live.log_level)
+
+    async def predict(self, batch: Encoded, timeouts_s: Float32) -> Logits:
+        """Logits of a micro-batch; see `TokenBatcher.submit`."""
+        return await self._batcher.submit(batch, timeouts_s)
+
+    async def info(self) -> tuple[EngineInfo, ClassifierUserConfig]:
+        """How this replica runs the model, and the live settings in force on it."""
+        live = ClassifierUserConfig(
+            max_batch_tokens=self._batcher.max_batch_tokens,
+            max_queue_tokens=self._batcher.max_queue_tokens,
+        )
+        return await asyncio.to_thread(self._engine.info), live
+
+
+def _assigned_cpus() -> int:
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    return max(1, int(cpus))

@@ -1,0 +1,136 @@
+"""The ingress's gatherer: one call to the classifier carries all texts that arrived meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from deployments.core.errors import DeadlineExceeded, Overloaded, ServiceError
+from deployments.core.types import Answer, TextInput
+
+logger = logging.getLogger(__name__)
+
+Result = Answer | ServiceError
+Run = Callable[[Sequence[TextInput], Sequence[float]], Awaitable[list[Result]]]
+
+
+@dataclass(slots=True)
+class _Waiter:
+    item: TextInput
+    deadline: float
+    future: asyncio.Future[Result]
+
+
+class MicroBatcher:
+    """Sends micro-batches at once when idle, and at most every `min_gap_s` while one is under way.
+
+    The pause is what lets a batch gather under load; idle callers never wait for it. A fixed low
+    limit on calls under way would gather too, but leave all but the first classifiers idle.
+
+    run: answers a micro-batch; gets the texts and the seconds left to each.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        max_texts: int,
+        max_inflight: int,
+        min_gap_s: float,
+        max_pending: int,
+    ) -> None:
+        self.pending = 0
+        self._run = run
+        self._max_texts = max_texts
+        self._max_inflight = max_inflight
+        self._min_gap_s = min_gap_s
+        self._max_pending = max_pending
+        self._queue: deque[_Waiter] = deque()
+        self._inflight: set[asyncio.Task[None]] = set()
+        self._last_sent = float("-inf")
+        self._wakeup: asyncio.Handle | None = None
+
+    async def submit(self, items: Sequence[TextInput], timeout_s: float) -> list[Result]:
+        """One result per item, in order.
+
+        Raises:
+            Overloaded: too many texts wait; nothing of this call was taken in.
+            DeadlineExceeded: `timeout_s` passed before all were answered.
+        """
+        if self.pending and self.pending + len(items) > self._max_pending:
+            raise Overloaded(
+                f"{self.pending} texts wait in this replica; the limit is {self._max_pending}. "
+                "Send fewer at once, or add Tokenizer and Classifier replicas."
+            )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        waiters = [_Waiter(item, deadline, loop.create_future()) for item in items]
+        self._queue.extend(waiters)
+        self.pending += len(items)
+        self._schedule(loop)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return [await waiter.future for waiter in waiters]
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or raise "
+                "args.limits.request_timeout_s."
+            ) from None
+        finally:
+            self.pending -= len(items)
+            for waiter in waiters:
+                waiter.future.cancel()
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._wakeup is not None or not self._queue or len(self._inflight) >= self._max_inflight:
+            return
+        pause_s = self._last_sent + self._min_gap_s - loop.time()
+        if not self._inflight or pause_s <= 0:
+            # Not here and now: other requests may arrive in this very turn of the loop.
+            self._wakeup = loop.call_soon(self._send, loop, context=contextvars.Context())
+        else:
+            self._wakeup = loop.call_later(pause_s, self._send, loop, context=contextvars.Context())
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._wakeup = None
+        waiters: list[_Waiter] = []
+        while self._queue and len(waiters) < self._max_texts:
+            waiter = self._queue.popleft()
+            if not waiter.future.done():
+                waiters.append(waiter)
+        if waiters:
+            self._last_sent = loop.time()
+            # A context of its own: Serve cancels what was started in the context of a request
+            # whose client hung up, and this call works for everybody in the batch.
+            task = loop.create_task(self._answer(waiters, loop), context=contextvars.Context())
+            self._inflight.add(task)
+            task.add_done_callback(self._sent)
+        self._schedule(loop)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._inflight.discard(task)
+        if self._wakeup is not None and not self._inflight:
+            # The pause is for gathering while the model works; it works no longer.
+            self._wakeup.cancel()
+            self._wakeup = None
+        self._schedule(task.get_loop())
+
+    async def _answer(self, waiters: list[_Waiter], loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        results: Sequence[Result]
+        try:
+            results = await self._run(
+                [waiter.item for waiter in waiters], [waiter.deadline - now for waiter in waiters]
+            )
+        except ServiceError as exc:
+            results = [exc] * len(waiters)
+        except (Exception, asyncio.CancelledError) as exc:
+            logger.error("micro-batch of %d texts failed: %s", len(waiters), type(exc).__name__)
+            results = [ServiceError()] * len(waiters)
+        for waiter, result in zip(waiters, results, strict=True):
+            if not waiter.future.done():
+                waiter.future.set_result(result)

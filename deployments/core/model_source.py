@@ -1,0 +1,128 @@
+"""Where a model's files are and what its config says. Reads JSON only: no torch needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from deployments.core.types import ModelInfo
+from deployments.settings import ModelSettings
+
+DEMO_MODEL = ModelSettings().id
+PACKAGE_DIR = Path(__file__).resolve().parent.parent
+# Where configs give no length (transformers writes 1e30 for "unknown"), BERT's own limit.
+DEFAULT_MAX_LENGTH = 512
+
+
+class ModelNotFound(Exception):
+    """The model's directory or hub repository can't be read. The message says what to do."""
+
+
+def find_model(model_id: str) -> str:
+    """Absolute path of a model directory, or the hub id unchanged.
+
+    A relative path is looked for in the working directory, beside the package (a checkout) and
+    inside the package (an installed wheel), so that it means the same on every worker of a cluster.
+
+    Raises:
+        ModelNotFound: it looks like a path, and no such directory exists.
+    """
+    for base in (Path.cwd(), PACKAGE_DIR.parent, PACKAGE_DIR):
+        candidate = base / Path(model_id).expanduser()
+        if (candidate / "config.json").is_file():
+            return str(candidate.resolve())
+    looks_like_path = model_id.startswith((".", "/", "~")) or model_id.count("/") > 1
+    if looks_like_path or Path(model_id).exists() or model_id == DEMO_MODEL:
+        raise ModelNotFound(
+            f"no model in {model_id!r}: expected a directory with config.json. "
+            "Set args.model.id to a model directory or a hub id."
+        )
+    return model_id
+
+
+def read_config(settings: ModelSettings) -> dict[str, Any]:
+    """The model's config.json, from its directory or from the hub.
+
+    Raises:
+        ModelNotFound: there is none, or the hub can't be reached.
+    """
+    return _read_json(settings, "config.json")
+
+
+def model_info(settings: ModelSettings, config: dict[str, Any] | None = None) -> ModelInfo:
+    """Labels, kind of problem, length limit and temperature, from config.json and the settings.
+
+    `problem_type` follows transformers' TextClassificationPipeline where the config names none:
+    one label reads as a probability of its own, several as exclusive.
+
+    Raises:
+        ModelNotFound: as `read_config`.
+        ValueError: two labels share a name, or max_length is over what the model can read.
+    """
+    config = read_config(settings) if config is None else config
+    labels = _labels(config)
+    limit = _position_limit(config)
+    if settings.max_length is not None and settings.max_length > limit:
+        raise ValueError(
+            f"args.model.max_length is {settings.max_length}; the model's limit is {limit}. "
+            "Lower it or leave it null."
+        )
+    temperature = settings.temperature or float(config.get("temperature") or 1.0)
+    return ModelInfo(
+        model=settings.id,
+        revision=settings.revision,
+        labels=labels,
+        problem_type=_problem_type(config, len(labels)),
+        max_length=settings.max_length or limit,
+        temperature=temperature,
+    )
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    by_id = {int(key): str(name) for key, name in (config.get("id2label") or {}).items()}
+    n = len(by_id) or int(config.get("num_labels") or 2)
+    labels = tuple(by_id.get(i, f"LABEL_{i}") for i in range(n))
+    if len(set(labels)) < n:
+        raise ValueError(
+            f"the model's id2label gives one name to several of its {n} labels. "
+            "Give each label its own name in config.json."
+        )
+    return labels
+
+
+def _problem_type(config: dict[str, Any], n_labels: int) -> str:
+    named = config.get("problem_type")
+    if named:
+        return str(named)
+    return "multi_label_classification" if n_labels == 1 else "single_label_classification"
+
+
+def _position_limit(config: dict[str, Any]) -> int:
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions is None:
+        return DEFAULT_MAX_LENGTH
+    # RoBERTa and its kin number positions from pad_token_id + 1.
+    offset_models = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"}
+    if config.get("model_type") in offset_models:
+        return int(positions) - int(config.get("pad_token_id") or 0) - 1
+    return int(positions)
+
+
+def _read_json(settings: ModelSettings, name: str) -> dict[str, Any]:
+    source = find_model(settings.id)
+    try:
+        path = Path(source) / name if Path(source).is_dir() else _download(source, settings, name)
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ModelNotFound(
+            f"can't read {name} of model {settings.id!r} ({type(exc).__name__}). "
+            "Check args.model.id and args.model.revision, and that this machine reaches the hub."
+        ) from exc
+    return loaded
+
+
+def _download(source: str, settings: ModelSettings, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(source, name, revision=settings.revision))

@@ -1,0 +1,72 @@
+"""Logits → labels and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from deployments.core.types import Answer, Float32, Logits, ModelInfo, Options
+
+SINGLE_LABEL = "single_label_classification"
+MULTI_LABEL = "multi_label_classification"
+REGRESSION = "regression"
+
+
+class LabelDecoder:
+    """Turns logits into answers as the model's `problem_type` asks.
+
+    single_label: softmax, one label wins. multi_label: sigmoid per label, and `labels` lists those
+    at or above the threshold. regression: the model's own numbers. The same choice as transformers'
+    TextClassificationPipeline.
+
+    Calibration divides logits by `temperature` before softmax or sigmoid (Guo et al. 2017, "On
+    Calibration of Modern Neural Networks"); raw scores are left as the model gave them.
+    """
+
+    def __init__(
+        self, model: ModelInfo, *, threshold: float = 0.5, top_k: int | None = None
+    ) -> None:
+        self.threshold = threshold
+        self.top_k = top_k
+        self._model = model
+
+    def decode(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
+        """One answer per text; those of rows in `logits.errors` mean nothing."""
+        scores = self._scores(logits.values)
+        # Stable, so that equal scores keep the model's own order.
+        order = np.argsort(-scores, axis=1, kind="stable")
+        return [
+            self._answer(logits.values[i], scores[i], order[i], options[i])
+            for i in range(len(logits))
+        ]
+
+    def _answer(self, raw: Float32, scores: Float32, order: np.ndarray, options: Options) -> Answer:
+        labels = self._model.labels
+        shown = (raw if options.raw_scores else scores).tolist()
+        ranked = order.tolist()
+        best = ranked[0]
+        answer: Answer = {
+            "label": labels[best],
+            "score": shown[best],
+            "scores": {labels[i]: shown[i] for i in ranked[: options.top_k or self.top_k]},
+        }
+        if self._model.problem_type == MULTI_LABEL:
+            threshold = self.threshold if options.threshold is None else options.threshold
+            answer["labels"] = [labels[i] for i in ranked if scores[i] >= threshold]
+        return answer
+
+    def _scores(self, values: Float32) -> Float32:
+        values = values.astype(np.float32, copy=False)
+        if self._model.problem_type == REGRESSION:
+            return values
+        scaled = values / np.float32(self._model.temperature)
+        if self._model.problem_type == MULTI_LABEL:
+            # tanh form: no overflow for large negative logits.
+            half = np.float32(0.5)
+            sigmoid: Float32 = half * (1 + np.tanh(half * scaled))
+            return sigmoid
+        scaled = scaled - scaled.max(axis=1, keepdims=True)
+        exp = np.exp(scaled)
+        softmax: Float32 = exp / exp.sum(axis=1, keepdims=True)
+        return softmax

@@ -1,0 +1,126 @@
+"""Text → token ids, by the model's own Rust tokenizer, many texts a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from deployments.core.errors import EmptyText, InvalidInput, ServiceError, TextTooLong
+from deployments.core.model_source import find_model
+from deployments.core.types import Encoded, Int32, TextInput
+from deployments.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTexts:
+    """What became of n inputs. The k-th text of `batch` is input number `index[k]`."""
+
+    batch: Encoded
+    index: list[int]
+    truncated: list[bool]
+    errors: dict[int, ServiceError]
+
+
+def load_tokenizer(settings: ModelSettings) -> Tokenizer:
+    """The Rust tokenizer behind transformers' AutoTokenizer.
+
+    Raises:
+        ValueError: the model has a Python tokenizer only.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(
+        find_model(settings.id),
+        revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
+        use_fast=True,
+    )
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ValueError(
+            f"model {settings.id!r} has no fast tokenizer. Save one with it "
+            "(tokenizer.json; transformers' convert_slow_tokenizer makes it)."
+        )
+    return backend
+
+
+class TextEncoder:
+    """Encodes batches of texts; a bad text gets its own error and harms no other."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+        self.max_length = max_length
+        self._tokenizer = tokenizer
+        tokenizer.no_padding()
+        # A second instance, as truncation is a state of the tokenizer and threads share it.
+        self._untruncated = type(tokenizer).from_str(tokenizer.to_str())
+        self._untruncated.no_truncation()
+        tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first")
+
+    def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+        """Token ids of all inputs that have some, and an error for each that has not."""
+        errors: dict[int, ServiceError] = {}
+        index, encodings = [], []
+        for i, (item, encoding) in enumerate(
+            zip(inputs, self._encode_all(inputs, errors), strict=True)
+        ):
+            if encoding is None:
+                continue
+            error = self._refuse(item, encoding)
+            if error is None:
+                index.append(i)
+                encodings.append(encoding)
+            else:
+                errors[i] = error
+        has_types = any(item.text_pair is not None for item in inputs)
+        return EncodedTexts(
+            batch=Encoded(
+                input_ids=_concat(encoding.ids for encoding in encodings),
+                lengths=np.fromiter((len(e) for e in encodings), np.int32, len(encodings)),
+                token_type_ids=_concat(e.type_ids for e in encodings) if has_types else None,
+            ),
+            index=index,
+            truncated=[bool(encoding.overflowing) for encoding in encodings],
+            errors=errors,
+        )
+
+    def _encode_all(
+        self, inputs: Sequence[TextInput], errors: dict[int, ServiceError]
+    ) -> list[Any | None]:
+        pairs = [i.text if i.text_pair is None else (i.text, i.text_pair) for i in inputs]
+        try:
+            return list(self._tokenizer.encode_batch_fast(pairs))
+        except Exception:
+            # The library fails the whole call: find the ones at fault, one by one.
+            encodings: list[Any | None] = []
+            for i, pair in enumerate(pairs):
+                try:
+                    encodings.extend(self._tokenizer.encode_batch_fast([pair]))
+                except Exception:
+                    encodings.append(None)
+                    errors[i] = InvalidInput(
+                        "text is not valid Unicode (a lone surrogate?). Send UTF-8 text."
+                    )
+            return encodings
+
+    def _refuse(self, item: TextInput, encoding: Any) -> ServiceError | None:
+        if not item.text or item.text.isspace():
+            return EmptyText("text is empty. Send at least one visible character.")
+        if encoding.overflowing and not item.options.truncation:
+            pair = item.text if item.text_pair is None else (item.text, item.text_pair)
+            n = len(self._untruncated.encode_batch_fast([pair])[0])
+            return TextTooLong(
+                f"text has {n} tokens; the limit is {self.max_length}. "
+                "Shorten it or send truncation=true."
+            )
+        return None
+
+
+def _concat(rows: Any) -> Int32:
+    return np.fromiter(chain.from_iterable(rows), np.int32)

@@ -1,0 +1,32 @@
+"""Postprocessor: logits → labels, scores, top_k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray import serve
+
+from deployments.core.model_source import model_info
+from deployments.core.postprocess import LabelDecoder
+from deployments.core.types import Answer, Logits, Options
+from deployments.replica import set_log_level
+from deployments.settings import ModelSettings, PostprocessorUserConfig
+
+
+@serve.deployment(name="Postprocessor")
+class Postprocessor:
+    """Needs the model's config only, so its replicas are small and start at once."""
+
+    def __init__(self, model: ModelSettings) -> None:
+        self._decoder = LabelDecoder(model_info(model))
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        live = PostprocessorUserConfig.model_validate(user_config)
+        self._decoder.threshold = live.threshold
+        self._decoder.top_k = live.top_k
+        set_log_level(live.log_level)
+
+    async def postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
+        """One answer per text; see `LabelDecoder.decode`."""
+        return self._decoder.decode(logits, options)

@@ -1,0 +1,51 @@
+"""Shared by all tests: small real models, made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEMO_MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def demo_model() -> Path:
+    return DEMO_MODEL
+
+
+@pytest.fixture(scope="session")
+def make_tiny_model(
+    tmp_path_factory: pytest.TempPathFactory, demo_model: Path
+) -> Callable[..., Path]:
+    """Makes a randomly initialised BERT of a few thousand weights with the demo's tokenizer."""
+
+    def make(**config: Any) -> Path:
+        import torch
+        from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+        torch.manual_seed(0)
+        tokenizer = AutoTokenizer.from_pretrained(demo_model)
+        shape = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 64,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        directory = tmp_path_factory.mktemp("tiny_model")
+        model = BertForSequenceClassification(BertConfig(**{**shape, **config}))
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+        return directory
+
+    return make

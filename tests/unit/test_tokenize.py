@@ -1,0 +1,86 @@
+"""Our batch encoding against transformers' own tokenizer call, on the demo model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.core.errors import EmptyText, InvalidInput, TextTooLong
+from deployments.core.tokenize import TextEncoder, load_tokenizer
+from deployments.core.types import Options, TextInput
+from deployments.settings import ModelSettings
+
+MAX_LENGTH = 16
+
+
+@pytest.fixture(scope="module")
+def encoder(demo_model: Path) -> TextEncoder:
+    return TextEncoder(load_tokenizer(ModelSettings(id=str(demo_model))), MAX_LENGTH)
+
+
+@pytest.fixture(scope="module")
+def reference(demo_model: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(demo_model)
+
+
+@given(
+    texts=st.lists(
+        st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda t: not t.isspace()),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_ids_equal_transformers_own(texts: list[str], encoder: TextEncoder, reference: Any) -> None:
+    encoded = encoder.encode([TextInput(text) for text in texts])
+    expected = reference(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
+    assert [text.input_ids.tolist() for text in encoded.batch.split()] == expected
+    assert encoded.batch.token_type_ids is None
+
+
+def test_pairs_carry_token_types_as_transformers_gives_them(
+    encoder: TextEncoder, reference: Any
+) -> None:
+    pair, single = encoder.encode([TextInput("很好", "不错"), TextInput("很好")]).batch.split()
+    expected = reference("很好", "不错")
+    assert pair.input_ids.tolist() == expected["input_ids"]
+    assert pair.token_type_ids.tolist() == expected["token_type_ids"]
+    assert single.token_type_ids.tolist() == [0] * 4
+
+
+def test_truncation_is_told(encoder: TextEncoder) -> None:
+    encoded = encoder.encode([TextInput("好" * 14), TextInput("好" * 15)])
+    assert encoded.batch.lengths.tolist() == [MAX_LENGTH, MAX_LENGTH]
+    assert encoded.truncated == [False, True]
+
+
+def test_without_truncation_a_long_text_is_refused_with_number_limit_and_cure(
+    encoder: TextEncoder,
+) -> None:
+    strict = Options(truncation=False)
+    encoded = encoder.encode([TextInput("好" * 100, options=strict), TextInput("好", options=strict)])
+    assert encoded.index == [1]
+    assert isinstance(encoded.errors[0], TextTooLong)
+    assert encoded.errors[0].message == (
+        "text has 102 tokens; the limit is 16. Shorten it or send truncation=true."
+    )
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", "　"])
+def test_blank_texts_are_refused(encoder: TextEncoder, blank: str) -> None:
+    encoded = encoder.encode([TextInput(blank)])
+    assert isinstance(encoded.errors[0], EmptyText)
+    assert len(encoded.batch) == 0
+
+
+def test_a_lone_surrogate_fails_alone(encoder: TextEncoder) -> None:
+    encoded = encoder.encode([TextInput("很好"), TextInput("bad \ud800"), TextInput("不错")])
+    assert encoded.index == [0, 2]
+    assert isinstance(encoded.errors[1], InvalidInput)
+    assert "lone surrogate" in encoded.errors[1].message
