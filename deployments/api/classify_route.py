@@ -1,0 +1,86 @@
+"""POST /classify: the hot path, plain ASGI."""
+
+from __future__ import annotations
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from deployments.api.answers import encode_json, error_answer, request_id_of
+from deployments.api.body import read_request
+from deployments.api.inputs import inputs_of
+from deployments.api.service import ClassifyService
+from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
+from deployments.core.types import Answer, TextInput
+from deployments.settings import LimitSettings
+
+# These say nothing about a text: where all texts meet them, so does the request.
+_OF_THE_SERVICE = (Overloaded, NotReady, DeadlineExceeded)
+
+
+class ClassifyRoute:
+    """Answers POST /classify, whatever the path is: routing happened before.
+
+    A cancelled request cancels its own `classify_inputs` and goes no further; there is nobody left
+    to answer.
+    """
+
+    def __init__(self, service: ClassifyService, limits: LimitSettings) -> None:
+        self._service = service
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            content = await self._content(scope, receive)
+        except ClientDisconnect:
+            return
+        except Exception as exc:
+            await error_answer(exc, scope)(scope, receive, send)
+            return
+        # Starlette's Response would do the same at several times the cost.
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(content)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _content(self, scope: Scope, receive: Receive) -> bytes:
+        """The body of the 200; every other status is an exception."""
+        request = await read_request(scope, receive, self._limits)
+        inputs = inputs_of(request, self._limits)
+        if isinstance(request.text, str):
+            if isinstance(inputs[0], ServiceError):
+                raise inputs[0]
+            (answer,) = await self._service.classify_inputs(inputs)
+            if isinstance(answer, ServiceError):
+                raise answer
+            return encode_json(answer)
+        answers = await self._service.classify_inputs(inputs)
+        _raise_if_refused(inputs, answers)
+        return encode_json(_in_place(answers, scope))
+
+
+def _raise_if_refused(
+    inputs: list[TextInput | ServiceError], answers: list[Answer | ServiceError]
+) -> None:
+    """Raises the first answer if the service took none of the good texts, so that clients and load
+    balancers see the status and Retry-After."""
+    asked = [
+        answer
+        for given, answer in zip(inputs, answers, strict=True)
+        if isinstance(given, TextInput)
+    ]
+    refusals = [answer for answer in asked if isinstance(answer, _OF_THE_SERVICE)]
+    if refusals and len(refusals) == len(asked):
+        raise refusals[0]
+
+
+def _in_place(answers: list[Answer | ServiceError], scope: Scope) -> list[object]:
+    """Errors as `{"error": {...}}` between the others."""
+    if not any(isinstance(answer, ServiceError) for answer in answers):
+        return list(answers)
+    request_id = request_id_of(scope)
+    return [
+        {"error": answer.body(request_id)} if isinstance(answer, ServiceError) else answer
+        for answer in answers
+    ]

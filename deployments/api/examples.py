@@ -1,0 +1,96 @@
+"""Requests, answers and errors as the documentation shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deployments.core.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EmptyText,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    PredictionFailed,
+    ServiceError,
+    TextTooLong,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from deployments.settings import LimitSettings
+
+REQUESTS: dict[str, Any] = {
+    "chinese": {
+        "summary": "One text, in Chinese",
+        "value": {"text": "房间很干净,离地铁站也近,下次还会再来。"},
+    },
+    "english": {
+        "summary": "One text, in English",
+        "value": {"text": "The room was clean and close to the station. We will come again."},
+    },
+    "list": {
+        "summary": "A list of texts",
+        "value": {"text": ["包装破了,客服也不理人。", "Great value, fast delivery."]},
+    },
+    "options": {
+        "summary": "The best label only, refused if too long",
+        "value": {"text": "书的内容不错,就是印刷差了点。", "top_k": 1, "truncation": False},
+    },
+    "pair": {
+        "summary": "A pair, for models that read two texts",
+        "value": {"text": "The cat sleeps.", "text_pair": "An animal rests."},
+    },
+}
+
+_POSITIVE = {
+    "label": "positive",
+    "score": 0.982,
+    "scores": {"positive": 0.982, "negative": 0.018},
+    "tokens": 22,
+    "truncated": False,
+}
+
+ANSWERS: dict[str, Any] = {
+    "one": _POSITIVE,
+    "list": [
+        _POSITIVE,
+        {"error": EmptyText("text is empty or only spaces. Send some words.").body("6f1c")},
+    ],
+    "ok": {"status": "ok"},
+    "ready": {"status": "ready"},
+    "info": {
+        "model": "models/demo",
+        "revision": None,
+        "labels": ["negative", "positive"],
+        "problem_type": "single_label_classification",
+        "max_length": 512,
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "engine": "torch",
+        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+    },
+}
+
+
+def errors_by_status(limits: LimitSettings) -> dict[int, list[ServiceError]]:
+    """One of each error that POST /classify can answer, by status."""
+    chars, texts = limits.max_text_chars, limits.max_batch_texts
+    errors: list[ServiceError] = [
+        BadRequest("The body is not valid JSON: Expecting ',' delimiter (byte 17)."),
+        DeadlineExceeded(
+            f"The request took longer than {limits.request_timeout_s:g} s. Send fewer texts."
+        ),
+        TooLarge(f"text has {texts + 1} texts; the limit is {texts}. Send several requests."),
+        TextTooLong(f"text has {chars + 1} characters; the limit is {chars}. Shorten it."),
+        UnsupportedMediaType("This content type is not accepted. Send application/json."),
+        InvalidInput("Unknown field `texts`; the field is `text`."),
+        EmptyText("text is empty or only spaces. Send some words."),
+        Overloaded(f"{limits.max_pending_texts} texts are waiting. Try again in 1 s."),
+        ServiceError(),
+        PredictionFailed("The model failed on this text."),
+        NotReady("The model is loading. Try again soon."),
+    ]
+    by_status: dict[int, list[ServiceError]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error)
+    return by_status

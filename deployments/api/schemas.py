@@ -1,0 +1,129 @@
+"""The JSON that goes in and out. Requests are decoded by these structs, OpenAPI is made of them.
+
+Answers arrive as dicts from the other stages; their structs only describe them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from deployments.core.types import Options
+
+SCHEMA_REF = "#/components/schemas/{name}"
+
+_TEXTS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+    ]
+}
+_PAIRS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "minItems": 1, "items": {"type": ["string", "null"], "minLength": 1}},
+        {"type": "null"},
+    ],
+}
+
+
+class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One text, or a list of texts, with the options that hold for all of them."""
+
+    # Items of a list are checked one by one, so that a bad one cannot fail the others.
+    text: Annotated[
+        str | list[Any],
+        Meta(description="The text to classify, or a list of texts.", extra_json_schema=_TEXTS),
+    ]
+    text_pair: Annotated[
+        str | list[Any] | None,
+        Meta(
+            description="The second half, for models that read pairs: a text, or a list as long "
+            "as `text`.",
+            extra_json_schema=_PAIRS,
+        ),
+    ] = None
+    top_k: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="How many labels `scores` holds, best first; null: the service's choice."),
+    ] = None
+    truncation: Annotated[
+        bool,
+        Meta(description="Cut texts that are too long for the model; false refuses them instead."),
+    ] = True
+    raw_scores: Annotated[
+        bool, Meta(description="Scores as the model gives them, before softmax or sigmoid.")
+    ] = False
+    threshold: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Multi-label models: a label counts from this score up, 0 to 1."),
+    ] = None
+
+    @property
+    def options(self) -> Options:
+        return Options(self.top_k, self.raw_scores, self.threshold, self.truncation)
+
+
+class Prediction(Struct):
+    """What the model says about one text."""
+
+    label: Annotated[str, Meta(description="The best label.")]
+    score: Annotated[float, Meta(description="Its score, a probability unless `raw_scores`.")]
+    scores: Annotated[dict[str, float], Meta(description="Label to score, best first.")]
+    tokens: Annotated[int, Meta(description="Tokens the model read.", ge=0)]
+    truncated: Annotated[bool, Meta(description="Whether the text was cut to fit the model.")]
+    labels: Annotated[
+        list[str] | UnsetType,
+        Meta(description="Multi-label models only: every label at or above the threshold."),
+    ] = UNSET
+
+
+class ErrorDetail(Struct):
+    """Why there is no answer, how much was too much, and what helps."""
+
+    code: Annotated[str, Meta(description="Stable name of the error.")]
+    message: str
+    request_id: Annotated[
+        str | None, Meta(description="The `X-Request-ID` of the request; quote it in a report.")
+    ]
+
+
+class ErrorAnswer(Struct):
+    """Every error, and a bad text's place in a list."""
+
+    error: ErrorDetail
+
+
+class Health(Struct):
+    """The process lives."""
+
+    status: str
+
+
+class Info(Struct):
+    """The model and how it is run."""
+
+    model: str
+    revision: str | None
+    labels: list[str]
+    problem_type: str
+    max_length: Annotated[int, Meta(description="Tokens a text may have.")]
+    device: str
+    dtype: str
+    engine: str
+    versions: dict[str, str]
+
+
+def components() -> dict[str, Any]:
+    """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
+    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Info]
+    return msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
+
+
+FIELDS: dict[str, str] = {
+    name: schema["description"]
+    for name, schema in components()["ClassifyRequest"]["properties"].items()
+}
+"""Field of a request → what it means, as error messages repeat it."""
