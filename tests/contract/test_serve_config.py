@@ -1,0 +1,167 @@
+"""The two Serve YAMLs: the same keys, every key explained, every default said once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from deployments.config_check import BUILDER, check_config, load_config
+from deployments.settings import USER_CONFIGS, Settings
+
+ROOT = Path(__file__).parents[2]
+CPU_FILE = ROOT / "serve_config.yaml"
+GPU_FILE = ROOT / "serve_config.gpu.yaml"
+CPU = load_config(CPU_FILE)
+GPU = load_config(GPU_FILE)
+
+GPU_ONLY = {"applications.classify.deployments.Classifier.ray_actor_options.num_gpus"}
+"""Keys that stand in the GPU file alone."""
+
+OTHER_ON_GPU = {
+    "logging_config.encoding",
+    *(
+        f"applications.classify.deployments.{deployment}.{key}"
+        for deployment in USER_CONFIGS
+        for key in (
+            "autoscaling_config.min_replicas",
+            "autoscaling_config.initial_replicas",
+            "autoscaling_config.max_replicas",
+            "max_surge_percent",
+            "ray_actor_options.num_cpus",
+        )
+    ),
+    "applications.classify.deployments.Classifier.user_config.max_batch_tokens",
+    "applications.classify.deployments.Classifier.user_config.max_queue_tokens",
+} - {
+    "applications.classify.deployments.Classifier.autoscaling_config.min_replicas",
+    "applications.classify.deployments.Classifier.autoscaling_config.initial_replicas",
+}
+"""Values that differ between the files, each for a reason given in the GPU file. No args."""
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Path → value of all leaves; items of a list go by their `name`."""
+    if isinstance(value, list):
+        value = {item["name"]: item for item in value}
+    if not isinstance(value, dict) or not value:
+        return {path: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= leaves(item, f"{path}.{key}" if path else str(key))
+    return found
+
+
+@pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
+def test_both_files_pass_the_check(config: dict[str, Any]) -> None:
+    assert [str(p) for p in check_config(config)] == []
+
+
+def test_both_files_have_the_same_keys() -> None:
+    assert leaves(GPU).keys() - leaves(CPU).keys() == GPU_ONLY
+    assert leaves(CPU).keys() - leaves(GPU).keys() == set()
+
+
+def test_values_differ_only_where_the_list_says_so() -> None:
+    cpu, gpu = leaves(CPU), leaves(GPU)
+    assert {path for path in cpu if cpu[path] != gpu[path]} == OTHER_ON_GPU
+
+
+def test_the_leaves_see_every_difference() -> None:
+    assert leaves({"a": [{"name": "x", "b": 1}]}) == {"a.x.name": "x", "a.x.b": 1}
+    assert leaves({"a": {"b": None, "c": {}}}) == {"a.b": None, "a.c": {}}
+
+
+def explained(text: str) -> Iterator[tuple[str, bool]]:
+    """Each key of a YAML text, and whether its line or the one above carries a comment."""
+    lines = text.splitlines()
+    last_of_line: dict[int, int] = {}
+    keys: list[tuple[str, int]] = []
+
+    def walk(node: yaml.Node) -> None:
+        if isinstance(node, yaml.ScalarNode):
+            line = node.end_mark.line
+            last_of_line[line] = max(last_of_line.get(line, 0), node.end_mark.column)
+        elif isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                walk(item)
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                keys.append((key.value, key.start_mark.line))
+                walk(key)
+                walk(value)
+
+    document = yaml.compose(text)
+    assert document is not None
+    walk(document)
+    for key, line in keys:
+        behind = lines[line][last_of_line[line] :]
+        above = lines[line - 1].strip() if line else ""
+        yield key, " # " in behind or above.startswith("# ")
+
+
+def unexplained(text: str) -> list[str]:
+    """Keys whose first occurrence has no comment."""
+    first: dict[str, bool] = {}
+    for key, has_comment in explained(text):
+        first.setdefault(key, has_comment)
+    return [key for key, has_comment in first.items() if not has_comment]
+
+
+def test_every_key_is_explained_where_it_stands_first() -> None:
+    assert unexplained(CPU_FILE.read_text()) == []
+
+
+def test_the_search_for_comments_finds_a_missing_one() -> None:
+    text = 'a: 1  # why\n# above\nb: {c: 2, d: "x # y"}\ne: "no # comment"\nf: 1 # g\na: 2\n'
+    assert unexplained(text) == ["e"]
+
+
+def defaults(model: type[BaseModel]) -> dict[str, Any]:
+    return leaves(model().model_dump())
+
+
+def test_args_hold_every_setting_with_its_default() -> None:
+    (app,) = [a for a in CPU["applications"] if a["import_path"] == BUILDER]
+    assert leaves(app["args"]) == defaults(Settings)
+
+
+@pytest.mark.parametrize("name", USER_CONFIGS)
+def test_user_config_holds_every_field_with_its_default(name: str) -> None:
+    (app,) = [a for a in CPU["applications"] if a["import_path"] == BUILDER]
+    (deployment,) = [d for d in app["deployments"] if d["name"] == name]
+    assert leaves(deployment["user_config"]) == defaults(USER_CONFIGS[name])
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    models: list[type[BaseModel]] = [Settings, *USER_CONFIGS.values()]
+    for model in models:
+        assert model.__doc__
+        for name, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                models.append(field.annotation)
+            elif name != "log_level":  # the four levels say it themselves
+                assert field.description, f"{model.__name__}.{name} has no description"
+
+
+@pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
+def test_no_deployment_leaves_its_limits_to_ray(config: dict[str, Any]) -> None:
+    """Ray's defaults (5 requests at a time, endless queues, updates that stop first) hurt us."""
+    for deployment in config["applications"][0]["deployments"]:
+        assert deployment["max_ongoing_requests"] >= 512
+        assert deployment["max_queued_requests"] > 0
+        assert deployment["max_surge_percent"] > 0
+        assert deployment["health_check_timeout_s"] > deployment["health_check_period_s"]
+
+
+def test_gpu_batches_fit_the_queue_many_times() -> None:
+    for config in (CPU, GPU):
+        (classifier,) = [
+            d for d in config["applications"][0]["deployments"] if d["name"] == "Classifier"
+        ]
+        user_config = classifier["user_config"]
+        assert user_config["max_queue_tokens"] >= 8 * user_config["max_batch_tokens"]
