@@ -73,6 +73,10 @@ def request_from(value: object) -> ClassifyRequest:
         return msgspec.convert(value, ClassifyRequest)
     except msgspec.ValidationError as exc:
         raise InvalidInput(_wrong_value(str(exc))) from None
+    except UnicodeEncodeError:  # msgspec's way with a lone surrogate where it expects no string
+        raise InvalidInput(
+            "An option is a string that is not valid Unicode. Options are numbers, true or false."
+        ) from None
 
 
 def decode_utf8(body: bytes) -> str:

@@ -1,0 +1,86 @@
+"""A real service, if a small one, and a client for the application in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp
+
+from deployments.core.errors import NotReady, ServiceError
+from deployments.core.types import Answer, TextInput
+from deployments.settings import LimitSettings
+
+LIMITS = LimitSettings(max_body_bytes=2_000, max_batch_texts=4, max_text_chars=100)
+
+
+class LengthClassifier:
+    """Texts over 10 characters are "long". Tests may make it fail, as a whole or for one text."""
+
+    def __init__(self) -> None:
+        self.seen: list[TextInput | ServiceError] = []
+        self.failure: Exception | None = None
+        self.bad_texts: dict[str, ServiceError] = {}
+        self.is_ready = True
+
+    async def classify_inputs(
+        self, inputs: list[TextInput | ServiceError], timeout_s: float | None = None
+    ) -> list[Answer | ServiceError]:
+        self.seen.extend(inputs)
+        if self.failure is not None:
+            raise self.failure
+        return [self._classify(item) for item in inputs]
+
+    def _classify(self, item: TextInput | ServiceError) -> Answer | ServiceError:
+        if isinstance(item, ServiceError):
+            return item
+        if item.text in self.bad_texts:
+            return self.bad_texts[item.text]
+        length = len(item.text) + len(item.text_pair or "")
+        long = 1.0 if length > 10 else 0.0
+        scores = {"long": long, "short": 1 - long}
+        label = max(scores, key=scores.__getitem__)
+        return {
+            "label": label,
+            "score": scores[label],
+            "scores": scores,
+            "tokens": length,
+            "truncated": False,
+        }
+
+    async def readiness(self) -> None:
+        if not self.is_ready:
+            raise NotReady("The model is loading. Try again soon.", 2.4)
+
+    async def info(self) -> dict[str, Any]:
+        return {"model": "length", "labels": ["long", "short"]}
+
+
+class Client:
+    """Blocking requests to an ASGI app; exceptions that leave the app fail the test."""
+
+    def __init__(self, app: ASGIApp, root_path: str = "") -> None:
+        self.app = app
+        self._root_path = root_path
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, root_path=self._root_path)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, self._root_path + path, **options)
+
+        return asyncio.run(send())
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def classify(self, value: Any, headers: dict[str, str] | None = None) -> httpx.Response:
+        headers = {"content-type": "application/json"} | (headers or {})
+        body = json.dumps(value).encode()
+        return self.request("POST", "/classify", content=body, headers=headers)
+
+    def send(self, body: bytes, content_type: str | None = "application/json") -> httpx.Response:
+        headers = {} if content_type is None else {"content-type": content_type}
+        return self.request("POST", "/classify", content=body, headers=headers)

@@ -1,0 +1,55 @@
+"""Probes, /info, / and /docs."""
+
+from __future__ import annotations
+
+import pytest
+
+from deployments.api.docs import STATIC
+
+
+def test_health_says_that_the_process_lives(client, service):
+    service.is_ready = False
+    response = client.get("/health")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+def test_ready_waits_for_the_model(client, service, refused):
+    assert client.get("/ready").json() == {"status": "ready"}
+    service.is_ready = False
+    response = client.get("/ready")
+    refused(response, 503, "not_ready")
+    assert response.headers["retry-after"] == "3"
+
+
+def test_info_is_what_the_service_says(client):
+    assert client.get("/info").json() == {"model": "length", "labels": ["long", "short"]}
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/ready", "/info", "/openapi.json", "/docs"])
+def test_head_has_the_headers_of_get(client, path):
+    head, get = client.request("HEAD", path), client.get(path)
+    assert head.status_code == get.status_code == 200
+    assert head.headers["content-length"] == get.headers["content-length"]
+
+
+def test_programs_get_an_index_and_people_the_documentation(client, prefixed):
+    assert client.get("/").json()["docs"] == "/docs"
+    assert prefixed.get("/").json()["classify"] == "POST /nlp/classify"
+    browser = prefixed.get("/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert (browser.status_code, browser.headers["location"]) == (307, "/nlp/docs")
+    assert browser.headers["vary"] == "Accept"
+
+
+def test_the_docs_page_forbids_everything_from_elsewhere(client):
+    response = client.get("/docs")
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "://" not in policy + response.text
+
+
+def test_assets_are_packaged_with_their_licences(client):
+    for name in ("docs.css", "docs.js", "swagger-ui/swagger-ui-bundle.js"):
+        assert client.get(f"/docs/assets/{name}").status_code == 200
+    assert {"LICENSE", "NOTICE"} <= {path.name for path in (STATIC / "swagger-ui").iterdir()}
