@@ -19,7 +19,7 @@ from deployments.settings import LimitSettings
 Json = dict[str, Any]
 
 _DESCRIPTION = """\
-Text in, label out. Send one text or a list of texts to `POST /classify`.
+Send one text or a list of texts to `POST /classify`, in any language the model reads.
 
 A bad text in a list gets `{"error": ...}` in its place; the others are answered as if it were not
 there. Every error has the same shape: a stable `code`, a `message` that says what to change, and
@@ -43,9 +43,9 @@ def openapi_document(limits: LimitSettings) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "rayclassify",
+            "title": "Text classification",
             "version": __version__,
-            "summary": "Text classification with BERT on Ray Serve.",
+            "summary": "BERT on Ray Serve.",
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
