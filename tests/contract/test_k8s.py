@@ -1,0 +1,184 @@
+"""k8s/rayservice.yaml: that it is what the script renders, and what its pods must have."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from deployments.config_check import check_config, load_config
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import render_k8s  # noqa: E402
+
+FILE = ROOT / "k8s" / "rayservice.yaml"
+CONFIG = load_config(ROOT / "serve_config.gpu.yaml")
+SERVICE = yaml.safe_load(FILE.read_text())
+SPEC = SERVICE["spec"]
+CLUSTER = SPEC["rayClusterConfig"]
+HEAD = CLUSTER["headGroupSpec"]
+GROUPS = {group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]}
+PODS = [HEAD["template"]["spec"], *(g["template"]["spec"] for g in GROUPS.values())]
+SERVED = yaml.safe_load(SPEC["serveConfigV2"])
+
+
+def quantity(text: str | int) -> float:
+    """A Kubernetes quantity as a number: `500m` is 0.5, `1Ki` is 1,024."""
+    from ray.autoscaler._private.kuberay.utils import parse_quantity
+
+    return float(parse_quantity(text))
+
+
+def ray_container(pod: dict[str, Any]) -> dict[str, Any]:
+    return dict(pod["containers"][0])  # KubeRay takes the first one
+
+
+# What was rendered
+
+
+def test_the_file_on_disk_is_what_the_script_renders() -> None:
+    assert CliRunner().invoke(render_k8s.app, ["--check"]).exit_code == 0
+
+
+def test_a_stale_file_fails_the_check_with_a_diff(tmp_path: Path) -> None:
+    stale = tmp_path / "rayservice.yaml"
+    stale.write_text(FILE.read_text().replace("maxReplicas: 5", "maxReplicas: 6"))
+    result = CliRunner().invoke(render_k8s.app, ["--check", "--output", str(stale)])
+    assert result.exit_code == 1
+    assert "-        maxReplicas: 6" in result.output
+    assert "+        maxReplicas: 5" in result.output
+
+
+def test_serve_config_is_the_gpu_config_but_for_two_differences() -> None:
+    served = copy.deepcopy(SERVED)
+    for deployment in served["applications"][0]["deployments"]:
+        deployment["ray_actor_options"].pop("label_selector", None)
+    expected = copy.deepcopy(CONFIG)
+    del expected["controller_options"]
+    assert served == expected
+
+
+def test_serve_config_has_no_problem() -> None:
+    assert [str(p) for p in check_config(SERVED)] == []
+
+
+def test_the_options_reach_the_file() -> None:
+    text = render_k8s.render(CONFIG, "registry/other:1", "other-name", "a-namespace")
+    service = yaml.safe_load(text)
+    assert service["metadata"]["name"] == "other-name"
+    assert service["metadata"]["namespace"] == "a-namespace"
+    assert text.count("image: registry/other:1\n") == 3
+
+
+@pytest.mark.parametrize("name", ["x" * 48, "Upper", "1st", "under_score", "end-", ""])
+def test_names_that_kubernetes_refuses_are_refused(name: str) -> None:
+    with pytest.raises(render_k8s.RenderError, match="up to 47"):
+        render_k8s.render(CONFIG, "image", name)
+
+
+def test_names_of_47_characters_pass() -> None:
+    assert "x" * 47 in render_k8s.render(CONFIG, "image", "x" * 47)
+    assert len(SERVICE["metadata"]["name"]) <= 47
+
+
+def test_a_config_with_problems_is_not_rendered() -> None:
+    config = copy.deepcopy(CONFIG)
+    config["http_options"]["prt"] = 1
+    with pytest.raises(render_k8s.RenderError, match="did you mean port"):
+        render_k8s.render(config, "image", "name")
+
+
+def test_a_replica_larger_than_its_pod_is_refused() -> None:
+    config = copy.deepcopy(CONFIG)
+    config["applications"][0]["deployments"][1]["ray_actor_options"]["num_cpus"] = 8
+    with pytest.raises(render_k8s.RenderError, match="takes 8 CPUs and 1 GPUs; a gpu pod has 4"):
+        render_k8s.render(config, "image", "name")
+
+
+def test_half_a_gpu_each_needs_half_the_pods() -> None:
+    deployments = copy.deepcopy(CONFIG["applications"][0]["deployments"])
+    assert render_k8s.workers(deployments, "gpu") == (1, 5)
+    deployments[1]["ray_actor_options"]["num_gpus"] = 0.5
+    assert render_k8s.workers(deployments, "gpu") == (1, 3)
+
+
+# Pods are alike
+
+
+def test_the_head_runs_no_replica_and_takes_no_requests() -> None:
+    assert HEAD["rayStartParams"]["num-cpus"] == "0"
+    assert HEAD["rayStartParams"]["dashboard-host"] == "0.0.0.0"  # noqa: S104
+    assert SPEC["excludeHeadPodFromServeSvc"] is True
+
+
+def test_every_pod_has_serves_flags_and_the_same_image() -> None:
+    flags = CONFIG["controller_options"]["runtime_env"]["env_vars"]
+    assert flags == {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    for pod in PODS:
+        container = ray_container(pod)
+        assert {e["name"]: e["value"] for e in container["env"]} == flags
+        assert container["image"] == ray_container(PODS[0])["image"]
+
+
+def test_memory_is_certain_and_the_object_store_fits() -> None:
+    for group in (HEAD, *GROUPS.values()):
+        pod = group["template"]["spec"]
+        container = ray_container(pod)
+        resources = container["resources"]
+        assert resources["requests"]["memory"] == resources["limits"]["memory"]
+        (volume,) = [
+            m["name"]
+            for m in container["volumeMounts"]
+            if m["mountPath"] == "/dev/shm"  # noqa: S108
+        ]
+        (shared,) = [v["emptyDir"] for v in pod["volumes"] if v["name"] == volume]
+        assert shared["medium"] == "Memory"
+        store = quantity(group["rayStartParams"]["object-store-memory"])
+        assert store < quantity(shared["sizeLimit"])
+        assert quantity(shared["sizeLimit"]) <= quantity(resources["limits"]["memory"]) / 4
+
+
+def test_the_ports_are_named() -> None:
+    port = SERVED["http_options"]["port"]
+    workers = {"serve": port, "metrics": 8080}
+    head = workers | {"gcs": 6379, "dashboard": 8265, "client": 10001}
+    for pod, expected in zip(PODS, (head, workers, workers), strict=True):
+        ports = {p["name"]: p["containerPort"] for p in ray_container(pod)["ports"]}
+        assert ports == expected
+
+
+def test_only_the_gpu_group_tolerates_gpu_machines() -> None:
+    (toleration,) = GROUPS["gpu"]["template"]["spec"]["tolerations"]
+    assert toleration == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    assert "tolerations" not in GROUPS["cpu"]["template"]["spec"]
+
+
+def test_pods_end_after_the_requests_that_they_took() -> None:
+    request_s = SERVED["applications"][0]["args"]["limits"]["request_timeout_s"]
+    for group in GROUPS.values():
+        pod = group["template"]["spec"]
+        _, drain = ray_container(pod)["lifecycle"]["preStop"]["exec"]["command"]
+        assert float(drain) >= request_s
+        assert pod["terminationGracePeriodSeconds"] > float(drain)
+    assert SPEC["rayClusterDeletionDelaySeconds"] > request_s
+
+
+def test_pods_run_without_privileges() -> None:
+    for pod in PODS:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert ray_container(pod)["securityContext"]["allowPrivilegeEscalation"] is False
+    assert CLUSTER["authOptions"] == {"mode": "token"}
+
+
+def test_the_probes_are_left_to_kuberay_and_dead_fields_are_gone() -> None:
+    text = re.sub(r"#.*", "", FILE.read_text())
+    assert "Probe" not in text
+    assert "UnhealthySecondThreshold" not in text
