@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray import serve
 from ray.serve import Application
 
 from deployments.classifier import Classifier
@@ -19,6 +20,11 @@ def build(args: dict[str, Any]) -> Application:
         pydantic.ValidationError: an unknown key or a wrong value; `rayclassify check` explains it.
     """
     settings = Settings.model_validate(args)
-    return Tokenizer.bind(
-        settings, Classifier.bind(settings), Postprocessor.bind(settings.model)
+    # The names that `deployments:` of the YAML refers to; capacity stands there, none here.
+    classifier = serve.deployment(name="Classifier")(Classifier)
+    postprocessor = serve.deployment(name="Postprocessor")(Postprocessor)
+    ingress = serve.deployment(name="Tokenizer")(serve.ingress()(Tokenizer))
+    application: Application = ingress.bind(
+        settings, classifier.bind(settings), postprocessor.bind(settings.model)
     )
+    return application

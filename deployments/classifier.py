@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import ray
-from ray import serve
 
 from deployments.core.batcher import TokenBatcher
 from deployments.core.engines import make_engine
@@ -15,7 +14,6 @@ from deployments.replica import set_log_level
 from deployments.settings import ClassifierUserConfig, Settings
 
 
-@serve.deployment(name="Classifier")
 class Classifier:
     """Token ids in, logits out. Ready when the model is loaded and warm."""
 

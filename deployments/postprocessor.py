@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ray import serve
-
 from deployments.core.model_source import model_info
 from deployments.core.postprocess import LabelDecoder
 from deployments.core.types import Answer, Logits, Options
@@ -14,7 +12,6 @@ from deployments.replica import set_log_level
 from deployments.settings import ModelSettings, PostprocessorUserConfig
 
 
-@serve.deployment(name="Postprocessor")
 class Postprocessor:
     """Needs the model's config only, so its replicas are small and start at once."""
 

@@ -20,14 +20,21 @@ class _Strict(BaseModel):
 class ModelSettings(_Strict):
     """Which model to serve."""
 
-    id: str = Field("models/demo", min_length=1, description="Hub id or directory of the model.")
-    revision: str | None = Field(None, description="Branch, tag or commit on the hub; pin it.")
-    trust_remote_code: bool = Field(False, description="Run code that comes with the model.")
+    id: str = Field(
+        default="models/demo", min_length=1, description="Hub id or directory of the model."
+    )
+    revision: str | None = Field(
+        default=None, description="Branch, tag or commit on the hub; pin it."
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run code that comes with the model."
+    )
     max_length: PositiveInt | None = Field(
-        None, description="Tokens a text may have; null: what the model was trained for."
+        default=None, description="Tokens a text may have; null: what the model was trained for."
     )
     temperature: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Calibration; null: `temperature` of the model's config.json, else 1."
+        default=None,
+        description="Calibration; null: `temperature` of the model's config.json, else 1.",
     )
 
 
@@ -35,40 +42,46 @@ class EngineSettings(_Strict):
     """How the model is run."""
 
     name: Literal["torch", "null"] = Field(
-        "torch", description="`null` answers without a model: for measuring the chain."
+        default="torch", description="`null` answers without a model: for measuring the chain."
     )
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 where the hardware has it."
+        default="auto", description="auto: bfloat16 where the hardware has it."
     )
     num_threads: PositiveInt | None = Field(
-        None, description="CPU threads per replica; null: the replica's num_cpus, at least 1."
+        default=None,
+        description="CPU threads per replica; null: the replica's num_cpus, at least 1.",
     )
 
 
 class LimitSettings(_Strict):
     """What one request may ask for, and how much may wait."""
 
-    max_body_bytes: PositiveInt = Field(2_000_000, description="Larger bodies: 413.")
-    max_batch_texts: PositiveInt = Field(1_000, description="More texts in one request: 413.")
-    max_text_chars: PositiveInt = Field(100_000, description="Longer texts: 413.")
+    max_body_bytes: PositiveInt = Field(default=2_000_000, description="Larger bodies: 413.")
+    max_batch_texts: PositiveInt = Field(
+        default=1_000, description="More texts in one request: 413."
+    )
+    max_text_chars: PositiveInt = Field(default=100_000, description="Longer texts: 413.")
     max_pending_texts: PositiveInt = Field(
-        2_000, description="Texts waiting in one ingress replica; more: 429 with Retry-After."
+        default=2_000,
+        description="Texts waiting in one ingress replica; more: 429 with Retry-After.",
     )
     request_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        30.0, description="Longest a request may take; then 408."
+        default=30.0, description="Longest a request may take; then 408."
     )
 
 
 class BatchingSettings(_Strict):
     """How the ingress gathers texts before it calls the classifier."""
 
-    max_microbatch_texts: PositiveInt = Field(256, description="Texts in one call, at most.")
+    max_microbatch_texts: PositiveInt = Field(
+        default=256, description="Texts in one call, at most."
+    )
     max_inflight_batches: PositiveInt = Field(
-        64, description="Calls under way from one ingress replica, at most."
+        default=64, description="Calls under way from one ingress replica, at most."
     )
     min_gap_ms: Annotated[float, Field(ge=0)] = Field(
-        2.0, description="Pause between two calls while one is under way; none when idle."
+        default=2.0, description="Pause between two calls while one is under way; none when idle."
     )
 
 
@@ -92,10 +105,11 @@ class ClassifierUserConfig(_Strict):
 
     log_level: LogLevel = "INFO"
     max_batch_tokens: PositiveInt = Field(
-        4_096, description="Tokens in one forward pass, at most (a lone longer text still runs)."
+        default=4_096,
+        description="Tokens in one forward pass, at most (a lone longer text still runs).",
     )
     max_queue_tokens: PositiveInt = Field(
-        262_144, description="Tokens waiting in one replica; more: 429 with Retry-After."
+        default=262_144, description="Tokens waiting in one replica; more: 429 with Retry-After."
     )
 
 
@@ -104,9 +118,9 @@ class PostprocessorUserConfig(_Strict):
 
     log_level: LogLevel = "INFO"
     threshold: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.5, description="Multi-label: a label counts from this score up."
+        default=0.5, description="Multi-label: a label counts from this score up."
     )
-    top_k: PositiveInt | None = Field(None, description="Labels in `scores`; null: all.")
+    top_k: PositiveInt | None = Field(default=None, description="Labels in `scores`; null: all.")
 
 
 USER_CONFIGS: dict[str, type[_Strict]] = {

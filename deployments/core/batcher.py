@@ -160,7 +160,7 @@ class TokenBatcher:
                 return [_failure(exc)]
             half = len(jobs) // 2
             return self._run_batch(jobs[:half]) + self._run_batch(jobs[half:])
-        finite = np.isfinite(logits.values).all(axis=1)
+        finite = np.logical_and.reduce(np.isfinite(logits.values), axis=1)
         errors = logits.errors or {}
         return [
             errors.get(i)

@@ -42,7 +42,7 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
         trust_remote_code=settings.trust_remote_code,
         use_fast=True,
     )
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ValueError(
             f"model {settings.id!r} has no fast tokenizer. Save one with it "

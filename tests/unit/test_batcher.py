@@ -32,11 +32,20 @@ class CountingModel:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.started = threading.Event()
         self.gate = threading.Event()
         self.gate.set()
 
+    async def hold(self, queue: TokenBatcher) -> asyncio.Task[Logits]:
+        """Closes the gate and waits until a first text, of one token, stands before it."""
+        self.gate.clear()
+        first = asyncio.create_task(queue.submit(texts(1), plenty(texts(1))))
+        assert await asyncio.to_thread(self.started.wait, 10)
+        return first
+
     def __call__(self, batch: Encoded) -> Logits:
         self.batches.append(batch.lengths.tolist())
+        self.started.set()
         assert self.gate.wait(10)
         if POISON in batch.lengths:
             raise RuntimeError("a secret text")
@@ -53,10 +62,7 @@ async def submit_while_busy(
     queue: TokenBatcher, model: CountingModel, *batches: Encoded
 ) -> list[Logits]:
     """Submits all batches while the model is held by a first text, then lets it go."""
-    model.gate.clear()
-    first = asyncio.create_task(queue.submit(texts(1), plenty(texts(1))))
-    while not model.batches:
-        await asyncio.sleep(0.001)
+    first = await model.hold(queue)
     rest = [asyncio.create_task(queue.submit(batch, plenty(batch))) for batch in batches]
     await asyncio.sleep(0)
     model.gate.set()
@@ -129,10 +135,7 @@ async def test_nan_fails_its_own_text_only() -> None:
 async def test_a_cancelled_caller_is_never_run_and_harms_nobody() -> None:
     model = CountingModel()
     queue = batcher(model)
-    model.gate.clear()
-    first = asyncio.create_task(queue.submit(texts(1), plenty(texts(1))))
-    while not model.batches:
-        await asyncio.sleep(0.001)
+    first = await model.hold(queue)
     leaving = asyncio.create_task(queue.submit(texts(7), plenty(texts(7))))
     staying = asyncio.create_task(queue.submit(texts(8), plenty(texts(8))))
     await asyncio.sleep(0)
@@ -148,10 +151,7 @@ async def test_a_cancelled_caller_is_never_run_and_harms_nobody() -> None:
 async def test_the_first_callers_cancellation_does_not_stop_the_loop() -> None:
     model = CountingModel()
     queue = batcher(model)
-    model.gate.clear()
-    first = asyncio.create_task(queue.submit(texts(1), plenty(texts(1))))
-    while not model.batches:
-        await asyncio.sleep(0.001)
+    first = await model.hold(queue)
     second = asyncio.create_task(queue.submit(texts(2), plenty(texts(2))))
     await asyncio.sleep(0)
     first.cancel()
@@ -171,10 +171,7 @@ async def test_expired_texts_are_answered_and_never_run() -> None:
 async def test_a_full_queue_refuses_with_the_time_to_come_back() -> None:
     model = CountingModel()
     queue = batcher(model, max_queue_tokens=10)
-    model.gate.clear()
-    first = asyncio.create_task(queue.submit(texts(1), plenty(texts(1))))
-    while not model.batches:
-        await asyncio.sleep(0.001)
+    first = await model.hold(queue)
     waiting = asyncio.create_task(queue.submit(texts(9), plenty(texts(9))))
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match="9 tokens wait for the model; the limit is 10") as caught:

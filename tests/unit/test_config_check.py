@@ -210,6 +210,10 @@ def test_numbers_that_contradict_one_another(
         assert word in found[0].message
 
 
+def test_ray_does_not_repeat_what_we_say_better() -> None:
+    assert the_problem(edited(f"{CLASSIFIER}.num_replicas", 3)).path.endswith("num_replicas")
+
+
 def test_limits_that_are_just_right_pass() -> None:
     assert check_config(edited(f"{ARGS}.limits.request_timeout_s", 59.0)) == []
     assert check_config(edited(f"{TOKENIZER}.graceful_shutdown_timeout_s", 30.0)) == []
@@ -250,6 +254,7 @@ class _Leaf(BaseModel):
 class _Tree(BaseModel):
     plain: _Leaf | None = None
     listed: list[_Leaf] = []
+    inner: list[Annotated[_Leaf, "why"]] = []
     mapped: dict[str, _Leaf] = {}
     annotated: Annotated[_Leaf | dict[str, Any], "why"] = {}
     renamed: int = Field(0, alias="new-name")
@@ -261,6 +266,7 @@ class _Tree(BaseModel):
     [
         ({"plain": {"siz": 1}}, ["plain.siz"]),
         ({"plain": None, "listed": [{"size": 1}, {"siz": 1}]}, ["listed[1].siz"]),
+        ({"inner": [{"siz": 1}]}, ["inner[0].siz"]),
         ({"mapped": {"a": {"siz": 1}}}, ["mapped.a.siz"]),
         ({"annotated": {"siz": 1}}, ["annotated.siz"]),
         ({"new-name": 1, "one": 1, "two": 2}, []),

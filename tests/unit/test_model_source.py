@@ -93,7 +93,9 @@ def test_problem_type_as_transformers_pipeline_reads_it(
 )
 def test_the_length_limit_is_the_models(config: dict[str, Any], limit: int) -> None:
     assert info_of(config).max_length == limit
-    with pytest.raises(ValueError, match=f"max_length is {limit + 1}; the model's limit is {limit}"):
+    with pytest.raises(
+        ValueError, match=f"max_length is {limit + 1}; the model's limit is {limit}"
+    ):
         info_of(config, max_length=limit + 1)
     assert info_of(config, max_length=limit - 1).max_length == limit - 1
 

@@ -64,7 +64,9 @@ def test_without_truncation_a_long_text_is_refused_with_number_limit_and_cure(
     encoder: TextEncoder,
 ) -> None:
     strict = Options(truncation=False)
-    encoded = encoder.encode([TextInput("好" * 100, options=strict), TextInput("好", options=strict)])
+    encoded = encoder.encode(
+        [TextInput("好" * 100, options=strict), TextInput("好", options=strict)]
+    )
     assert encoded.index == [1]
     assert isinstance(encoded.errors[0], TextTooLong)
     assert encoded.errors[0].message == (

@@ -1,0 +1,191 @@
+"""Tokenizer: the ingress. HTTP and handle calls in, micro-batches through the chain, out again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from ray.exceptions import RayTaskError
+from ray.serve.handle import DeploymentHandle
+
+from deployments import __version__
+from deployments.api.app import create_app
+from deployments.api.inputs import inputs_of
+from deployments.api.schemas import ClassifyRequest
+from deployments.core.errors import DeadlineExceeded, InvalidInput, NotReady, ServiceError
+from deployments.core.microbatch import MicroBatcher
+from deployments.core.model_source import model_info
+from deployments.core.pipeline import Pipeline
+from deployments.core.tokenize import EncodedTexts, TextEncoder, load_tokenizer
+from deployments.core.types import Answer, Encoded, Float32, Logits, Options, TextInput
+from deployments.replica import LOST_REPLICA, as_service_error, set_log_level
+from deployments.settings import Settings, TokenizerUserConfig
+
+logger = logging.getLogger(__name__)
+
+# Below this the hop to a thread costs more than encoding does.
+INLINE_CHARS = 2_000
+MAX_TRIES = 3
+
+T = TypeVar("T")
+
+
+class Tokenizer:
+    """Implements `ClassifyService` for the HTTP edge, and `classify` for handles: one path."""
+
+    def __init__(
+        self, settings: Settings, classifier: DeploymentHandle, postprocessor: DeploymentHandle
+    ) -> None:
+        self._settings = settings
+        self._classifier = classifier
+        self._postprocessor = postprocessor
+        self._model = model_info(settings.model)
+        self._encoder = TextEncoder(load_tokenizer(settings.model), self._model.max_length)
+        self._pipeline = Pipeline(self._encode, self._predict, self._postprocess)
+        batching = settings.batching
+        self._microbatcher = MicroBatcher(
+            self._pipeline.run,
+            max_texts=batching.max_microbatch_texts,
+            max_inflight=batching.max_inflight_batches,
+            min_gap_s=batching.min_gap_ms / 1_000,
+            max_pending=settings.limits.max_pending_texts,
+        )
+        self._ready = False
+        self._readiness_task = asyncio.get_running_loop().create_task(
+            self._become_ready(), context=contextvars.Context()
+        )
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return create_app(self, self._settings.limits)
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        set_log_level(TokenizerUserConfig.model_validate(user_config).log_level)
+
+    async def classify(
+        self, text: str | Sequence[str], *, timeout_s: float | None = None, **options: Any
+    ) -> Answer | list[Answer]:
+        """What POST /classify answers, for handle calls from inside Ray.
+
+        One text gives one answer; a list gives a list in order, with `{"error": ...}` in the place
+        of a bad text. `options` are the other fields of the request: text_pair, top_k, truncation,
+        raw_scores, threshold.
+
+        Raises:
+            ServiceError: of the same kinds as over HTTP; see core/errors.py.
+        """
+        try:
+            request = msgspec.convert({"text": text, **options}, ClassifyRequest)
+        except msgspec.ValidationError as exc:  # names types and fields, never values
+            raise InvalidInput(f"{exc}.") from None
+        inputs = inputs_of(request, self._settings.limits)
+        results = await self.classify_inputs(inputs, timeout_s)
+        if isinstance(request.text, str):
+            if isinstance(results[0], ServiceError):
+                raise results[0]
+            return results[0]
+        return [{"error": r.body()} if isinstance(r, ServiceError) else r for r in results]
+
+    async def classify_inputs(
+        self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
+    ) -> list[Answer | ServiceError]:
+        """One result per input, in order; an error given as input comes back in its place.
+
+        Raises:
+            NotReady: the model is not loaded yet.
+            Overloaded: too many texts wait.
+            DeadlineExceeded: no answer in time.
+        """
+        if not self._ready:
+            raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+        limit_s = self._settings.limits.request_timeout_s
+        good = [item for item in inputs if isinstance(item, TextInput)]
+        answers = iter(
+            await self._microbatcher.submit(good, min(timeout_s or limit_s, limit_s))
+            if good
+            else ()
+        )
+        return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
+
+    async def readiness(self) -> None:
+        """Raises NotReady until a text has gone through the whole chain once."""
+        if not self._ready:
+            raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+
+    async def info(self) -> dict[str, Any]:
+        """Model, engine, limits and versions, as GET /info shows them."""
+        engine, live = await self._classifier.info.remote()
+        return {
+            "model": self._model.model,
+            "revision": self._model.revision,
+            "labels": list(self._model.labels),
+            "problem_type": self._model.problem_type,
+            "max_length": self._model.max_length,
+            "temperature": self._model.temperature,
+            "engine": engine.engine,
+            "device": engine.device,
+            "dtype": engine.dtype,
+            "num_threads": engine.num_threads,
+            "max_batch_tokens": live.max_batch_tokens,
+            "versions": {"rayclassify": __version__, **engine.versions},
+        }
+
+    async def _become_ready(self) -> None:
+        warm = TextInput("ready?")
+        while not self._ready:
+            try:
+                (result,) = await self._pipeline.run([warm], [3_600.0])
+                self._ready = not isinstance(result, ServiceError)
+            except Exception as exc:
+                logger.warning("the chain is not ready yet: %s", type(exc).__name__)
+            if not self._ready:
+                await asyncio.sleep(1.0)
+
+    async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+        if sum(len(item.text) for item in inputs) <= INLINE_CHARS:
+            return self._encoder.encode(inputs)
+        return await asyncio.to_thread(self._encoder.encode, inputs)
+
+    async def _predict(self, batch: Encoded, timeouts_s: Float32) -> Logits:
+        started = time.monotonic()
+        return await _retried(
+            lambda: self._classifier.predict.remote(
+                batch, timeouts_s - (time.monotonic() - started)
+            ),
+            timeout_s=float(timeouts_s.max()),
+        )
+
+    async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
+        limit_s = self._settings.limits.request_timeout_s
+        return await _retried(
+            lambda: self._postprocessor.postprocess.remote(logits, options), timeout_s=limit_s
+        )
+
+
+async def _retried(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+    """The answer of a handle call, made again where a replica died with it.
+
+    Classification is idempotent, so a second try is safe. Serve itself retries only what a replica
+    had not accepted.
+
+    Raises:
+        ServiceError: what the replica raised, or that all tries or the time ran out.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            for _ in range(MAX_TRIES):
+                try:
+                    return await call()
+                except RayTaskError as exc:
+                    raise as_service_error(exc) or ServiceError() from None
+                except LOST_REPLICA as exc:
+                    logger.warning("a replica was lost, trying another: %s", type(exc).__name__)
+                except Exception as exc:
+                    raise as_service_error(exc) or exc from None
+    except TimeoutError:
+        raise DeadlineExceeded("The model did not answer in time. Retry later.") from None
+    raise ServiceError("The model's replicas died with this request. Retry.")
