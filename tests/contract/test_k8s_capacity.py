@@ -56,6 +56,11 @@ def test_all_replicas_of_an_update_at_full_load_fit_into_the_workers(group: str)
         assert needed <= GROUPS[group]["maxReplicas"] * capacity(group)[resource]
 
 
+def test_two_replicas_of_the_ingress_get_two_pods() -> None:
+    assert DEPLOYMENTS["Tokenizer"]["autoscaling_config"]["min_replicas"] >= 2
+    assert GROUPS["cpu"]["minReplicas"] >= 2
+
+
 def test_ray_counts_what_kubernetes_gives() -> None:
     for group in GROUPS.values():
         resources = group["template"]["spec"]["containers"][0]["resources"]
