@@ -182,3 +182,19 @@ def test_the_probes_are_left_to_kuberay_and_dead_fields_are_gone() -> None:
     text = re.sub(r"#.*", "", FILE.read_text())
     assert "Probe" not in text
     assert "UnhealthySecondThreshold" not in text
+
+
+def test_every_worker_group_has_a_disruption_budget() -> None:
+    budgets = yaml.safe_load_all((ROOT / "k8s" / "poddisruptionbudget.yaml").read_text())
+    groups = [b["spec"]["selector"]["matchLabels"]["ray.io/group"] for b in budgets]
+    assert groups == list(GROUPS)
+
+
+def test_the_readme_names_files_and_options_that_exist() -> None:
+    text = (ROOT / "k8s" / "README.md").read_text()
+    for path in re.findall(r"(?:k8s|scripts)/[\w.]+\.(?:py|yaml)", text):
+        assert (ROOT / path).exists(), path
+    usage = CliRunner().invoke(render_k8s.app, ["--help"]).output
+    for option in re.findall(r"render_k8s\.py (--\w+)", text):
+        assert option in usage
+    assert f"rayclassify:{render_k8s.version()}" in text
