@@ -1,0 +1,47 @@
+"""The command line: `rayclassify serve | check | classify`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deployments import __version__
+from deployments.cli.check import check
+from deployments.cli.classify import classify
+from deployments.cli.serve import serve
+
+app = typer.Typer(
+    name="rayclassify",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_show_locals=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rayclassify {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Text classification with BERT on Ray Serve.
+
+    Start the service with `rayclassify serve`, then ask it from a second terminal:
+    `rayclassify classify "质量很好，会再来"`.
+    """
+
+
+app.command()(serve)
+app.command()(check)
+app.command()(classify)

@@ -1,0 +1,93 @@
+"""`rayclassify classify`: texts in, labels out, from a running service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def classify(
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="Texts; `-` reads one per line from stdin.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="One text per line, UTF-8; `-` for stdin."),
+    ] = None,
+    url: Annotated[
+        str, typer.Option(help="Where the service is.", envvar="RAYCLASSIFY_URL")
+    ] = DEFAULT_URL,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "-k", min=1, help="Labels per text, best first.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines; the default where stdout is no terminal.")
+    ] = False,
+) -> None:
+    """Classify texts with a running service.
+
+    Prints a table on a terminal, else one JSON object per line, in the order of the texts; a text
+    that could not be classified has an `error`. Exit code 1 if there was one.
+
+    Examples:
+
+    - `rayclassify classify "质量很好，会再来" "再也不买了"`
+
+    - `rayclassify classify --file reviews.txt --json > labels.jsonl`
+
+    - `cut -f2 reviews.tsv | rayclassify classify -`
+    """
+    from deployments.cli.client import Client, ServiceUnreachable
+    from deployments.cli.show import show_json, show_table
+
+    source, total = _texts(list(texts or []), file)
+    show = show_json if as_json or not sys.stdout.isatty() else show_table
+    try:
+        n_texts, n_errors = show(Client(url.rstrip("/"), top_k).classify(source), total)
+    except ServiceUnreachable as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise typer.Exit(1) from None
+    if n_texts == 0:
+        typer.echo("error: no text was given: the input is empty.", err=True)
+    if n_errors or n_texts == 0:
+        raise typer.Exit(1)
+
+
+def _texts(texts: list[str], file: Path | None) -> tuple[Iterable[str], int | None]:
+    """The texts and, where it is known, how many there are."""
+    if file is None and not texts and sys.stdin.isatty():
+        raise typer.BadParameter("no text given. Pass texts, `--file FILE`, or `-` for stdin.")
+    if texts and file is not None:
+        raise typer.BadParameter("give texts or --file, not both.")
+    if texts and texts != ["-"]:
+        return texts, len(texts)
+    if file is None or str(file) == "-":
+        return _lines(Path("/dev/stdin")), None
+    if not file.is_file():
+        raise typer.BadParameter(f"{file} is no file.", param_hint="--file")
+    return _lines(file), _count_lines(file)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Lines without their ends. Only \\n ends a line: other separators are part of a text."""
+    stream = sys.stdin.buffer if path == Path("/dev/stdin") else path.open("rb")
+    with stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError:
+                typer.echo(f"error: line {number} is not UTF-8; save it as UTF-8.", err=True)
+                raise typer.Exit(1) from None
+            if text.strip():
+                yield text
+
+
+def _count_lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(bool(line.strip()) for line in stream)

@@ -1,0 +1,102 @@
+"""What the child `serve run` finds in its environment, and the config it is given."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+from deployments.launch import machine, ports
+from deployments.launch.ingress import Ingress
+from deployments.launch.plan import HA_PROXY, THROUGHPUT, Plan
+from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_name
+
+# HAProxy's other doors, with their usual numbers: statistics, metrics, and Serve's own proxy, which
+# answers where no replica does. Nobody needs to know them, so any free port will do.
+_SIDE_PORTS = {
+    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
+    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
+}
+
+_DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_LOG_TO_STDERR": "1",  # replicas' log lines reach the child's output
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
+    # Serve holds a leaving replica open for 30 s, for load balancers that learn of it slowly. Ours
+    # stands on the same machine and learns within a second; requests under way are waited for.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
+    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "536870912",
+}
+
+
+def cluster_address() -> str | None:
+    """The Ray cluster the user names in RAY_ADDRESS; None to start one here."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in {"", "local"} else address
+
+
+def host_of(address: str) -> str:
+    """The host in RAY_ADDRESS: `host:port`, `ray://host:port`, or `auto`, which is here."""
+    if address == "auto":
+        return "127.0.0.1"
+    return address.rpartition("://")[2].rpartition(":")[0].strip("[]") or "127.0.0.1"
+
+
+def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, str]:
+    """The environment of a Ray started here. What the user has set wins, but for the ingress."""
+    env = {**_DEFAULTS, **os.environ}
+    env.pop("RAY_ADDRESS", None)
+    env |= {
+        RUN_VARIABLE: str(run_dir),
+        OWNER_VARIABLE: owner_name(),
+        # A Ray of our own: one that somebody else started here is neither joined nor stopped.
+        "RAY_TMPDIR": str(run_dir),
+        HA_PROXY: "1" if ingress.haproxy else "0",
+        THROUGHPUT: "1" if ingress.haproxy else "0",
+    }
+    return env | (_haproxy_environment(run_dir, plan) if ingress.haproxy else {})
+
+
+def _haproxy_environment(run_dir: Path, plan: Plan) -> dict[str, str]:
+    env = {
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
+    }
+    threads = min(4, machine.cpu_count())
+    env["RAY_SERVE_HAPROXY_NBTHREAD"] = os.environ.get("RAY_SERVE_HAPROXY_NBTHREAD", str(threads))
+    taken = {plan.port}
+    for name, usual in _SIDE_PORTS.items():
+        port = ports.first_free(int(os.environ.get(name, usual)), taken)
+        taken.add(port)
+        env[name] = str(port)
+    return env
+
+
+def child_config(config: dict[str, Any], ingress: Ingress, workdir: Path) -> dict[str, Any]:
+    """The config as deployed: the ingress that runs here, and a model path any worker can open."""
+    deployed = copy.deepcopy(config)
+    runtime_env = (deployed.get("controller_options") or {}).get("runtime_env") or {}
+    if not ingress.haproxy and runtime_env.get("env_vars"):
+        runtime_env["env_vars"] |= {HA_PROXY: "0", THROUGHPUT: "0"}
+    for app in deployed.get("applications") or []:
+        model = (app.get("args") or {}).get("model") or {}
+        # Only what stands below the working directory depends on it: workers have another.
+        local = workdir / str(model.get("id", ""))
+        if model.get("id") and (local / "config.json").is_file() and not _is_packaged(model["id"]):
+            model["id"] = str(local.resolve())
+    return deployed
+
+
+def _is_packaged(model_id: str) -> bool:
+    """Whether workers find the model beside or inside the package, under its short name."""
+    from deployments.core.model_source import PACKAGE_DIR
+
+    bases = (PACKAGE_DIR.parent, PACKAGE_DIR)
+    return any((base / model_id / "config.json").is_file() for base in bases)

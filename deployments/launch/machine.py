@@ -1,0 +1,92 @@
+"""What this machine has to give. In a container the container's limits count, not the host's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+
+
+def available_memory_bytes() -> int:
+    """Memory that can still be had without swapping."""
+    free = psutil.virtual_memory().available
+    return int(min([free, *(_room(group) for group in _own_cgroups())]))
+
+
+def shared_memory_bytes() -> int | None:
+    """Free space where Ray keeps its objects; None where the system has no such place."""
+    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
+
+
+def cpu_count() -> int:
+    """CPUs this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def gpu_count() -> int | None:
+    """GPUs this process may use; None where they are of a kind we can't count."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in {"", "-1"}])
+    if Path("/dev/kfd").exists():  # AMD
+        return None
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def _own_cgroups() -> Iterator[Path]:
+    """This process's control groups up to the root: a limit may stand at any of them."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and controllers == "":
+            base = CGROUPS
+        elif "memory" in controllers.split(","):
+            base = CGROUPS / "memory"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        while group != CGROUPS.parent and group.is_relative_to(base):
+            yield group
+            group = group.parent
+
+
+def _room(group: Path) -> float:
+    """Bytes until the group's limit; infinite where it has none."""
+    for limit_name, usage_name in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            limit = int((group / limit_name).read_text())
+            used = int((group / usage_name).read_text())
+        except (OSError, ValueError):  # no such file, or the word "max"
+            continue
+        return limit - used + _reclaimable(group)
+    return float("inf")
+
+
+def _reclaimable(group: Path) -> int:
+    """File cache counts as used, but the kernel gives it back when asked."""
+    try:
+        lines = (group / "memory.stat").read_text().splitlines()
+    except OSError:
+        return 0
+    stats = dict(line.split(maxsplit=1) for line in lines)
+    return int(stats.get("inactive_file", stats.get("total_inactive_file", 0)))
