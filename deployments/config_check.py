@@ -71,6 +71,7 @@ def check_config(config: dict[str, Any]) -> list[Problem]:
     problems += crosscheck.flags(config)
     for index, app in enumerate(config.get("applications", [])):
         path = join("applications", index)
+        problems += crosscheck.routes(app, path)
         problems += _deployments(app, path)
         if app.get("import_path") == BUILDER:
             problems += _our_application(app, path, config)

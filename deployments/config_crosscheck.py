@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from deployments.config_keys import Problem, join
 from deployments.settings import Settings
 
 _HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+_ENV_VARS = "controller_options.runtime_env.env_vars"
 _THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 
 
@@ -27,14 +29,32 @@ def take_out_replica_counts(config: dict[str, Any]) -> Iterator[Problem]:
 
 
 def flags(config: dict[str, Any]) -> Iterator[Problem]:
-    """The throughput flag without HAProxy."""
-    options = config.get("controller_options") or {}
-    env_vars = (options.get("runtime_env") or {}).get("env_vars") or {}
+    """Serve's flags: values that Ray takes for "off", and throughput without HAProxy."""
+    env_vars: Any = config
+    for key in ("controller_options", "runtime_env", "env_vars"):
+        env_vars = env_vars.get(key) or {}
+        if not isinstance(env_vars, dict):
+            return  # reported already
+    for flag in (_HA_PROXY, _THROUGHPUT):
+        if isinstance(value := env_vars.get(flag, "0"), str) and value not in ("0", "1"):
+            message = f'{value!r} counts as off: Ray knows "1" alone; write "1" or "0"'
+            yield Problem(f"{_ENV_VARS}.{flag}", message)
     if env_vars.get(_THROUGHPUT) == "1" and env_vars.get(_HA_PROXY) != "1":
         yield Problem(
-            f"controller_options.runtime_env.env_vars.{_THROUGHPUT}",
+            f"{_ENV_VARS}.{_THROUGHPUT}",
             "1 without HAProxy leaves one proxy, on the head node; "
             f'set {_HA_PROXY}: "1" beside it, or take both away',
+        )
+
+
+def routes(app: dict[str, Any], path: str) -> Iterator[Problem]:
+    """A route that Ray's schema takes and that no request would ever match."""
+    route = app.get("route_prefix", "/")
+    if isinstance(route, str) and not re.fullmatch(r"/|(/[^/{}]+)+", route):
+        yield Problem(
+            join(path, "route_prefix"),
+            f"{route!r} is no route: begin with /, and leave out a / at the end and braces; "
+            "for example /classify",
         )
 
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field
 
 from deployments.config_check import ConfigError, Problem, check_config, load_config
@@ -187,6 +189,10 @@ CROSS_CHECKS = [
         "applications[0].deployments[3].name",
         ["Classifier", "twice"],
     ),
+    ("controller_options.runtime_env.env_vars.RAY_SERVE_ENABLE_HA_PROXY", "true", None, ["'true'"]),
+    ("applications[0].route_prefix", "classify", None, ["'classify'", "begin with /"]),
+    ("applications[0].route_prefix", "/classify/", None, ["'/classify/'"]),
+    ("applications[0].route_prefix", "/{name}", None, ["braces"]),
     (
         "controller_options.runtime_env.env_vars.RAY_SERVE_ENABLE_HA_PROXY",
         "0",
@@ -220,6 +226,8 @@ def test_limits_that_are_just_right_pass() -> None:
     assert check_config(edited(f"{CLASSIFIER}.autoscaling_config.downscale_delay_s", 10.0)) == []
     assert check_config(edited(f"{CLASSIFIER}.user_config.max_queue_tokens", 4096)) == []
     assert check_config(edited("controller_options", None)) == []
+    for route in ("/", "/classify", "/v1/classify", None):
+        assert check_config(edited("applications[0].route_prefix", route)) == []
 
 
 def test_other_applications_keep_their_own_args() -> None:
@@ -245,6 +253,24 @@ def test_the_config_is_not_changed_by_the_check() -> None:
     before = copy.deepcopy(config)
     check_config(config)
     assert config == before
+
+
+def all_paths(value: Any, path: str = "") -> list[str]:
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found: list[str] = []
+    for key, item in items:
+        inner = f"{path}.{key}".removeprefix(".")
+        found += [inner, *(all_paths(item, inner) if isinstance(item, (dict, list)) else [])]
+    return found
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(all_paths(GOOD)),
+    st.sampled_from([None, 0, -1, 1.5, True, "x", [], [None], [[]], {}, {"a": 1}, {1: 2}]),
+)
+def test_whatever_stands_anywhere_the_check_answers(path: str, value: Any) -> None:
+    assert all(p.message for p in check_config(edited(path, value)))
 
 
 class _Leaf(BaseModel):
