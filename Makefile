@@ -1,0 +1,80 @@
+# `make` alone lists the targets. Needs Python 3.11 or newer and GNU make; nothing else.
+#
+# Versions are those of constraints.txt. torch comes in several builds for one version: pip takes the
+# one of its own index (with CUDA, on Linux). Another one:
+#   make serve TORCH="torch==2.13.0 --index-url <index of your build, from pytorch.org>"
+# Anything else that pip should know (a mirror, a proxy): PIP_ARGS="...".
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CONFIG ?= serve_config.yaml
+TORCH ?=
+PIP_ARGS ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# With another torch than the locked one, all but torch is held to the lock.
+LOCK := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
+
+.PHONY: help serve check lint test lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  CONFIG=serve_config.gpu.yaml                  another config to serve'
+	@echo '  TORCH="torch==2.13.0 --index-url <index>"     another build of torch (CPU only, a CUDA version)'
+	@echo '  PIP_ARGS="--index-url <mirror>"               more arguments for pip'
+	@echo '  PYTHON=python3.12                             another Python, 3.11 or newer'
+	@echo '  ARGS="-k tokenize"                            more arguments for rayclassify serve or pytest'
+
+serve: $(VENV)/.installed ## install what is missing, start the service on port 8000; Ctrl-C stops it
+	$(BIN)/rayclassify serve $(CONFIG) $(ARGS)
+
+test: $(VENV)/.installed-dev ## all tests, with a real Ray (minutes)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint ## lint, types, layers, and the tests that need no Ray
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: $(VENV)/.installed-dev ## format, lint, layers and types only
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+lock: ## resolve the newest versions that pyproject.toml allows, write constraints.txt
+	$(PYTHON) -m venv --clear build/lock
+	$(if $(TORCH),build/lock/bin/python -m pip install $(PIP_ARGS) $(TORCH))
+	build/lock/bin/python -m pip install $(PIP_ARGS) -e ".[train,dev]"
+	{ sed '/^#/!d' constraints.txt; build/lock/bin/python -m pip list --format freeze \
+	  --exclude-editable --exclude pip | sed 's/+.*//'; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+# The stamps make a second run quick: pip runs again only when the lock or pyproject.toml change.
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.)
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(call install,.[dev])
+	touch $@ $(VENV)/.installed
+
+define install
+$(if $(TORCH),grep -v '^torch==' constraints.txt > $(LOCK))
+$(if $(TORCH),$(PIP) install $(PIP_ARGS) $(TORCH))
+$(PIP) install $(PIP_ARGS) -c $(LOCK) -e '$(1)'
+endef
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1 || echo missing)." \
+	    "Name another: make serve PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
