@@ -121,7 +121,7 @@ def test_the_head_runs_no_replica_and_takes_no_requests() -> None:
 
 def test_every_pod_has_serves_flags_and_the_same_image() -> None:
     flags = CONFIG["controller_options"]["runtime_env"]["env_vars"]
-    assert flags == {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    assert flags["RAY_SERVE_ENABLE_HA_PROXY"] == flags["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     for pod in PODS:
         container = ray_container(pod)
         assert {e["name"]: e["value"] for e in container["env"]} == flags
