@@ -74,7 +74,7 @@ $(PIP) install $(PIP_ARGS) -c $(LOCK) -e '$(1)'
 endef
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1 || echo missing)." \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo missing)." \
 	    "Name another: make serve PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -32,11 +32,13 @@ def show_json(classified: Classified, total: int | None) -> tuple[int, int]:
 
 def show_table(classified: Classified, total: int | None) -> tuple[int, int]:
     """A row per text. Returns how many texts, and how many errors."""
+    console = Console()
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("text", overflow="ellipsis", no_wrap=True, ratio=1)
-    table.add_column("label", no_wrap=True)
-    table.add_column("score", justify="right")
-    table.add_column("")
+    # Texts are cut, so that no other column ever is.
+    table.add_column("text", no_wrap=True, max_width=max(10, console.width * 45 // 100))
+    table.add_column("label", overflow="fold", max_width=max(10, console.width // 4))
+    table.add_column("score", justify="right", no_wrap=True, min_width=6)
+    table.add_column("", overflow="fold")
     n_texts = n_errors = 0
     for text, answer in _with_progress(classified, total):
         n_texts += 1
@@ -44,7 +46,7 @@ def show_table(classified: Classified, total: int | None) -> tuple[int, int]:
         for row in _rows(text, answer):
             table.add_row(*row)
     if n_texts:
-        Console().print(table)
+        console.print(table)
     return n_texts, n_errors
 
 

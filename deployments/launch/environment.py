@@ -25,9 +25,6 @@ _DEFAULTS = {
     "RAY_SERVE_LOG_TO_STDERR": "1",  # replicas' log lines reach the child's output
     "RAY_COLOR_PREFIX": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
-    # Serve holds a leaving replica open for 30 s, for load balancers that learn of it slowly. Ours
-    # stands on the same machine and learns within a second; requests under way are waited for.
-    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
     "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "536870912",
 }

@@ -11,8 +11,8 @@ from deployments.core.model_source import ModelNotFound, find_model
 from deployments.launch import machine, ports, processes
 from deployments.launch.plan import Plan
 
-# Measured with the demo model: 1.3 GB in all, of which Ray and Serve take 0.8, a Classifier 0.4. The
-# rest is for second replicas; a BERT-base takes about as much again.
+# Measured with the demo model: 1.3 GB in all, of which Ray and Serve take 0.8 and the Classifier
+# 0.4. The rest is for second replicas; larger models need more.
 NEEDED_MEMORY_BYTES = 2_000_000_000
 # Ray puts its object store on disk when there is less; below 75 MiB it does not start.
 NEEDED_SHARED_MEMORY_BYTES = 536_870_912

@@ -1,0 +1,196 @@
+"""`rayclassify serve` as a person uses it: start, ask, Ctrl-C, start again; and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from deployments.launch import ports, processes
+from deployments.launch.preflight import check_leftovers
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 240
+STOP_S = 90
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * (START_S + STOP_S))]
+
+
+@pytest.fixture
+def port() -> int:
+    return ports.first_free(0, taken={0})
+
+
+@pytest.fixture
+def config(tmp_path: Path, port: int) -> Path:
+    """A copy of our config for a free port, elsewhere than the checkout."""
+    text = (ROOT / "serve_config.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "config.yaml"
+    path.write_text(re.sub(r"port: 8000\b", f"port: {port}", text), encoding="utf-8")
+    return path
+
+
+@dataclass
+class Run:
+    """A running `rayclassify serve`, with what it has printed so far."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+    def wait_for(self, start: str) -> str:
+        """The first line that begins so; fails with everything printed if there is none."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith(start):
+                return line.rstrip()
+        pytest.fail(f"no line begins with {start!r}:\n" + "\n".join(self.lines))
+
+    @property
+    def dir(self) -> Path:
+        found = re.search(r"^Log: (\S+)/serve.log$", "\n".join(self.lines), re.MULTILINE)
+        assert found, self.lines
+        return Path(found.group(1))
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(STOP_S)
+        assert self.process.stdout is not None
+        self.lines += self.process.stdout.read().splitlines()
+        return code
+
+
+@contextmanager
+def serve(config: Path, **env: str) -> Iterator[Run]:
+    """Starts it; in the end nothing of it is left, whatever the test has found."""
+    command = [sys.executable, "-m", "deployments.cli", "serve", config.name]
+    with subprocess.Popen(
+        command,
+        cwd=config.parent,
+        env={**os.environ, "RAY_ADDRESS": "", "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(START_S + STOP_S, process.kill)
+        watchdog.start()
+        run = Run(process)
+        try:
+            yield run
+        finally:
+            watchdog.cancel()
+            if process.poll() is None:
+                process.kill()
+            for line in run.lines:
+                if line.startswith("Log:"):
+                    processes.end(processes.of_run(run.dir))
+
+
+def of_run(run_dir: Path) -> list[psutil.Process]:
+    """Processes of a run by either sign: their environment, or its directory in their command."""
+    named = []
+    for process in psutil.process_iter():
+        try:
+            if any(str(run_dir) in part for part in process.cmdline()):
+                named.append(process)
+        except psutil.Error:
+            continue
+    return [*named, *processes.of_run(run_dir)]
+
+
+def seed_client(port: int) -> str:
+    label: str = requests.post(
+        f"http://127.0.0.1:{port}/classify", json={"text": "这是一个示例文本"}, timeout=60
+    ).json()["label"]
+    return label
+
+
+def test_start_ask_interrupt_and_start_again(config: Path, port: int) -> None:
+    for _ in range(2):
+        with serve(config) as run:
+            assert run.wait_for("Ready:") == f"Ready: http://localhost:{port}"
+            assert seed_client(port) in {"positive", "negative"}
+            assert len(of_run(run.dir)) > 5
+            assert run.interrupt() == 0, run.lines
+            assert run.lines[-1] == "Stopped."
+            assert of_run(run.dir) == []
+            assert not run.dir.exists()
+            assert ports.is_free(port)
+    assert any("/classify -H 'Content-Type: application/json'" in line for line in run.lines)
+
+
+def test_interrupted_in_mid_start_nothing_is_left(config: Path) -> None:
+    with serve(config) as run:
+        run.wait_for("deploying")
+        assert of_run(run.dir)
+        assert run.interrupt() == 0, run.lines
+        assert of_run(run.dir) == []
+
+
+def test_a_killed_launcher_is_found_by_the_next(config: Path) -> None:
+    with serve(config) as run:
+        run.wait_for("deploying")
+        run.process.kill()
+        run.process.wait()
+        (found,) = [f for f in check_leftovers() if run.dir.name in f.message]
+        with serve(config) as second:
+            line = second.wait_for("error:")
+            assert "of an earlier run" in line
+            assert second.process.wait(60) == 1
+        pids = [int(pid) for pid in found.message.partition("kill -9 ")[2].strip("`.").split()]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        psutil.wait_procs(of_run(run.dir), timeout=30)
+        assert of_run(run.dir) == []
+
+
+def test_a_model_that_does_not_load_is_told_in_a_few_lines(config: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_text('{"model_type": "bert"}')
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("id: models/demo", "id: broken"), encoding="utf-8")
+    with serve(config) as run:
+        run.wait_for("error: the deployment failed")
+        assert run.process.wait(STOP_S) == 1
+        assert run.process.stdout is not None
+        rest = run.process.stdout.read().splitlines()
+        assert any(str(run.dir) in line for line in rest)
+        assert len(rest) < 15, rest
+        assert of_run(run.dir) == []
+
+
+def test_a_taken_port_is_one_line(config: Path, port: int) -> None:
+    with socket.socket() as other:
+        other.bind(("", port))
+        other.listen()
+        with serve(config) as run:
+            line = run.wait_for("error:")
+            assert run.process.wait(60) == 1
+    assert f"port {port} is taken by" in line
+    assert f"(pid {os.getpid()})" in line
+    assert "http_options.port" in line
+
+
+def test_a_typo_gets_the_near_name(config: Path) -> None:
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("route_prefix:", "route_prefx:"), encoding="utf-8")
+    with serve(config) as run:
+        assert run.process.wait(60) == 2
+        assert run.process.stdout is not None
+        told = run.process.stdout.read()
+    assert "route_prefx" in told
+    assert "route_prefix" in told

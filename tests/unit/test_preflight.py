@@ -1,0 +1,295 @@
+"""The checks before a start, against real sockets, processes and directories."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deployments.config_check import load_config
+from deployments.launch import machine, ports, preflight, processes
+from deployments.launch.childlog import ChildLog, causes, is_loud
+from deployments.launch.environment import child_config, child_environment, cluster_address, host_of
+from deployments.launch.ingress import Ingress, choose_ingress
+from deployments.launch.plan import HA_PROXY, THROUGHPUT, Plan, read_plan
+from deployments.launch.progress import LOADING, interpret
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return load_config(ROOT / "serve_config.yaml")
+
+
+@pytest.fixture
+def plan(config: dict[str, Any]) -> Plan:
+    return read_plan(config)
+
+
+@pytest.fixture
+def listener() -> Iterator[int]:
+    """A port that this very process listens on."""
+    with socket.socket() as server:
+        server.bind(("", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+def messages(findings: Iterator[preflight.Finding]) -> list[str]:
+    return [finding.message for finding in findings]
+
+
+def test_plan_is_what_the_yaml_says(plan: Plan) -> None:
+    assert (plan.port, plan.app, plan.model) == (8000, "classify", "models/demo")
+    assert plan.num_cpus == pytest.approx(1.0)
+    assert plan.num_gpus == 0
+    assert plan.wants_haproxy
+    assert plan.ready_url == "http://127.0.0.1:8000/ready"
+    assert plan.url == "http://localhost:8000"
+
+
+def test_plan_counts_first_replicas_and_prefixes(config: dict[str, Any]) -> None:
+    config["applications"][0]["route_prefix"] = "/v1"
+    config["applications"][0]["args"]["engine"]["name"] = "null"
+    classifier = config["applications"][0]["deployments"][1]
+    classifier["autoscaling_config"]["initial_replicas"] = 3
+    classifier["ray_actor_options"] = {"num_cpus": 2, "num_gpus": 0.5}
+    plan = read_plan(config)
+    assert plan.num_cpus == pytest.approx(6.2)
+    assert plan.num_gpus == pytest.approx(1.5)
+    assert plan.model is None
+    assert plan.ready_url == "http://127.0.0.1:8000/v1/ready"
+
+
+def test_a_taken_port_names_who_holds_it_and_the_cure(listener: int) -> None:
+    (message,) = messages(preflight.check_port("0.0.0.0", listener))  # noqa: S104
+    assert f"port {listener} is taken by" in message
+    assert f"(pid {os.getpid()})" in message
+    assert f"`kill {os.getpid()}`" in message
+    assert "http_options.port" in message
+
+
+def test_a_taken_port_of_somebody_unseen(listener: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "holder", lambda port: None)
+    (message,) = messages(preflight.check_port("", listener))
+    assert "cannot see" in message
+    assert f"sport = :{listener}" in message
+
+
+def test_a_free_port_is_no_finding(listener: int) -> None:
+    assert ports.is_free(ports.first_free(listener))
+    assert messages(preflight.check_port("", ports.first_free(listener))) == []
+
+
+def test_first_free_keeps_the_usual_port_and_leaves_a_taken_one(listener: int) -> None:
+    free = ports.first_free(0, taken=())
+    assert ports.first_free(listener) != listener
+    usual = ports.first_free(listener, taken={free})
+    assert usual not in {free, listener}
+
+
+def test_processes_of_a_dead_launcher_are_found_and_ended(tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        processes.RUN_VARIABLE: str(tmp_path),
+        processes.OWNER_VARIABLE: "999999999@1.0",
+    }
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, env=env, stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # only now has exec given it the new environment
+        found = [m for m in messages(preflight.check_leftovers()) if tmp_path.name in m]
+        assert found == [
+            f"1 processes of an earlier run ({tmp_path.name}) are left over. "
+            f"Stop them with `kill -9 {child.pid}`."
+        ]
+        assert [process.pid for process in processes.of_run(tmp_path)] == [child.pid]
+        assert processes.end(processes.of_run(tmp_path)) == []
+    assert processes.of_run(tmp_path) == []
+
+
+def test_a_living_launcher_leaves_nothing_over(tmp_path: Path) -> None:
+    env = {
+        **os.environ,
+        processes.RUN_VARIABLE: str(tmp_path),
+        processes.OWNER_VARIABLE: processes.owner_name(),
+    }
+    command = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(command, env=env, stdin=-1, stdout=-1) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert str(tmp_path) not in processes.leftovers()
+        assert processes.owner_of(psutil.Process(child.pid)) == os.getpid()
+        child.kill()
+
+
+def test_memory_and_shared_memory_say_number_limit_and_cure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "available_memory_bytes", lambda: 700_000_000)
+    monkeypatch.setattr(machine, "shared_memory_bytes", lambda: 64 * 1024 * 1024)
+    (memory,) = preflight.check_memory()
+    assert memory.fatal
+    assert "0.7 GB" in memory.message
+    assert "2.0 GB are needed" in memory.message
+    (shared,) = preflight.check_shared_memory()
+    assert not shared.fatal
+    assert "0.1 GB free" in shared.message
+    assert "--shm-size" in shared.message
+
+
+def test_a_cgroup_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    (tmp_path / "memory.current").write_text("900000000\n")
+    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 50000000\n")
+    monkeypatch.setattr(machine, "_own_cgroups", lambda: iter([tmp_path]))
+    assert machine.available_memory_bytes() == 150_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.available_memory_bytes() > 0
+
+
+def test_a_missing_model_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    (message,) = messages(preflight.check_model("./no/such/model"))
+    assert "no/such/model" in message
+    assert "args.model.id" in message
+    assert messages(preflight.check_model("models/demo")) == []
+    assert messages(preflight.check_model(None)) == []
+
+
+def test_a_hub_id_is_doubted_only_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert messages(preflight.check_model("somebody/model")) == []
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (finding,) = preflight.check_model("somebody/model")
+    assert not finding.fatal
+    assert "HF_HUB_OFFLINE" in finding.message
+
+
+def test_too_many_cpus_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpu_count", lambda: 2)
+    monkeypatch.setattr(machine, "gpu_count", lambda: 0)
+    assert "ask for 8.5 CPUs; this machine has 2" in messages(preflight.check_cpus(8.5))[0]
+    assert "ask for 1 GPUs; this machine shows 0" in messages(preflight.check_gpus(1))[0]
+    assert messages(preflight.check_cpus(2)) == messages(preflight.check_gpus(0)) == []
+    monkeypatch.setattr(machine, "gpu_count", lambda: None)
+    assert messages(preflight.check_gpus(1)) == []
+
+
+@pytest.mark.parametrize(("visible", "count"), [("", 0), ("-1", 0), ("0,2", 2), ("GPU-abc", 1)])
+def test_visible_gpus(visible: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.gpu_count() == count
+
+
+def test_a_binary_that_does_not_run_turns_haproxy_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "haproxy"
+    broken.write_text("#!/bin/sh\necho 'libcrypt.so.1: not found' >&2\nexit 127\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(broken))
+    ingress = choose_ingress(wanted=True)
+    assert not ingress.haproxy
+    assert "libcrypt.so.1: not found" in str(ingress)
+    assert "Python proxy" in str(ingress)
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", str(tmp_path / "missing"))
+    assert not choose_ingress(wanted=True).haproxy
+    assert "controller_options" in str(choose_ingress(wanted=False))
+
+
+def test_the_child_has_a_ray_of_its_own(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_SERVE_LOG_TO_STDERR", "0")
+    env = child_environment(tmp_path, plan, Ingress(True, "2.8"))
+    assert env["RAY_TMPDIR"] == env[processes.RUN_VARIABLE] == str(tmp_path)
+    assert env["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"].startswith(str(tmp_path))
+    assert env["RAY_SERVE_ENABLE_HA_PROXY"] == env["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    assert env["RAY_SERVE_LOG_TO_STDERR"] == "0"  # what the user has set stays
+    off = child_environment(tmp_path, plan, Ingress(False, "why"))
+    assert off["RAY_SERVE_ENABLE_HA_PROXY"] == off["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "0"
+
+
+def test_the_deployed_config_follows_the_ingress(config: dict[str, Any], tmp_path: Path) -> None:
+    deployed = child_config(config, Ingress(False, "why"), tmp_path)
+    env_vars = deployed["controller_options"]["runtime_env"]["env_vars"]
+    assert env_vars[HA_PROXY] == env_vars[THROUGHPUT] == "0"
+    assert child_config(config, Ingress(True, "2.8"), tmp_path) == config
+
+
+def test_a_model_below_the_working_directory_becomes_absolute(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    config["applications"][0]["args"]["model"]["id"] = "mine"
+    deployed = child_config(config, Ingress(True, "2.8"), tmp_path)
+    assert deployed["applications"][0]["args"]["model"]["id"] == str(tmp_path / "mine")
+    assert config["applications"][0]["args"]["model"]["id"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("address", "cluster", "host"),
+    [
+        ("local", None, "127.0.0.1"),
+        ("auto", "auto", "127.0.0.1"),
+        ("10.0.0.5:6379", "10.0.0.5:6379", "10.0.0.5"),
+        ("ray://head:10001", "ray://head:10001", "head"),
+    ],
+)
+def test_ray_address(
+    address: str, cluster: str | None, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert cluster_address() == cluster
+    assert host_of(address) == host
+
+
+def test_progress_in_our_words() -> None:
+    waiting = {"Tokenizer": {"status": "HEALTHY"}, "Classifier": {"status": "UPDATING"}}
+    assert interpret({"status": "DEPLOYING", "deployments": waiting}).phase == LOADING
+    failed = interpret({"status": "DEPLOY_FAILED", "message": "boom", "deployments": waiting})
+    assert failed.failure == "boom"
+    assert interpret({}).failure is None
+
+
+def test_of_a_traceback_the_cause_is_left() -> None:
+    text = """The deployment failed to start 3 times in a row. See controller logs. Error:
+Traceback (most recent call last):
+  File "x.py", line 3, in __init__
+    raise ValueError
+deployments.core.model_source.ModelNotFound: no model in 'x'
+"""
+    assert causes(text.splitlines()) == [
+        "deployments.core.model_source.ModelNotFound: no model in 'x'"
+    ]
+    assert causes(["one", "", "two"]) == ["one", "two"]
+
+
+def test_the_log_is_followed_by_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "serve.log"
+    path.touch()
+    log = ChildLog(path)
+    with path.open("a") as writer:
+        writer.write("View the dashboard at \x1b[1mhttp://127.0.0.1:8265 \x1b[22m\nhalf")
+        writer.flush()
+        assert log.read() == ["View the dashboard at http://127.0.0.1:8265 "]
+        writer.write(" and half\n")
+        writer.flush()
+        assert log.read() == ["half and half"]
+    assert log.dashboard == "http://127.0.0.1:8265"
+    log.close()
+
+
+def test_loud_lines() -> None:
+    assert is_loud("(ServeReplica pid=1) WARNING 2026 queue is full")
+    assert not is_loud("INFO 2026 all is well")
+    assert not is_loud("WARNING Token authentication is enabled for this Ray cluster.")
