@@ -8,6 +8,7 @@ from pathlib import Path
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _LOUD = re.compile(r"\b(WARNING|WARN|ERROR|CRITICAL)\b|Error:|Exception:")
+_WARNING = re.compile(r"\bWARN(ING)?\b")
 # Said at every start of Ray or at every stop, and no cause for anybody to act.
 _NOISE = re.compile(
     r"Token authentication is enabled|SIGTERM received|is deprecated|FutureWarning"
@@ -53,9 +54,18 @@ def is_loud(line: str) -> bool:
     return bool(_LOUD.search(line)) and not _NOISE.search(line)
 
 
+def is_warning(line: str) -> bool:
+    """Whether a line is a warning that somebody can act on."""
+    return is_loud(line) and bool(_WARNING.search(line))
+
+
 def causes(lines: list[str], at_most: int = 8) -> list[str]:
     """Of a long text with tracebacks, the lines that name the errors, each once, last ones kept."""
-    named = dict.fromkeys(line.strip() for line in lines if _CAUSE.match(line))
+    named = dict.fromkeys(line.strip() for line in lines if _is_cause(line))
     loud = [line.strip() for line in lines if is_loud(line)]
     found = list(named) or list(dict.fromkeys(loud)) or [line for line in lines if line.strip()]
     return [line[:500] for line in found[-at_most:]]
+
+
+def _is_cause(line: str) -> bool:
+    return bool(_CAUSE.match(line)) and not line.rstrip().endswith("(most recent call last):")

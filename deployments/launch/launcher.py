@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from deployments.launch import processes, progress
-from deployments.launch.childlog import ChildLog, causes, is_loud
+from deployments.launch.childlog import ChildLog, causes, is_loud, is_warning
 from deployments.launch.environment import child_config, child_environment, cluster_address
 from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
@@ -27,7 +27,7 @@ _TICK_S = 0.2
 _ASK_DASHBOARD_EVERY_S = 1.0
 # `serve run` gives Serve 30 s to drain, then ends Ray.
 _DRAIN_S = 45.0
-_ABORT_S = 10.0  # nothing is served yet: nothing to drain
+_ABORT_S = 3.0  # nothing is served yet: nothing to drain
 
 
 class StartFailed(Exception):
@@ -81,7 +81,7 @@ class Launcher:
         deadline = time.monotonic() + timeout_s
         with self._console.status(self._phase) as status:
             while not stop.asked.wait(_TICK_S):
-                self._follow()
+                self._follow(starting=True)
                 self._check_alive("it ended before it was ready")
                 if self._answers():
                     return True
@@ -132,7 +132,7 @@ class Launcher:
 
     def _check_alive(self, message: str) -> None:
         if self._child is not None and self._child.poll() is not None:
-            self._follow()
+            self._follow(starting=True)
             raise StartFailed(message, self._log.cause())
 
     def _check_progress(self) -> None:
@@ -142,7 +142,6 @@ class Launcher:
         self._asked_dashboard_at = now
         told = progress.read_progress(self._session, self._log.dashboard, self.plan.app)
         if told.failure is not None:
-            self._follow()
             raise StartFailed("the deployment failed", causes(told.failure.splitlines()))
         self._enter(told.phase)
 
@@ -152,7 +151,9 @@ class Launcher:
             if not self._console.is_terminal:  # the spinner shows it on a terminal
                 self._console.print(f"{phase} ...", highlight=False)
 
-    def _follow(self) -> None:
+    def _follow(self, starting: bool = False) -> None:
         for line in self._log.read():
-            if self._verbose or is_loud(line):
+            # Errors of a start are told once, when Serve has given up trying again.
+            shown = is_warning(line) if starting else is_loud(line)
+            if self._verbose or shown:
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
