@@ -72,8 +72,6 @@ def validation_problems(error: ValidationError, data: Any, path: str = "") -> It
         given = found["input"]
         if found["type"] != "missing" and not isinstance(given, (dict, list, tuple)):
             message += f"; got {'null' if given is None else repr(given)}"
-        if given is None and "'null'" in message:
-            message += '; the bare word is YAML\'s empty value, so write "null" in quotes'
         where = _locate(found["loc"], data, path)
         if found["type"] == "missing":
             where = join(where, found["loc"][-1])

@@ -41,8 +41,8 @@ class ModelSettings(_Strict):
 class EngineSettings(_Strict):
     """How the model is run."""
 
-    name: Literal["torch", "null"] = Field(
-        default="torch", description="`null` answers without a model: for measuring the chain."
+    name: Literal["torch", "none"] = Field(
+        default="torch", description="`none` answers without a model: for measuring the chain."
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

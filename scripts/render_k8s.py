@@ -25,6 +25,9 @@ from deployments.config_check import ConfigError, check_config, load_config
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "k8s" / "rayservice.template.yaml"
 CPU_SELECTOR = {"pool": "cpu"}
+# Under the throughput flag a handle works in an event loop only, unless its router has a loop of its
+# own. Pods have the flag, so Ray jobs there need that loop; Serve's replicas are faster without it.
+ROUTER_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
 # KubeRay appends a suffix for the cluster, and Kubernetes ends names at 63 characters.
 MAX_NAME = 47
 OBJECT_STORE_BYTES = 1_000_000_000  # our messages are small; Ray's default takes 30 % of the memory
@@ -142,6 +145,7 @@ def serve_config(config: dict[str, Any]) -> dict[str, Any]:
     """The config for the cluster: flags moved to the pods, CPU deployments kept on CPU pods."""
     config = copy.deepcopy(config)
     config.pop("controller_options", None)
+    config["applications"][0]["runtime_env"] = {"env_vars": {ROUTER_LOOP: "0"}}
     for deployment in config["applications"][0]["deployments"]:
         if group_of(deployment) == "cpu":
             deployment["ray_actor_options"]["label_selector"] = dict(CPU_SELECTOR)
@@ -151,7 +155,7 @@ def serve_config(config: dict[str, Any]) -> dict[str, Any]:
 def environment(config: dict[str, Any]) -> dict[str, str]:
     """Variables that every Ray container needs before `ray start`."""
     options = config.get("controller_options") or {}
-    return dict((options.get("runtime_env") or {}).get("env_vars") or {})
+    return {**((options.get("runtime_env") or {}).get("env_vars") or {}), ROUTER_LOOP: "1"}
 
 
 def group_of(deployment: dict[str, Any]) -> str:

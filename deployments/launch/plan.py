@@ -51,7 +51,7 @@ def read_plan(config: dict[str, Any]) -> Plan:
         port=int(http.get("port") or 8000),
         app=str(app.get("name") or "default"),
         base_path=root + str(app.get("route_prefix") or "/").rstrip("/"),
-        model=None if engine.get("name") == "null" else _model_id(app),
+        model=None if engine.get("name") == "none" else _model_id(app),
         # Ray gives a replica one CPU where the config is silent.
         num_cpus=sum(_asked(d, "num_cpus", default=1.0) for d in deployments),
         num_gpus=sum(_asked(d, "num_gpus", default=0.0) for d in deployments),

@@ -57,12 +57,14 @@ def test_a_stale_file_fails_the_check_with_a_diff(tmp_path: Path) -> None:
     assert "+        maxReplicas: 5" in result.output
 
 
-def test_serve_config_is_the_gpu_config_but_for_two_differences() -> None:
+def test_serve_config_is_the_gpu_config_but_for_three_differences() -> None:
     served = copy.deepcopy(SERVED)
     for deployment in served["applications"][0]["deployments"]:
         deployment["ray_actor_options"].pop("label_selector", None)
     expected = copy.deepcopy(CONFIG)
     del expected["controller_options"]
+    router_loop = served["applications"][0].pop("runtime_env")
+    assert router_loop == {"env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}}
     assert served == expected
 
 
@@ -124,7 +126,11 @@ def test_every_pod_has_serves_flags_and_the_same_image() -> None:
     assert flags["RAY_SERVE_ENABLE_HA_PROXY"] == flags["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
     for pod in PODS:
         container = ray_container(pod)
-        assert {e["name"]: e["value"] for e in container["env"]} == flags
+        # Without the last, handles in Ray jobs on these pods work in event loops only.
+        assert {e["name"]: e["value"] for e in container["env"]} == {
+            **flags,
+            "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+        }
         assert container["image"] == ray_container(PODS[0])["image"]
 
 

@@ -23,6 +23,7 @@ GPU_ONLY = {"applications.classify.deployments.Classifier.ray_actor_options.num_
 """Keys that stand in the GPU file alone."""
 
 OTHER_ON_GPU = {
+    "controller_options.runtime_env.env_vars.RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S",
     "logging_config.encoding",
     *(
         f"applications.classify.deployments.{deployment}.{key}"

@@ -20,9 +20,13 @@ from running import ROOT, Service, free_port, read_config
 def service() -> Iterator[Service]:
     # Short, as the path of a Unix socket has room for 107 characters only.
     haproxy_dir = Path(tempfile.mkdtemp(prefix="haproxy"))
-    # Ports and paths that no other Serve has. The flags stand in the YAML, for Serve's own
-    # processes only: under them a handle works nowhere but in an event loop.
+    # What the pods of k8s/rayservice.yaml have in their environment, and ports and paths that no
+    # other Serve has.
     os.environ |= {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy_dir / "haproxy.cfg"),
@@ -37,7 +41,6 @@ def service() -> Iterator[Service]:
     from ray import serve
     from ray.cluster_utils import Cluster
     from ray.serve._private.api import serve_start
-    from ray.serve.config import ControllerOptions
 
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 4, "include_dashboard": False}
@@ -49,7 +52,6 @@ def service() -> Iterator[Service]:
     client = serve_start(
         http_options={**read_config()["http_options"], "port": port},
         proxy_location="HeadOnly",
-        controller_options=ControllerOptions(**read_config()["controller_options"]),
     )
     try:
         yield Service(port, client)

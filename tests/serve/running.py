@@ -91,10 +91,15 @@ class Service:
 def read_config(name: str = "serve_config.yaml") -> Config:
     """The file that users start, as a dict of one's own; proxies on the head node only.
 
-    The nodes here share one machine, so one port can't be had on each.
+    The nodes here share one machine, so one port can't be had on each. The flags are in the
+    environment here, as in the pods of k8s/rayservice.yaml.
     """
     config: Config = copy.deepcopy(yaml.safe_load((ROOT / name).read_text(encoding="utf-8")))
     config["proxy_location"] = "HeadOnly"
+    del config["controller_options"]
+    config["applications"][0]["runtime_env"] = {
+        "env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
+    }
     return config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -97,6 +98,7 @@ def serve(config: Path, **env: str) -> Iterator[Run]:
             for line in run.lines:
                 if line.startswith("Log:"):
                     processes.end(processes.of_run(run.dir))
+                    shutil.rmtree(run.dir, ignore_errors=True)
 
 
 def of_run(run_dir: Path) -> list[psutil.Process]:
@@ -137,6 +139,16 @@ def test_interrupted_in_mid_start_nothing_is_left(config: Path) -> None:
         run.wait_for("deploying")
         assert of_run(run.dir)
         assert run.interrupt() == 0, run.lines
+        assert of_run(run.dir) == []
+
+
+def test_a_closed_pipe_does_not_keep_it_from_stopping(config: Path) -> None:
+    with serve(config) as run:
+        run.wait_for("deploying")
+        assert run.process.stdout is not None
+        run.process.stdout.close()
+        run.process.send_signal(signal.SIGHUP)
+        assert run.process.wait(STOP_S) == 0
         assert of_run(run.dir) == []
 
 

@@ -151,7 +151,7 @@ WRONG_VALUES = [
     (f"{TOKENIZER}.backpressure_config.status_code", 500, None, "503 or 429"),
     (f"{ARGS}.engine.device", 1, None, "valid string"),
     (f"{ARGS}.limits.max_body_bytes", "2000000", None, "valid integer"),
-    (f"{ARGS}.engine.name", None, None, 'write "null" in quotes'),
+    (f"{ARGS}.engine.name", None, None, "got null"),
     (f"{CLASSIFIER}.user_config.max_batch_tokens", 0, None, "got 0"),
     (f"{CLASSIFIER}.user_config", [1], None, "dictionary"),
     (f"{POSTPROCESSOR}.user_config.threshold", 1.5, None, "got 1.5"),

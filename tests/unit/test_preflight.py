@@ -58,7 +58,7 @@ def test_plan_is_what_the_yaml_says(plan: Plan) -> None:
 
 def test_plan_counts_first_replicas_and_prefixes(config: dict[str, Any]) -> None:
     config["applications"][0]["route_prefix"] = "/v1"
-    config["applications"][0]["args"]["engine"]["name"] = "null"
+    config["applications"][0]["args"]["engine"]["name"] = "none"
     classifier = config["applications"][0]["deployments"][1]
     classifier["autoscaling_config"]["initial_replicas"] = 3
     classifier["ray_actor_options"] = {"num_cpus": 2, "num_gpus": 0.5}

@@ -6,7 +6,7 @@ from deployments.settings import Settings
 
 def make_engine(settings: Settings, num_threads: int) -> Engine:
     """The engine that `settings.engine.name` names; not loaded yet."""
-    if settings.engine.name == "null":
+    if settings.engine.name == "none":
         from deployments.core.engines.null import NullEngine
 
         return NullEngine()

@@ -19,4 +19,4 @@ class NullEngine:
         return Logits(values)
 
     def info(self) -> EngineInfo:
-        return EngineInfo("null", "none", "none", 0, {"numpy": np.__version__})
+        return EngineInfo("none", "none", "none", 0, {"numpy": np.__version__})
