@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,22 +96,35 @@ def _run(launcher: Launcher, config: dict[str, object], console: Console, timeou
                 launcher.follow(stop)
         except StartFailed as exc:
             failed = True
-            typer.echo(f"error: {exc.message}", err=True)
-            for line in exc.lines:
-                typer.echo(f"  {line}", err=True)
+            _complain(f"error: {exc.message}", *(f"  {line}" for line in exc.lines))
         finally:
-            console.print("Stopping ... (Ctrl-C again: at once)")
+            _say(console, "Stopping ... (Ctrl-C again: at once)")
             survivors = launcher.stop(stop, ready)
     if survivors:
         pids = " ".join(str(process.pid) for process in survivors)
-        typer.echo(f"error: these would not end: kill -9 {pids}", err=True)
+        _complain(f"error: these would not end: kill -9 {pids}")
         return 1
     if failed:
-        typer.echo(f"The whole log: {launcher.run.log}", err=True)
+        _complain(f"The whole log: {launcher.run.log}")
         return 1
     launcher.run.remove()
-    console.print("Stopped.")
+    _say(console, "Stopped.")
     return 0
+
+
+def _say(console: Console, line: str) -> None:
+    """Prints, if anybody still listens: a closed terminal or pipe must not keep us from stopping.
+
+    rich ends the programme by SystemExit where the pipe is closed.
+    """
+    with contextlib.suppress(OSError, SystemExit):
+        console.print(line, soft_wrap=True)
+
+
+def _complain(*lines: str) -> None:
+    with contextlib.suppress(OSError):
+        for line in lines:
+            typer.echo(line, err=True)
 
 
 def _announce(plan: Plan, console: Console) -> None:

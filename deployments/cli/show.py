@@ -80,7 +80,10 @@ def _with_progress(classified: Classified, total: int | None) -> Classified:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    # rich would send what goes to stdout meanwhile to stderr, and so past a pipe.
+    with Progress(
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=False
+    ) as progress:
         task = progress.add_task("", total=total)
         for item in classified:
             yield item

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -206,28 +209,48 @@ def test_what_can_not_be_read(tmp_path: Path, service: StandIn) -> None:
 
 
 def test_a_table_on_a_terminal(service: StandIn) -> None:
-    import pty
-
-    parent, child = pty.openpty()
-    env = {**os.environ, "COLUMNS": "100", "LINES": "20", "TERM": "xterm"}
-    command = [sys.executable, "-m", "deployments.cli", "classify", "[b]好" + "长" * 90, "bad"]
-    with subprocess.Popen(
-        [*command, "--url", service.url], stdin=child, stdout=child, stderr=child, env=env
-    ) as process:
-        os.close(child)
-        shown = b""
-        try:
-            while chunk := os.read(parent, 65536):
-                shown += chunk
-        except OSError:  # Linux's way of saying that the other end is closed
-            pass
-        os.close(parent)
-    text = shown.decode()
+    texts = ["[b]好" + "长" * 90, "bad"]
+    with on_terminal("classify", *texts, "--url", service.url) as (process, terminal):
+        text = read_all(terminal)
     assert process.returncode == 1
     assert "[b]好长" in text
     assert "…" in text
     assert "90.0%" in text
     assert "text is empty" in text
+
+
+def test_a_progress_bar_stays_out_of_a_pipe(service: StandIn) -> None:
+    texts = "".join(f"{i}\n" for i in range(200)).encode()
+    with on_terminal(
+        "classify", "-", "--url", service.url, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as (process, terminal):
+        piped, _ = process.communicate(texts)
+        shown = read_all(terminal)
+    assert [json.loads(line)["text"] for line in piped.splitlines()] == texts.decode().split()
+    assert "classifying" in shown
+    assert "label" not in shown
+
+
+@contextmanager
+def on_terminal(*args: str, **streams: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Our command with a terminal for the streams not named, and the terminal's other end."""
+    parent, child = pty.openpty()
+    env = {**os.environ, "COLUMNS": "100", "LINES": "20", "TERM": "xterm"}
+    command = [sys.executable, "-m", "deployments.cli", *args]
+    streams = {"stdin": child, "stdout": child, "stderr": child, **streams}
+    with subprocess.Popen(command, env=env, **streams) as process:
+        os.close(child)
+        yield process, parent
+    os.close(parent)
+
+
+def read_all(terminal: int) -> str:
+    shown = b""
+    # Linux says "input/output error" where the other end is closed.
+    with contextlib.suppress(OSError):
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    return shown.decode()
 
 
 def test_check_and_classify_do_without_torch_and_ray() -> None:
