@@ -81,7 +81,7 @@ class BatchingSettings(_Strict):
         default=64, description="Calls under way from one ingress replica, at most."
     )
     min_gap_ms: Annotated[float, Field(ge=0)] = Field(
-        default=2.0, description="Pause between two calls while one is under way; none when idle."
+        default=5.0, description="Pause between two calls while one is under way; none when idle."
     )
 
 
@@ -97,13 +97,17 @@ class Settings(_Strict):
 class TokenizerUserConfig(_Strict):
     """Live settings of the Tokenizer, `user_config:` in the YAML."""
 
-    log_level: LogLevel = "INFO"
+    log_level: LogLevel = Field(
+        default="INFO", description="From which level up our logs are kept."
+    )
 
 
 class ClassifierUserConfig(_Strict):
     """Live settings of the Classifier, `user_config:` in the YAML."""
 
-    log_level: LogLevel = "INFO"
+    log_level: LogLevel = Field(
+        default="INFO", description="From which level up our logs are kept."
+    )
     max_batch_tokens: PositiveInt = Field(
         default=4_096,
         description="Tokens in one forward pass, at most (a lone longer text still runs).",
@@ -116,7 +120,9 @@ class ClassifierUserConfig(_Strict):
 class PostprocessorUserConfig(_Strict):
     """Live settings of the Postprocessor, `user_config:` in the YAML."""
 
-    log_level: LogLevel = "INFO"
+    log_level: LogLevel = Field(
+        default="INFO", description="From which level up our logs are kept."
+    )
     threshold: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.5, description="Multi-label: a label counts from this score up."
     )
