@@ -46,7 +46,7 @@ class EngineSettings(_Strict):
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto: bfloat16 where the hardware has it."
+        default="auto", description="auto: bfloat16 where the hardware is faster with it."
     )
     num_threads: PositiveInt | None = Field(
         default=None,

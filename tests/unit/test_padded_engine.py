@@ -12,7 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.engines.padded import PaddedEngine, group_by_length, pick_device, pick_dtype
+from deployments.core.engines import hardware
+from deployments.core.engines.hardware import pick_device, pick_dtype
+from deployments.core.engines.padded import PaddedEngine, group_by_length
 from deployments.core.model_source import ModelNotFound
 from deployments.core.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings
@@ -91,16 +93,24 @@ def test_a_gpu_that_is_not_there_is_said_with_the_cure() -> None:
         pick_device(missing)
 
 
-def test_dtype_is_taken_as_named_and_float32_without_bfloat16_hardware(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_named_dtype_is_taken() -> None:
+    assert pick_dtype("float16", torch.device("cpu")) is torch.float16
+
+
+@pytest.mark.parametrize(
+    ("has_it", "speedup", "dtype"),
+    [(True, 3.0, torch.bfloat16), (True, 0.5, torch.float32), (False, 3.0, torch.float32)],
+)
+def test_auto_takes_bfloat16_only_where_the_cpu_has_it_and_is_faster_with_it(
+    monkeypatch: pytest.MonkeyPatch, has_it: bool, speedup: float, dtype: torch.dtype
 ) -> None:
-    cpu = torch.device("cpu")
-    assert pick_dtype("float16", cpu) is torch.float16
-    for has_it, dtype in [(True, torch.bfloat16), (False, torch.float32)]:
-        monkeypatch.setattr(
-            torch.cpu, "get_capabilities", lambda has_it=has_it: {"avx512_bf16": has_it}
-        )
-        assert pick_dtype("auto", cpu) is dtype
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_it})
+    monkeypatch.setattr(hardware, "bfloat16_speedup", lambda: speedup)
+    assert pick_dtype("auto", torch.device("cpu")) is dtype
+
+
+def test_the_speedup_is_measured() -> None:
+    assert 0.01 < hardware.bfloat16_speedup() < 100
 
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=60), st.integers(0, 100))

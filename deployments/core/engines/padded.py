@@ -11,6 +11,7 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification
 
+from deployments.core.engines.hardware import pick_device, pick_dtype
 from deployments.core.model_source import ModelNotFound, find_model
 from deployments.core.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings, ModelSettings
@@ -129,45 +130,3 @@ def group_by_length(lengths: np.ndarray, overhead_tokens: int) -> list[list[int]
             longest, padding = length, 0
         groups[-1].append(i)
     return groups
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto`: CUDA (or ROCm, which torch calls cuda too), else MPS, else CPU.
-
-    Raises:
-        ValueError: torch does not see the device that was named.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"args.engine.device is {name}; torch sees {torch.cuda.device_count()} GPUs here. "
-            "Set device: auto, give the Classifier num_gpus, or install a CUDA build of torch."
-        )
-    return device
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU."""
-    if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and cpu_has_bfloat16():
-        return torch.bfloat16
-    return torch.float32
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX or Arm BF16).
-
-    Without it torch emulates bfloat16, slower than float32.
-    """
-    capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(
-        capability.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
-    )
