@@ -212,7 +212,7 @@ def test_the_child_has_a_ray_of_its_own(
     env = child_environment(tmp_path, plan, Ingress(True, "2.8"))
     assert env["RAY_TMPDIR"] == env[processes.RUN_VARIABLE] == str(tmp_path)
     assert env["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"].startswith(str(tmp_path))
-    assert env["RAY_SERVE_ENABLE_HA_PROXY"] == env["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "1"
+    assert (env[HA_PROXY], env[THROUGHPUT]) == ("1", "0")  # the config sets it for Serve alone
     assert env["RAY_SERVE_LOG_TO_STDERR"] == "0"  # what the user has set stays
     off = child_environment(tmp_path, plan, Ingress(False, "why"))
     assert off["RAY_SERVE_ENABLE_HA_PROXY"] == off["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "0"
