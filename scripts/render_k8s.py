@@ -25,8 +25,8 @@ from deployments.config_check import ConfigError, check_config, load_config
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "k8s" / "rayservice.template.yaml"
 CPU_SELECTOR = {"pool": "cpu"}
-# Under the throughput flag a handle works in an event loop only, unless its router has a loop of its
-# own. Pods have the flag, so Ray jobs there need that loop; Serve's replicas are faster without it.
+# Under the throughput flag a handle works in an event loop only, unless its router has a loop of
+# its own. Pods have the flag, so Ray jobs there need that loop; Serve's replicas do not.
 ROUTER_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
 # KubeRay appends a suffix for the cluster, and Kubernetes ends names at 63 characters.
 MAX_NAME = 47

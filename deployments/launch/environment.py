@@ -53,7 +53,7 @@ def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, 
         # A Ray of our own: one that somebody else started here is neither joined nor stopped.
         "RAY_TMPDIR": str(run_dir),
         HA_PROXY: "1" if ingress.haproxy else "0",
-        # On for Serve's own processes only, by the config: elsewhere it breaks handles, see docs/log.md.
+        # The config sets it, for Serve's processes only: elsewhere it breaks handles (docs/log.md).
         THROUGHPUT: "0",
     }
     return env | (_haproxy_environment(run_dir, plan) if ingress.haproxy else {})

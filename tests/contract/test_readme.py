@@ -39,10 +39,8 @@ def user_config_rows() -> list[str]:
 
 
 def test_the_configuration_table_is_the_settings_own() -> None:
-    expected = "\n".join(
-        [*settings_rows(), "", "| `user_config:` | default | |", "|---|---|---|"]
-        + user_config_rows()
-    )
+    head = ["", "| `user_config:` | default | |", "|---|---|---|"]
+    expected = "\n".join([*settings_rows(), *head, *user_config_rows()])
     assert expected in README, f"the table should read:\n{expected}"
 
 
