@@ -30,7 +30,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel's content, as pip lays it into site-packages."""
     directory = tmp_path_factory.mktemp("site")
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(directory)  # noqa: S202 - our own
+        archive.extractall(directory)
     return directory
 
 
