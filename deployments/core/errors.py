@@ -42,6 +42,9 @@ class ServiceError(Exception):
         super().__init__(message)
         self.message = message
 
+    def __str__(self) -> str:
+        return self.message
+
     def body(self, request_id: str | None = None) -> ErrorBody:
         return {"code": self.code, "message": self.message, "request_id": request_id}
 
