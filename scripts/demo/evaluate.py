@@ -1,0 +1,71 @@
+"""Scores with their uncertainty: macro-F1, accuracy, calibration, bootstrap intervals."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+BOOTSTRAP_ROUNDS = 10_000
+ECE_BINS = 15
+
+Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def accuracy(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Share of equal labels along the last axis."""
+    return (gold == predicted).mean(axis=-1)
+
+
+def macro_f1(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Mean F1 of the two classes along the last axis; also for a stack of resamples."""
+    scores = []
+    for label in (0, 1):
+        hits = ((gold == label) & (predicted == label)).sum(axis=-1)
+        claims = (gold == label).sum(axis=-1) + (predicted == label).sum(axis=-1)
+        scores.append(2 * hits / np.maximum(claims, 1))
+    return (scores[0] + scores[1]) / 2
+
+
+def bootstrap(
+    gold: np.ndarray, predicted: np.ndarray, rival: np.ndarray | None = None, seed: int = 0
+) -> dict[str, dict[str, float | list[float]]]:
+    """Score each metric with a 95 % percentile interval over resampled test texts.
+
+    With a rival, score the paired difference predicted − rival on the same resamples.
+    """
+    rng = np.random.default_rng(seed)
+    rounds = rng.integers(len(gold), size=(BOOTSTRAP_ROUNDS, len(gold)), dtype=np.int32)
+    result = {}
+    for name, metric in (("macro_f1", macro_f1), ("accuracy", accuracy)):
+        value = float(metric(gold, predicted))
+        samples = metric(gold[rounds], predicted[rounds])
+        if rival is not None:
+            value -= float(metric(gold, rival))
+            samples = samples - metric(gold[rounds], rival[rounds])
+        low, high = np.percentile(samples, [2.5, 97.5])
+        result[name] = {
+            "value": round(value, 4),
+            "ci95": [round(float(low), 4), round(float(high), 4)],
+        }
+    return result
+
+
+def fit_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
+    """Return the T > 0 that minimises the log loss of softmax(logits / T)."""
+
+    def log_loss(log_temperature: float) -> float:
+        scaled = torch.from_numpy(logits) / float(np.exp(log_temperature))
+        return torch.nn.functional.cross_entropy(scaled, torch.from_numpy(gold)).item()
+
+    best = minimize_scalar(log_loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
+    return float(np.exp(best.x))
+
+
+def expected_calibration_error(logits: np.ndarray, gold: np.ndarray, temperature: float) -> float:
+    """Mean gap between confidence and accuracy over equal-width confidence bins."""
+    scores = torch.from_numpy(logits).div(temperature).softmax(-1).numpy()
+    confidence, right = scores.max(-1), scores.argmax(-1) == gold
+    bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = (abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in range(ECE_BINS))
+    return float(sum(gaps) / len(gold))
