@@ -93,6 +93,8 @@ class TokenBatcher:
         Raises:
             Overloaded: the queue is full.
         """
+        if not len(batch):
+            return Logits(np.zeros((0, 1), np.float32))
         if self.queued_tokens and self.queued_tokens + batch.total_tokens > self.max_queue_tokens:
             raise Overloaded(
                 f"{self.queued_tokens} tokens wait for the model; the limit is "
@@ -102,14 +104,27 @@ class TokenBatcher:
         loop = asyncio.get_running_loop()
         call = _Call(len(batch), loop.create_future())
         now = self._clock()
-        for index, (text, timeout_s) in enumerate(zip(batch.split(), timeouts_s, strict=True)):
-            self._queue.append(_Job(text, now + float(timeout_s), call, index))
+        jobs = [
+            _Job(text, now + float(timeout_s), call, index)
+            for index, (text, timeout_s) in enumerate(zip(batch.split(), timeouts_s, strict=True))
+        ]
+        self._queue.extend(jobs)
         self.queued_tokens += batch.total_tokens
         if self._loop_task is None or self._loop_task.done():
             # A context of its own: Serve cancels what was started in the context of a request
             # whose client hung up, and this loop works for everybody.
             self._loop_task = loop.create_task(self._run(), context=contextvars.Context())
-        return await call.future
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._forget(call)
+            raise
+
+    def _forget(self, call: _Call) -> None:
+        """Takes a cancelled call out of the queue, so that it makes no other call wait or fail."""
+        waiting = [job for job in self._queue if job.call is not call]
+        self._queue = deque(waiting)
+        self.queued_tokens = sum(job.text.total_tokens for job in waiting)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -117,7 +132,9 @@ class TokenBatcher:
             started = self._clock()
             try:
                 results = await loop.run_in_executor(self._thread, self._run_batch, jobs)
-            except Exception as exc:  # the loop must live on, whatever happened to this batch
+            except asyncio.CancelledError:  # the process ends
+                raise
+            except BaseException as exc:  # the loop must live on, whatever happened to this batch
                 logger.error("batch of %d texts failed: %s", len(jobs), type(exc).__name__)
                 results = [_failure(exc)] * len(jobs)
             self._learn_rate(jobs, self._clock() - started)
@@ -152,7 +169,9 @@ class TokenBatcher:
     def _run_batch(self, jobs: list[_Job]) -> list[Float32 | ServiceError]:
         try:
             logits = self._predict(Encoded.concat([job.text for job in jobs]))
-        except Exception as exc:
+            if len(logits) != len(jobs):
+                raise ValueError(f"{len(logits)} rows for {len(jobs)} texts")
+        except BaseException as exc:  # a panic in Rust code below is no Exception
             if len(jobs) == 1:
                 logger.error(
                     "a text of %d tokens failed: %s", jobs[0].text.total_tokens, type(exc).__name__
@@ -183,7 +202,7 @@ class TokenBatcher:
         return float(math.ceil(min(self.queued_tokens / self._tokens_per_s, 60.0)))
 
 
-def _failure(exc: Exception) -> ServiceError:
+def _failure(exc: BaseException) -> ServiceError:
     # Never the message: it may quote the text.
     if isinstance(exc, ServiceError):
         return exc

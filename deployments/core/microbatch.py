@@ -50,7 +50,7 @@ class MicroBatcher:
         self._min_gap_s = min_gap_s
         self._max_pending = max_pending
         self._queue: deque[_Waiter] = deque()
-        self._inflight: set[asyncio.Task[None]] = set()
+        self._inflight: dict[asyncio.Task[None], list[_Waiter]] = {}
         self._last_sent = float("-inf")
         self._wakeup: asyncio.Handle | None = None
 
@@ -72,9 +72,12 @@ class MicroBatcher:
         self._queue.extend(waiters)
         self.pending += len(items)
         self._schedule(loop)
+        answered = False
         try:
             async with asyncio.timeout_at(deadline):
-                return [await waiter.future for waiter in waiters]
+                results = [await waiter.future for waiter in waiters]
+            answered = True
+            return results
         except TimeoutError:
             raise DeadlineExceeded(
                 f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or raise "
@@ -82,8 +85,10 @@ class MicroBatcher:
             ) from None
         finally:
             self.pending -= len(items)
-            for waiter in waiters:
-                waiter.future.cancel()
+            if not answered:
+                for waiter in waiters:
+                    waiter.future.cancel()
+                self._end_abandoned()
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._wakeup is not None or not self._queue or len(self._inflight) >= self._max_inflight:
@@ -107,17 +112,23 @@ class MicroBatcher:
             # A context of its own: Serve cancels what was started in the context of a request
             # whose client hung up, and this call works for everybody in the batch.
             task = loop.create_task(self._answer(waiters, loop), context=contextvars.Context())
-            self._inflight.add(task)
+            self._inflight[task] = waiters
             task.add_done_callback(self._sent)
         self._schedule(loop)
 
     def _sent(self, task: asyncio.Task[None]) -> None:
-        self._inflight.discard(task)
+        del self._inflight[task]
         if self._wakeup is not None and not self._inflight:
             # The pause is for gathering while the model works; it works no longer.
             self._wakeup.cancel()
             self._wakeup = None
         self._schedule(task.get_loop())
+
+    def _end_abandoned(self) -> None:
+        """Ends the calls that nobody waits for, so that the model's time is left to the others."""
+        for task, waiters in self._inflight.items():
+            if all(waiter.future.done() for waiter in waiters):
+                task.cancel()
 
     async def _answer(self, waiters: list[_Waiter], loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -126,11 +137,16 @@ class MicroBatcher:
             results = await self._run(
                 [waiter.item for waiter in waiters], [waiter.deadline - now for waiter in waiters]
             )
+            if len(results) != len(waiters):
+                raise ValueError(f"{len(results)} results for {len(waiters)} texts")
         except ServiceError as exc:
             results = [exc] * len(waiters)
-        except (Exception, asyncio.CancelledError) as exc:
-            logger.error("micro-batch of %d texts failed: %s", len(waiters), type(exc).__name__)
+        except BaseException as exc:
+            # Of every kind: whatever ends this task, those who wait must hear of it. A panic in the
+            # tokenizers' Rust, for one, is no Exception.
             results = [ServiceError()] * len(waiters)
+            if not all(waiter.future.done() for waiter in waiters):
+                logger.error("micro-batch of %d texts failed: %s", len(waiters), type(exc).__name__)
         for waiter, result in zip(waiters, results, strict=True):
             if not waiter.future.done():
                 waiter.future.set_result(result)

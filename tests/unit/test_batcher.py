@@ -7,6 +7,8 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deployments.core.batcher import TokenBatcher
 from deployments.core.errors import DeadlineExceeded, Overloaded, PredictionFailed
@@ -180,3 +182,112 @@ async def test_a_full_queue_refuses_with_the_time_to_come_back() -> None:
     model.gate.set()
     await asyncio.gather(first, waiting)
     assert (await queue.submit(texts(2), plenty(texts(2)))).values[0, 0] == 2
+
+
+async def test_a_cancelled_caller_makes_room_at_once() -> None:
+    model = CountingModel()
+    queue = batcher(model, max_queue_tokens=10)
+    first = await model.hold(queue)
+    leaving = asyncio.create_task(queue.submit(texts(4, 5), plenty(texts(4, 5))))
+    await asyncio.sleep(0)
+    assert queue.queued_tokens == 9
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    assert queue.queued_tokens == 0
+    staying = asyncio.create_task(queue.submit(texts(8), plenty(texts(8))))
+    await asyncio.sleep(0)
+    model.gate.set()
+    assert (await staying).values[0, 0] == 8
+    await first
+
+
+async def test_an_empty_call_is_answered() -> None:
+    empty = Encoded(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    model = CountingModel()
+    assert len(await batcher(model).submit(empty, np.zeros(0, np.float32))) == 0
+    assert model.batches == []
+
+
+async def test_a_call_with_too_few_timeouts_leaves_the_queue_as_it_was() -> None:
+    model = CountingModel()
+    queue = batcher(model)
+    with pytest.raises(ValueError, match="shorter"):
+        await queue.submit(texts(4, 5), np.asarray([60.0], np.float32))
+    assert (await queue.submit(texts(6), plenty(texts(6)))).values[0, 0] == 6
+    assert model.batches == [[6]]
+    assert queue.queued_tokens == 0
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5])
+async def test_a_wrong_number_of_rows_fails_the_texts_and_answers_nobody_wrongly(
+    rows: int,
+) -> None:
+    def predict(batch: Encoded) -> Logits:
+        return Logits(np.ones((rows if len(batch) > 1 else 2, 2), np.float32))
+
+    queue = TokenBatcher(predict, max_batch_tokens=100, max_queue_tokens=100)
+    logits = await queue.submit(texts(2, 3, 4), plenty(texts(2, 3, 4)))
+    assert sorted(logits.errors or {}) == [0, 1, 2]
+
+
+async def test_a_panic_below_python_fails_its_own_text_only() -> None:
+    """Rust's panics reach Python as a BaseException."""
+
+    class Panic(BaseException):
+        pass
+
+    def predict(batch: Encoded) -> Logits:
+        if POISON in batch.lengths:
+            raise Panic
+        return Logits(batch.lengths.astype(np.float32)[:, None])
+
+    queue = TokenBatcher(predict, max_batch_tokens=100, max_queue_tokens=100)
+    logits = await queue.submit(texts(2, POISON), plenty(texts(2, POISON)))
+    assert list(logits.errors or {}) == [1]
+    assert logits.values[0, 0] == 2
+
+
+CALL = st.tuples(
+    st.lists(st.integers(1, 20), min_size=1, max_size=6),  # lengths; 13 is poison
+    st.sampled_from(["wait", "leave", "expire"]),
+    st.integers(0, 3),  # turns of the loop before the next call
+)
+
+
+@given(calls=st.lists(CALL, min_size=1, max_size=12), budget=st.integers(1, 40))
+@settings(max_examples=60, deadline=None)
+def test_whatever_callers_do_everybody_is_answered_and_the_queue_ends_empty(
+    calls: list[tuple[list[int], str, int]], budget: int
+) -> None:
+    model = CountingModel()
+
+    async def simulate() -> None:
+        queue = batcher(model, max_batch_tokens=budget)
+        tasks = []
+        for lengths, fate, turns in calls:
+            left = plenty(texts(*lengths)) * (-1 if fate == "expire" else 1)
+            tasks.append(asyncio.create_task(queue.submit(texts(*lengths), left)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            if fate == "leave":
+                tasks[-1].cancel()
+        await asyncio.wait(tasks, timeout=30)
+        for (lengths, fate, _), task in zip(calls, tasks, strict=True):
+            assert task.done()
+            if task.cancelled():
+                assert fate == "leave"
+                continue
+            for index, length in enumerate(lengths):
+                error = (task.result().errors or {}).get(index)
+                if fate == "expire":
+                    assert isinstance(error, DeadlineExceeded)
+                elif length == POISON:
+                    assert isinstance(error, PredictionFailed)
+                else:
+                    assert error is None
+                    assert task.result().values[index, 0] == length
+        assert queue.queued_tokens == 0
+
+    asyncio.run(simulate())
+    for batch in model.batches:
+        assert len(batch) == 1 or sum(batch) <= budget

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from deployments.core.errors import DeadlineExceeded, EmptyText, Overloaded, ServiceError
 from deployments.core.microbatch import MicroBatcher, Result
@@ -14,11 +16,16 @@ from deployments.core.types import TextInput
 pytestmark = pytest.mark.anyio
 
 
+class Panic(BaseException):
+    """As which Rust's panics reach Python."""
+
+
 class Chain:
     """Answers with the text itself. Holds every batch until `gate` is open."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
+        self.ended: list[list[str]] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -26,11 +33,19 @@ class Chain:
         self, inputs: Sequence[TextInput], timeouts_s: Sequence[float]
     ) -> list[Result]:
         self.batches.append([item.text for item in inputs])
-        await self.gate.wait()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.ended.append([item.text for item in inputs])
+            raise
         if any(item.text == "overload" for item in inputs):
             raise Overloaded("full", 7.0)
         if any(item.text == "crash" for item in inputs):
             raise RuntimeError("a secret text")
+        if any(item.text == "panic" for item in inputs):
+            raise Panic("a secret text")
+        if any(item.text == "lost" for item in inputs):
+            return [{"label": "whose?"}] * (len(inputs) + 1)
         return [
             EmptyText("empty") if item.text == "bad" else {"label": item.text} for item in inputs
         ]
@@ -182,3 +197,84 @@ async def test_too_many_waiting_texts_are_refused_and_room_comes_back() -> None:
     chain.gate.set()
     await asyncio.gather(*tasks)
     assert await batcher.submit(inputs("c"), 10) == [{"label": "c"}]
+
+
+async def test_a_call_that_all_have_left_is_ended() -> None:
+    chain = Chain()
+    chain.gate.clear()
+    batcher = gatherer(chain)
+    leaving = await start(batcher, "a", "b")
+    waiting = await start(batcher, "c")
+    leaving[0].cancel()
+    await asyncio.sleep(0)
+    assert chain.ended == []  # b still waits
+    leaving[1].cancel()
+    await asyncio.wait(leaving)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert chain.ended == [["a", "b"]]
+    assert chain.batches == [["a", "b"], ["c"]]  # its place is free again
+    chain.gate.set()
+    assert await waiting[0] == [{"label": "c"}]
+    assert batcher.pending == 0
+
+
+async def test_a_call_past_the_time_of_all_its_callers_is_ended() -> None:
+    chain = Chain()
+    chain.gate.clear()
+    with pytest.raises(DeadlineExceeded):
+        await gatherer(chain).submit(inputs("a"), 0.01)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert chain.ended == [["a"]]
+
+
+@pytest.mark.parametrize("text", ["panic", "lost"])
+async def test_no_fault_of_the_chain_leaves_a_caller_waiting(text: str) -> None:
+    batcher = gatherer(Chain())
+    answers = await batcher.submit(inputs("a", text), 10)
+    assert [type(answer) for answer in answers] == [ServiceError, ServiceError]
+    assert await batcher.submit(inputs("a"), 10) == [{"label": "a"}]
+
+
+CALL = st.tuples(
+    st.lists(st.sampled_from(["a", "b", "bad", "crash", "panic"]), min_size=1, max_size=5),
+    st.booleans(),  # leaves
+    st.integers(0, 8),  # turns of the loop before the next call
+)
+
+
+@given(
+    calls=st.lists(CALL, min_size=1, max_size=20),
+    max_texts=st.integers(1, 6),
+    max_inflight=st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_callers_do_everybody_is_answered_and_nothing_stays_pending(
+    calls: list[tuple[list[str], bool, int]], max_texts: int, max_inflight: int
+) -> None:
+    chain = Chain()
+
+    async def simulate() -> None:
+        batcher = gatherer(chain, max_texts=max_texts, max_inflight=max_inflight, max_pending=1_000)
+        tasks = []
+        for texts, leaves, turns in calls:
+            tasks.append(asyncio.create_task(batcher.submit(inputs(*texts), 30)))
+            for turn in range(turns):
+                await asyncio.sleep(0)
+                chain.gate.clear() if turn % 3 == 1 else chain.gate.set()
+            if leaves:
+                tasks[-1].cancel()
+        chain.gate.set()
+        await asyncio.wait(tasks)
+        for (texts, leaves, _), task in zip(calls, tasks, strict=True):
+            if task.cancelled():
+                assert leaves
+                continue
+            for text, answer in zip(texts, task.result(), strict=True):
+                if not isinstance(answer, ServiceError):
+                    assert answer == {"label": text}
+        assert batcher.pending == 0
+
+    asyncio.run(simulate())
+    assert all(len(batch) <= max_texts for batch in chain.batches)
