@@ -40,7 +40,12 @@ def reference(demo_model: Path) -> Any:
 def test_ids_equal_transformers_own(texts: list[str], encoder: TextEncoder, reference: Any) -> None:
     encoded = encoder.encode([TextInput(text) for text in texts])
     expected = reference(texts, truncation=True, max_length=MAX_LENGTH)["input_ids"]
-    assert [text.input_ids.tolist() for text in encoded.batch.split()] == expected
+    read = [i for i, ids in enumerate(expected) if len(ids) > 2]  # the others have no token at all
+    assert encoded.index == read
+    assert [text.input_ids.tolist() for text in encoded.batch.split()] == [
+        expected[i] for i in read
+    ]
+    assert all(isinstance(error, EmptyText) for error in encoded.errors.values())
     assert encoded.batch.token_type_ids is None
 
 
@@ -52,6 +57,62 @@ def test_pairs_carry_token_types_as_transformers_gives_them(
     assert pair.input_ids.tolist() == expected["input_ids"]
     assert pair.token_type_ids.tolist() == expected["token_type_ids"]
     assert single.token_type_ids.tolist() == [0] * 4
+
+
+@given(
+    first=st.text("好坏不很差abc 12，", min_size=1, max_size=300).filter(lambda t: not t.isspace()),
+    second=st.text("好坏不很差abc 12，", min_size=1, max_size=300).filter(
+        lambda t: not t.isspace()
+    ),
+)
+@settings(max_examples=200, deadline=None)
+def test_long_pairs_are_cut_as_transformers_cuts_them(
+    first: str, second: str, encoder: TextEncoder, reference: Any
+) -> None:
+    encoded = encoder.encode([TextInput(first, second)])
+    expected = reference(first, second, truncation=True, max_length=MAX_LENGTH)
+    assert encoded.batch.input_ids.tolist() == expected["input_ids"]
+    assert encoded.batch.token_type_ids is not None
+    assert encoded.batch.token_type_ids.tolist() == expected["token_type_ids"]
+    assert encoded.truncated == [len(reference(first, second)["input_ids"]) > MAX_LENGTH]
+
+
+@pytest.mark.parametrize("chars", [100, 1_000, 10_000])
+def test_what_is_cut_off_a_pair_does_not_grow_with_the_square_of_its_length(
+    demo_model: Path, chars: int
+) -> None:
+    """2 x 100,000 characters, one request, made the library take tens of gigabytes."""
+    made: list[int] = []
+
+    class Counting:
+        """The real tokenizer, and how many encodings it made."""
+
+        def __init__(self, tokenizer: Any) -> None:
+            self._tokenizer = tokenizer
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._tokenizer, name)
+
+        def encode_batch_fast(self, pairs: list[Any]) -> list[Any]:
+            encodings = self._tokenizer.encode_batch_fast(pairs)
+            made.extend(len(encoding.overflowing) for encoding in encodings)
+            return encodings
+
+    tokenizer = load_tokenizer(ModelSettings(id=str(demo_model)))
+    encoder = TextEncoder(tokenizer, 128)
+    encoder._tokenizer = Counting(tokenizer)
+    encoded = encoder.encode([TextInput("好" * chars, "坏" * chars)])
+    assert encoded.truncated == [chars > 62]
+    assert made
+    assert max(made) < 20
+
+
+def test_a_length_limit_without_room_for_text_is_refused(demo_model: Path) -> None:
+    tokenizer = load_tokenizer(ModelSettings(id=str(demo_model)))
+    with pytest.raises(ValueError, match=r"reads 3 tokens.*max_length to 4 or more"):
+        TextEncoder(tokenizer, 3)
+    encoded = TextEncoder(tokenizer, 4).encode([TextInput("好坏好坏")])
+    assert encoded.batch.lengths.tolist() == [4]
 
 
 def test_truncation_is_told(encoder: TextEncoder) -> None:
@@ -74,7 +135,7 @@ def test_without_truncation_a_long_text_is_refused_with_number_limit_and_cure(
     )
 
 
-@pytest.mark.parametrize("blank", ["", " ", "\n\t", "　"])
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", "　", "\u200b", "\ufeff\x00", "\u200d " * 9])
 def test_blank_texts_are_refused(encoder: TextEncoder, blank: str) -> None:
     encoded = encoder.encode([TextInput(blank)])
     assert isinstance(encoded.errors[0], EmptyText)
