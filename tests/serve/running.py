@@ -84,7 +84,7 @@ class Service:
     def answers(self, path: str) -> bool:
         try:
             return self.get(path).ok
-        except requests.ConnectionError:
+        except requests.RequestException:
             return False
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -347,10 +346,11 @@ def test_importing_the_check_does_not_import_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_the_check_is_quick_and_starts_no_ray() -> None:
-    import ray
-
-    start = time.perf_counter()
-    check_config(copy.deepcopy(GOOD))
-    assert time.perf_counter() - start < 2
-    assert not ray.is_initialized()
+def test_the_check_starts_no_ray() -> None:
+    code = (
+        "import pathlib, ray\n"
+        "from deployments.config_check import check_config, load_config\n"
+        "assert check_config(load_config(pathlib.Path('serve_config.yaml'))) == []\n"
+        "assert not ray.is_initialized()"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
