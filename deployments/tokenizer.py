@@ -7,16 +7,16 @@ import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from numbers import Real
 from typing import Any, TypeVar
 
-import msgspec
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
 from deployments.api.app import create_app
 from deployments.api.inputs import inputs_of
-from deployments.api.schemas import ClassifyRequest
+from deployments.api.json_body import request_from
 from deployments.core.errors import DeadlineExceeded, InvalidInput, NotReady, ServiceError
 from deployments.core.microbatch import MicroBatcher
 from deployments.core.model_source import model_info
@@ -80,11 +80,13 @@ class Tokenizer:
         Raises:
             ServiceError: of the same kinds as over HTTP; see core/errors.py.
         """
-        try:
-            request = msgspec.convert({"text": text, **options}, ClassifyRequest)
-        except msgspec.ValidationError as exc:  # names types and fields, never values
-            raise InvalidInput(f"{exc}.") from None
+        if isinstance(text, set | frozenset):
+            raise InvalidInput("`text` is a set, which has no order. Make it a list.")
+        request = request_from({"text": text, **options})
         inputs = inputs_of(request, self._settings.limits)
+        # Not a number: it would upset the order of all timers of the event loop.
+        if timeout_s is not None and not (isinstance(timeout_s, Real) and timeout_s > 0):
+            raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
         try:
             results = await self.classify_inputs(inputs, timeout_s)
         except ServiceError:
@@ -155,7 +157,7 @@ class Tokenizer:
                 await asyncio.sleep(1.0)
 
     async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
-        if sum(len(item.text) for item in inputs) <= INLINE_CHARS:
+        if sum(len(item.text) + len(item.text_pair or "") for item in inputs) <= INLINE_CHARS:
             return self._encoder.encode(inputs)
         return await asyncio.to_thread(self._encoder.encode, inputs)
 
@@ -193,6 +195,12 @@ async def _retried(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
                     raise as_service_error(exc) or ServiceError() from None
                 except LOST_REPLICA as exc:
                     logger.warning("a replica was lost, trying another: %s", type(exc).__name__)
+                except asyncio.CancelledError:
+                    # Ours, or the replica's, which then stopped with the call on it.
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    logger.warning("a replica cancelled the call, trying another")
                 except Exception as exc:
                     raise as_service_error(exc) or exc from None
     except TimeoutError:

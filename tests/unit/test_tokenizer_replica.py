@@ -1,0 +1,158 @@
+"""The Tokenizer replica without Ray: what handles may send, and replicas that die under a call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from deployments.core.engines.null import NullEngine
+from deployments.core.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    Overloaded,
+    ServiceError,
+    TooLarge,
+)
+from deployments.core.model_source import model_info
+from deployments.core.postprocess import LabelDecoder
+from deployments.settings import Settings
+from deployments.tokenizer import Tokenizer, _retried
+
+pytestmark = pytest.mark.anyio
+
+
+def handle(**methods: Callable[..., Any]) -> Any:
+    """As a DeploymentHandle is called: `handle.method.remote(...)` is awaited."""
+
+    def method(function: Callable[..., Any]) -> SimpleNamespace:
+        async def remote(*args: Any) -> Any:
+            return function(*args)
+
+        return SimpleNamespace(remote=remote)
+
+    return SimpleNamespace(**{name: method(function) for name, function in methods.items()})
+
+
+@pytest.fixture
+async def tokenizer(demo_model: Path) -> Tokenizer:
+    settings = Settings.model_validate(
+        {"model": {"id": str(demo_model)}, "limits": {"max_batch_texts": 50}}
+    )
+    replica = Tokenizer(
+        settings,
+        handle(predict=lambda batch, timeouts_s: NullEngine().predict(batch)),
+        handle(postprocess=LabelDecoder(model_info(settings.model)).decode),
+    )
+    await replica._readiness_task
+    return replica
+
+
+@pytest.mark.parametrize(
+    "text", [("很好", "太差了"), ["很好", "太差了"], np.array(["很好", "太差了"]).tolist()]
+)
+async def test_any_sequence_of_texts_is_answered_in_order(tokenizer: Tokenizer, text: Any) -> None:
+    answers = await tokenizer.classify(text)
+    assert isinstance(answers, list)
+    assert [answer["tokens"] for answer in answers] == [4, 5]
+
+
+async def test_numpys_strings_are_texts(tokenizer: Tokenizer) -> None:
+    one = await tokenizer.classify(np.str_("很好"))
+    assert isinstance(one, dict)
+    assert one["tokens"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": None}, "`text`: expected str or array, got null"),
+        ({"text": b"x"}, "`text`: expected str or array, got bytes"),
+        ({"text": np.array(["x"])}, "`text`: expected str or array, got numpy.ndarray"),
+        ({"text": {"a", "b"}}, "`text` is a set, which has no order. Make it a list."),
+        ({"text": []}, "`text` is an empty list"),
+        ({"text": "a", "truncate": True}, "Unknown field `truncate`; the field is `truncation`."),
+        ({"text": "a", "\ud800": 1}, "The body has an unknown field."),
+        ({"text": "a", "top_k": "\ud800"}, "An option is a string that is not valid Unicode."),
+        ({"text": "a", "top_k": "many"}, "`top_k`: expected int or null, got str."),
+        (
+            {"text": "a", "timeout_s": "5"},
+            "timeout_s must be a number of seconds above 0, or None.",
+        ),
+        ({"text": "a", "timeout_s": float("nan")}, "timeout_s must be a number of seconds above 0"),
+        ({"text": "a", "timeout_s": -1.0}, "timeout_s must be a number of seconds above 0"),
+        ({"text": "a", "timeout_s": 0}, "timeout_s must be a number of seconds above 0"),
+    ],
+)
+async def test_wrong_arguments_are_named_as_over_http(
+    tokenizer: Tokenizer, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await tokenizer.classify(**arguments)
+    assert caught.value.message.startswith(message)
+
+
+async def test_too_many_texts_are_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(TooLarge, match="text has 10000 texts; the limit is 50"):
+        await tokenizer.classify(["很好"] * 10_000)
+
+
+class Calls:
+    """A handle call that fails with one error after the other, then answers."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.made = 0
+        self._errors = errors
+
+    async def __call__(self) -> str:
+        self.made += 1
+        if self.made <= len(self._errors):
+            raise self._errors[self.made - 1]
+        return "answer"
+
+
+@pytest.mark.parametrize("error", [ActorDiedError(), asyncio.CancelledError()])
+async def test_a_call_is_made_again_where_its_replica_was_lost(error: BaseException) -> None:
+    calls = Calls(error, error)
+    assert await _retried(calls, timeout_s=10) == "answer"
+    assert calls.made == 3
+
+
+async def test_a_call_that_loses_every_replica_gives_up() -> None:
+    calls = Calls(*[ActorDiedError()] * 9)
+    with pytest.raises(ServiceError, match="replicas died"):
+        await _retried(calls, timeout_s=10)
+    assert calls.made == 3
+
+
+async def test_a_replicas_own_error_is_passed_on_at_once() -> None:
+    calls = Calls(RayTaskError("predict", "traceback", Overloaded("full", 7.0)))
+    with pytest.raises(Overloaded, match="full"):
+        await _retried(calls, timeout_s=10)
+    assert calls.made == 1
+
+
+async def test_a_cancelled_caller_is_not_taken_for_a_lost_replica() -> None:
+    calls: list[int] = []
+
+    async def hang() -> None:
+        calls.append(1)
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(_retried(hang, timeout_s=10))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert calls == [1]
+
+
+async def test_a_call_that_hangs_ends_with_its_time() -> None:
+    with pytest.raises(DeadlineExceeded):
+        await _retried(asyncio.Event().wait, timeout_s=0.01)
