@@ -1,18 +1,63 @@
-"""The README says what is true: settings, files, links and commands."""
+"""The README and its neighbours say what is true: settings, errors, files, links and commands."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import socket
+import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 import yaml
 from pydantic import BaseModel
+from rich.console import Console
 
-from deployments.settings import USER_CONFIGS, Settings
+from deployments.api.openapi import openapi_document
+from deployments.api.schemas import components
+from deployments.cli import app as command_line
+from deployments.cli.serve import _announce
+from deployments.core import errors
+from deployments.core.tokenize import TextEncoder, load_tokenizer
+from deployments.core.types import Options, TextInput
+from deployments.launch.ingress import choose_ingress
+from deployments.launch.plan import read_plan
+from deployments.launch.preflight import check_port
+from deployments.settings import (
+    USER_CONFIGS,
+    LimitSettings,
+    ModelSettings,
+    PostprocessorUserConfig,
+    Settings,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "k8s/README.md", "docs/log.md")
+}
+README = PAGES["README.md"]
+
+
+def section(title: str) -> str:
+    """What stands under a heading of the README."""
+    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def table(text: str) -> list[list[str]]:
+    """The rows of the first table, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    ends = [i for i, line in enumerate(lines) if line.startswith("|---")]
+    body = lines[ends[0] + 1 : ends[1] - 1] if len(ends) > 1 else lines[ends[0] + 1 :]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body]
+
+
+def code_lines(page: str) -> list[str]:
+    return "\n".join(re.findall(r"```bash\n(.*?)```", PAGES[page], re.DOTALL)).splitlines()
 
 
 def row(name: str, default: object, description: str | None) -> str:
@@ -51,9 +96,115 @@ def test_every_setting_is_described() -> None:
             assert field.description, f"{model.__name__}.{name} has no description"
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_every_link_leads_somewhere(target: str) -> None:
-    assert target.startswith("http") or (ROOT / target).exists()
+@pytest.mark.parametrize(
+    ("page", "target"),
+    sorted({(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page])}),
+)
+def test_every_link_leads_somewhere(page: str, target: str) -> None:
+    assert target.startswith("http") or (ROOT / page).parent.joinpath(target).exists()
+
+
+def test_every_field_of_a_request_is_in_the_table_with_its_default() -> None:
+    schema = components()["ClassifyRequest"]
+    live = PostprocessorUserConfig()
+    defaults = {
+        name: "required" if name in schema["required"] else f"`{json.dumps(field['default'])}`"
+        for name, field in schema["properties"].items()
+    }
+    # The service's own, where a request is silent.
+    assert (defaults["text_pair"], defaults["top_k"], live.top_k) == ("`null`", "`null`", None)
+    defaults |= {"text_pair": "none", "top_k": "all", "threshold": str(live.threshold)}
+    rows = table(section("Ask"))
+    assert [(field, default) for field, default, _ in rows] == [
+        (f"`{name}`", default) for name, default in defaults.items()
+    ]
+
+
+def test_the_list_of_statuses_is_the_errors_own() -> None:
+    told = {int(status) for status in re.findall(r"(?:^|· )(\d{3})\b", section("Ask"), re.M)}
+    assert told == {
+        cls.status
+        for cls in vars(errors).values()
+        if isinstance(cls, type) and issubclass(cls, errors.ServiceError)
+    }
+
+
+def test_the_error_shown_is_what_a_caller_gets() -> None:
+    (shown,) = re.findall(r'^\{"error":.*', README, re.MULTILINE)
+    encoder = TextEncoder(load_tokenizer(ModelSettings()), 512)
+    text = TextInput("好" * 600, options=Options(truncation=False))
+    error = encoder.encode([text]).errors[0]
+    request_id = json.loads(shown)["error"]["request_id"]
+    answer = {"error": error.body(request_id)}
+    assert shown == json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_the_paths_named_are_routes() -> None:
+    named = set(re.findall(r"`(?:GET |POST )?(/[a-z]+)`", README))
+    assert {"/classify", "/health", "/ready", "/info"} <= named
+    assert named <= {*openapi_document(LimitSettings())["paths"], "/docs"}
+
+
+def test_the_line_to_paste_is_the_one_that_the_launcher_prints() -> None:
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    console = Console(record=True, width=200)
+    _announce(replace(read_plan(config), host="127.0.0.1"), console)
+    printed = {line.strip() for line in console.export_text().splitlines()}
+    (line,) = (line for line in code_lines("README.md") if line.startswith("curl "))
+    assert line in printed
+
+
+def test_every_command_and_option_exists() -> None:
+    group = typer.main.get_command(command_line)
+    used = 0
+    for page in PAGES:
+        for line in code_lines(page):
+            if not line.startswith("rayclassify "):
+                continue
+            words = shlex.split(line.split(">")[0])
+            command: Any = group.commands[words[1]]  # type: ignore[attr-defined]
+            options = {option for parameter in command.params for option in parameter.opts}
+            assert {word for word in words if word.startswith("-")} <= options, line
+            used += 1
+    assert used > 1
+
+
+def test_messages_to_look_up_are_those_that_appear() -> None:
+    you_see = " ".join(row[0] for row in table(section("Troubleshooting")))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        (finding,) = check_port("127.0.0.1", port)
+    assert finding.message.startswith(f"port {port} is taken")
+    assert str(choose_ingress(wanted=False)).startswith("HAProxy ingress: off")
+    for message in ("port 8000 is taken", "HAProxy ingress: off", errors.NotReady.code):
+        assert f"`{message}`" in you_see
+
+
+def test_what_ray_says_is_what_ray_says() -> None:
+    from ray._private.authentication import authentication_constants
+    from ray.serve._private import default_impl, haproxy_templates
+
+    you_see = " ".join(row[0] for row in table(section("Troubleshooting")))
+    for module, message in (
+        (authentication_constants, "no authentication token was found"),
+        (default_impl, "No event loop running"),
+        (haproxy_templates, "not found"),
+    ):
+        assert message in you_see
+        assert message in Path(module.__file__).read_text(encoding="utf-8")
+
+
+def test_your_own_model_is_a_valid_setting() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", section("Your own model"), re.DOTALL)
+    assert Settings.model_validate(yaml.safe_load(block)["args"]).model.revision
+
+
+def test_the_next_version_is_the_one_in_the_changelog() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    version = re.escape(project["version"])
+    assert re.search(rf"\[{version}\]|What will be {version}\.", PAGES["CHANGELOG.md"])
 
 
 def test_every_file_of_the_tree_exists() -> None:
@@ -66,7 +217,9 @@ def test_every_file_of_the_tree_exists() -> None:
         for token in line.split():
             if not re.fullmatch(r"[\w.*/]+(/|\.py|\.yaml|\.md)", token):
                 break
-            assert list(folder.glob(token.rstrip("/"))), f"{token} is not in {folder.name}/"
+            inside = folder / line.split()[0]  # where the line begins with a folder
+            found = [path for base in (folder, inside) for path in base.glob(token.rstrip("/"))]
+            assert found, f"{token} is not in {folder.name}/"
             named += 1
         if line.split()[0].endswith("/"):
             opened.append(line.split()[0].rstrip("/"))
@@ -75,8 +228,9 @@ def test_every_file_of_the_tree_exists() -> None:
 
 def test_the_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"\bmake (\w+)", README))
-    assert {"serve", "test"} <= targets
+    targets = set(re.findall(r"`make (\w+)|^make (\w+)", "\n".join(PAGES.values()), re.MULTILINE))
+    targets = {one or other for one, other in targets}
+    assert {"serve", "test", "check", "lint"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 

@@ -1,19 +1,21 @@
-"""The README's Python, run as it stands there."""
+"""The README's curl and Python, run as they stand there."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
+import subprocess
+from typing import Any
 
 import pytest
 from running import ROOT, Service, read_config
 
 pytestmark = pytest.mark.slow
 
-BLOCKS = re.findall(
-    r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
-)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,6 +29,28 @@ def run(code: str) -> list[str]:
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own README
     return printed.getvalue().splitlines()
+
+
+def scores(answer: dict[str, Any]) -> list[float]:
+    return [answer["score"], *answer["scores"].values()]
+
+
+def all_but_scores(answer: dict[str, Any]) -> list[Any]:
+    return [[*answer], [*answer["scores"]], answer["label"], answer["tokens"], answer["truncated"]]
+
+
+def test_curl_prints_the_answer_that_stands_below_it(service: Service) -> None:
+    ((curl, shown),) = re.findall(r"```bash\n(curl .*?)\n```\s+```json\n(.*?)\n```", README)
+    printed = subprocess.run(
+        ["bash", "-c", curl.replace("localhost:8000", f"127.0.0.1:{service.port}")],
+        capture_output=True,
+        check=True,
+    ).stdout
+    answer, expected = json.loads(printed), json.loads(shown)
+    hint = f"below the curl of README.md stands another answer than {answer}"
+    assert all_but_scores(answer) == all_but_scores(expected), hint
+    # Two digits are shown; bfloat16, where a CPU is faster with it, moves the second.
+    assert scores(answer) == pytest.approx(scores(expected), abs=0.02), hint
 
 
 def test_the_client(service: Service) -> None:
