@@ -169,6 +169,13 @@ def test_every_command_and_option_exists() -> None:
     assert used > 1
 
 
+def test_every_command_of_serve_exists() -> None:
+    from ray.serve.scripts import cli
+
+    used = set(re.findall(r"(?:`|=token |^)serve ([a-z]+)\b", README, re.MULTILINE))
+    assert {"run", "deploy", "status"} <= used <= set(cli.commands)
+
+
 def test_messages_to_look_up_are_those_that_appear() -> None:
     you_see = " ".join(row[0] for row in table(section("Troubleshooting")))
     with socket.socket() as taken:
