@@ -32,7 +32,7 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
     """The Rust tokenizer behind transformers' AutoTokenizer.
 
     Raises:
-        ValueError: the model has a Python tokenizer only.
+        ValueError: the model has a Python tokenizer only, or none.
     """
     from transformers import AutoTokenizer
 
@@ -47,6 +47,12 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
         raise ValueError(
             f"model {settings.id!r} has no fast tokenizer. Save one with it "
             "(tokenizer.json; transformers' convert_slow_tokenizer makes it)."
+        )
+    # What transformers makes where it finds no files: a tokenizer that knows [UNK] and its like.
+    if backend.get_vocab_size() <= len(backend.get_added_tokens_decoder()):
+        raise ValueError(
+            f"model {settings.id!r} has no vocabulary. Save its tokenizer beside the weights "
+            "(tokenizer.json)."
         )
     return backend
 

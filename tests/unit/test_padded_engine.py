@@ -121,3 +121,34 @@ def test_groups_hold_each_text_once_and_little_padding(lengths: list[int], overh
         longest = lengths[group[0]]
         assert longest == max(lengths[i] for i in group)
         assert sum(longest - lengths[i] for i in group) <= overhead
+
+
+def test_a_model_that_was_never_trained_to_classify_is_refused(
+    make_tiny_model: Callable[..., Path],
+) -> None:
+    """transformers loads it with a random head, and it would answer."""
+    from transformers import BertForSequenceClassification
+
+    directory = make_tiny_model()
+    BertForSequenceClassification.from_pretrained(directory).bert.save_pretrained(directory)
+    with pytest.raises(ModelNotFound, match=r"have no classifier\.bias.*answer at random"):
+        engine_for(directory)
+
+
+def test_weights_of_another_number_of_labels_are_refused(
+    make_tiny_model: Callable[..., Path],
+) -> None:
+    directory = make_tiny_model(num_labels=3)
+    (directory / "config.json").write_bytes(
+        (make_tiny_model(num_labels=2) / "config.json").read_bytes()
+    )
+    with pytest.raises(ModelNotFound, match=r"made for another config\.json"):
+        engine_for(directory)
+
+
+def test_half_a_file_of_weights_is_refused(make_tiny_model: Callable[..., Path]) -> None:
+    directory = make_tiny_model()
+    weights = directory / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5_000])
+    with pytest.raises(ModelNotFound, match="are damaged"):
+        engine_for(directory)

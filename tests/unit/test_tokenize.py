@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,15 @@ def test_what_is_cut_off_a_pair_does_not_grow_with_the_square_of_its_length(
     assert encoded.truncated == [chars > 62]
     assert made
     assert max(made) < 20
+
+
+def test_a_model_without_tokenizer_files_is_refused(make_tiny_model: Callable[..., Path]) -> None:
+    """transformers makes it a tokenizer to which every word is unknown."""
+    directory = make_tiny_model()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (directory / name).unlink()
+    with pytest.raises(ValueError, match="has no vocabulary"):
+        load_tokenizer(ModelSettings(id=str(directory)))
 
 
 def test_a_length_limit_without_room_for_text_is_refused(demo_model: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
 from deployments.core.engines.hardware import pick_device, pick_dtype
@@ -27,7 +28,7 @@ class PaddedEngine:
     """Any AutoModelForSequenceClassification through its own padded forward.
 
     Raises (from `load`):
-        ModelNotFound: the weights can't be read.
+        ModelNotFound: the weights can't be read, don't fit the config, or don't classify.
         ValueError: the device or dtype can't be had here.
     """
 
@@ -47,17 +48,29 @@ class PaddedEngine:
         self._dtype = pick_dtype(self._engine_settings.dtype, self._device)
         source = find_model(self._model_settings.id)
         try:
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, report = AutoModelForSequenceClassification.from_pretrained(
                 source,
                 revision=self._model_settings.revision,
                 trust_remote_code=self._model_settings.trust_remote_code,
                 dtype=self._dtype,
+                output_loading_info=True,
             )
         except OSError as exc:
             raise ModelNotFound(
                 f"can't load the weights of {self._model_settings.id!r} ({type(exc).__name__}). "
                 "Check args.model.id and revision, and that this machine reaches the hub."
             ) from exc
+        except (RuntimeError, SafetensorError) as exc:
+            raise ModelNotFound(
+                f"the weights of {self._model_settings.id!r} are damaged or made for another "
+                f"config.json ({type(exc).__name__}). Fetch or save the model again."
+            ) from exc
+        if missing := sorted(report["missing_keys"]):
+            # transformers fills them with random numbers, and says so in a log only.
+            raise ModelNotFound(
+                f"the weights of {self._model_settings.id!r} have no {missing[0]}: it is not trained "
+                "to classify and would answer at random. Set args.model.id to a model that is."
+            )
         self._model = model.eval().to(self._device)
         self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self._takes_token_types = "token_type_ids" in inspect.signature(model.forward).parameters
