@@ -31,6 +31,8 @@ __all__ = ["BUILDER", "ConfigError", "Problem", "check_config", "load_config"]
 BUILDER = "deployments.app:build"
 """The import path whose `args` and `user_config` we know."""
 
+_OUR_PACKAGE = ("deployments.", "deployments:")
+
 
 class ConfigError(ValueError):
     """The file is no YAML mapping; the message is one line with file and line number."""
@@ -49,6 +51,10 @@ def load_config(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}, line {line}: {error.problem}.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply; a Serve config has ten levels.") from None
+    except ValueError as error:  # a value that only looks like a date, for one
+        raise ConfigError(f"{path}: {error}. Put values that are text in quotes.") from None
     if not isinstance(document, dict):
         got = "nothing" if document is None else type(document).__name__
         raise ConfigError(f"{path}: holds {got}; a Serve config is a mapping of keys to values.")
@@ -69,12 +75,16 @@ def check_config(config: dict[str, Any]) -> list[Problem]:
     problems += crosscheck.take_out_replica_counts(config)
     problems += _rejected(ServeDeploySchema, config, "")
     problems += crosscheck.flags(config)
+    problems += crosscheck.port(config)
     for index, app in enumerate(config.get("applications", [])):
         path = join("applications", index)
         problems += crosscheck.routes(app, path)
         problems += _deployments(app, path)
-        if app.get("import_path") == BUILDER:
+        if (import_path := app.get("import_path")) == BUILDER:
             problems += _our_application(app, path, config)
+        elif str(import_path).startswith(_OUR_PACKAGE):
+            message = f"{import_path!r} is nothing to deploy; did you mean {BUILDER}?"
+            problems.append(Problem(join(path, "import_path"), message))
     return _once(problems)
 
 

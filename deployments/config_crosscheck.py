@@ -47,6 +47,13 @@ def flags(config: dict[str, Any]) -> Iterator[Problem]:
         )
 
 
+def port(config: dict[str, Any]) -> Iterator[Problem]:
+    """A port that Ray's schema takes and that no socket has."""
+    number = (config.get("http_options") or {}).get("port")
+    if isinstance(number, int) and not 1 <= number <= 65_535:
+        yield Problem("http_options.port", f"{number} is no port; set it to 1 to 65535, as 8000")
+
+
 def routes(app: dict[str, Any], path: str) -> Iterator[Problem]:
     """A route that Ray's schema takes and that no request would ever match."""
     route = app.get("route_prefix", "/")

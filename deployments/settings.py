@@ -5,16 +5,23 @@ Capacity (replicas, CPUs, GPUs, queues) is not here: it stands under `deployment
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def _check_device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ValueError("no device; write auto, cpu, cuda, cuda:1 (the second GPU) or mps")
+    return name
 
 
 class ModelSettings(_Strict):
@@ -44,7 +51,9 @@ class EngineSettings(_Strict):
     name: Literal["torch", "none"] = Field(
         default="torch", description="`none` answers without a model: for measuring the chain."
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps.")
+    device: Annotated[str, AfterValidator(_check_device)] = Field(
+        default="auto", description="auto, cpu, cuda, cuda:1, mps."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto: bfloat16 where the hardware is faster with it."
     )

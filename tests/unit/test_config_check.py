@@ -148,7 +148,13 @@ WRONG_VALUES = [
         "got 'x'",
     ),
     (f"{TOKENIZER}.backpressure_config.status_code", 500, None, "503 or 429"),
+    ("http_options.port", 0, None, "0 is no port; set it to 1 to 65535"),
+    ("http_options.port", 70_000, None, "70000 is no port"),
+    ("applications[0].import_path", "deployments.app:biuld", None, "mean deployments.app:build?"),
     (f"{ARGS}.engine.device", 1, None, "valid string"),
+    (f"{ARGS}.engine.device", "gpu", None, "no device; write auto, cpu, cuda, cuda:1"),
+    (f"{ARGS}.batching.min_gap_ms", float("inf"), None, "finite number"),
+    (f"{ARGS}.model.temperature", float("inf"), None, "finite number"),
     (f"{ARGS}.limits.max_body_bytes", "2000000", None, "valid integer"),
     (f"{ARGS}.engine.name", None, None, "got null"),
     (f"{CLASSIFIER}.user_config.max_batch_tokens", 0, None, "got 0"),
@@ -313,10 +319,12 @@ UNREADABLE = [
     ("- 1\n", "holds list"),
     ("a: 1\n---\nb: 2\n", "line 2: "),
     ("a: !!python/object:os.system {}\n", "line 1: "),
+    ("a: 2020-13-45\n", "month must be in 1..12. Put values that are text in quotes."),
+    ("a: " + "[" * 20_000, "nested too deeply"),
 ]
 
 
-@pytest.mark.parametrize(("text", "words"), UNREADABLE, ids=[t for t, _ in UNREADABLE])
+@pytest.mark.parametrize(("text", "words"), UNREADABLE, ids=[t[:30] for t, _ in UNREADABLE])
 def test_unreadable_files_give_one_clear_line(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(text)

@@ -68,8 +68,8 @@ class PaddedEngine:
         if missing := sorted(report["missing_keys"]):
             # transformers fills them with random numbers, and says so in a log only.
             raise ModelNotFound(
-                f"the weights of {self._model_settings.id!r} have no {missing[0]}: it is not trained "
-                "to classify and would answer at random. Set args.model.id to a model that is."
+                f"the weights of {self._model_settings.id!r} have no {missing[0]}: it is not "
+                "trained to classify and would answer at random. Set args.model.id to one that is."
             )
         self._model = model.eval().to(self._device)
         self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
