@@ -36,8 +36,9 @@ def serve(
 ) -> None:
     """Start the service on this machine; Ctrl-C stops it and all that it started.
 
-    Checks the config and the machine first, starts Ray and Serve, waits until the service answers,
-    and prints its address. With RAY_ADDRESS set it deploys into that cluster instead.
+    Checks the config and the machine first, starts a Ray of its own with Serve in it, waits until
+    the service answers, and prints its address. With RAY_ADDRESS set it deploys into that cluster
+    instead. Exit code 2: the config is wrong; 1: the start failed.
 
     Example: `rayclassify serve serve_config.yaml`
     """

@@ -154,6 +154,12 @@ def test_the_line_to_paste_is_the_one_that_the_launcher_prints() -> None:
     assert line in printed
 
 
+def test_the_gpu_config_asks_for_what_the_readme_says() -> None:
+    config = yaml.safe_load((ROOT / "serve_config.gpu.yaml").read_text(encoding="utf-8"))
+    plan = read_plan(config)
+    assert f"asks for {plan.num_cpus:g} CPUs and {plan.num_gpus:g} GPU." in README
+
+
 def test_every_command_and_option_exists() -> None:
     group = typer.main.get_command(command_line)
     used = 0
