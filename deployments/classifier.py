@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import numpy as np
 import ray
 
 from deployments.core.batcher import TokenBatcher
 from deployments.core.engines import make_engine
+from deployments.core.errors import Overloaded, PredictionFailed
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.replica import set_log_level
 from deployments.settings import ClassifierUserConfig, Settings
+
+_HARMLESS = Encoded(np.zeros(8, np.int32), np.asarray([8], np.int32))
+_PROBE_TIMEOUT_S = np.asarray([10.0], np.float32)
 
 
 class Classifier:
@@ -45,6 +50,25 @@ class Classifier:
             max_queue_tokens=self._batcher.max_queue_tokens,
         )
         return await asyncio.to_thread(self._engine.info), live
+
+    async def check_health(self) -> None:
+        """Serve replaces a replica that raises here three times: one whose model works no more.
+
+        After an error on a GPU every later one fails too, and a replica that fails at once draws
+        the load of all others. Texts may also be at fault, so a harmless one decides.
+
+        Raises:
+            PredictionFailed: the model fails on any text.
+        """
+        if not self._batcher.failed_batches:
+            return
+        try:
+            logits = await self._batcher.submit(_HARMLESS, _PROBE_TIMEOUT_S)
+        except Overloaded:
+            return  # the next batches will tell
+        error = (logits.errors or {}).get(0)
+        if isinstance(error, PredictionFailed):
+            raise error
 
 
 def _assigned_cpus() -> int:

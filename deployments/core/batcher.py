@@ -67,6 +67,7 @@ class TokenBatcher:
 
     predict: runs in a thread of its own, never two at a time.
     max_batch_tokens, max_queue_tokens: may be changed at any time.
+    failed_batches: how many batches in a row, up to now, had no text on which the model worked.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class TokenBatcher:
         self.max_batch_tokens = max_batch_tokens
         self.max_queue_tokens = max_queue_tokens
         self.queued_tokens = 0
+        self.failed_batches = 0
         self._predict = predict
         self._clock = clock
         self._queue: deque[_Job] = deque()
@@ -137,6 +139,10 @@ class TokenBatcher:
             except BaseException as exc:  # the loop must live on, whatever happened to this batch
                 logger.error("batch of %d texts failed: %s", len(jobs), type(exc).__name__)
                 results = [_failure(exc)] * len(jobs)
+            if all(isinstance(result, PredictionFailed) for result in results):
+                self.failed_batches += 1
+            else:
+                self.failed_batches = 0
             self._learn_rate(jobs, self._clock() - started)
             for job, result in zip(jobs, results, strict=True):
                 job.call.answer(job.index, result)
