@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from demo.recipe import FINETUNE, PRETRAIN, Plan
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"sklearn": "scikit-learn", "snownlp": "snownlp", "tqdm": "tqdm"}
 EXAMPLES = """\
@@ -37,7 +39,7 @@ def main() -> int:
     # Threads that sleep at a barrier instead of spinning: twice as fast on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from demo.data import DataMissing
-    from demo.run import FINETUNE, PRETRAIN, Plan, train
+    from demo.run import train
 
     plan = Plan(
         seed=options.seed,
@@ -46,7 +48,7 @@ def main() -> int:
         finetune=dataclasses.replace(FINETUNE, epochs=options.finetune_epochs),
     )
     try:
-        metrics = train(plan, options.checkpoints, options.output)
+        metrics = train(plan, options.checkpoints, options.output, options.note)
     except DataMissing as missing_reviews:
         print(missing_reviews, file=sys.stderr)
         return 1
@@ -82,17 +84,18 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--pretrain-epochs",
         type=int,
-        default=4,
+        default=PRETRAIN.epochs,
         metavar="N",
         help="passes of masked-language modelling (default: %(default)s)",
     )
     add(
         "--finetune-epochs",
         type=int,
-        default=4,
+        default=FINETUNE.epochs,
         metavar="N",
         help="passes of classification (default: %(default)s)",
     )
+    add("--note", default="", metavar="TEXT", help="a remark on this run, for the model card")
     return parser.parse_args()
 
 

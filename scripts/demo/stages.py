@@ -10,24 +10,13 @@ from torch.nn import functional
 
 from .batching import FIRST_ORDINARY, MASK, PAD, crop, epoch_batches, pad
 from .loop import Stage
+from .recipe import Recipe
 
 # Lengths of masked spans and how often each is drawn.
 SPAN_LENGTHS, SPAN_ODDS = (1, 2, 3), (0.5, 0.3, 0.2)
 MEAN_SPAN = 1.7
 AVERAGE_DECAY = 0.99
 WEIGHT_DECAY = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How long and how hard a stage trains."""
-
-    epochs: int
-    learning_rate: float
-    token_budget: int
-    crop_length: int
-    noise: float
-    shifted_share: float
 
 
 @dataclass(frozen=True, slots=True)
