@@ -12,7 +12,7 @@ from deployments.core.batcher import TokenBatcher
 from deployments.core.engines import make_engine
 from deployments.core.errors import Overloaded, PredictionFailed
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
-from deployments.replica import set_log_level
+from deployments.replica import live_settings, set_log_level
 from deployments.settings import ClassifierUserConfig, Settings
 
 _HARMLESS = Encoded(np.zeros(8, np.int32), np.asarray([8], np.int32))
@@ -25,6 +25,7 @@ class Classifier:
     def __init__(self, settings: Settings) -> None:
         num_threads = settings.engine.num_threads or _assigned_cpus()
         live = ClassifierUserConfig()
+        self._live: ClassifierUserConfig | None = None
         self._engine = make_engine(settings, num_threads)
         self._batcher = TokenBatcher(
             self._engine.predict,
@@ -34,7 +35,7 @@ class Classifier:
         self._engine.load()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        live = ClassifierUserConfig.model_validate(user_config)
+        self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)
         self._batcher.max_batch_tokens = live.max_batch_tokens
         self._batcher.max_queue_tokens = live.max_queue_tokens
         set_log_level(live.log_level)

@@ -8,7 +8,7 @@ from typing import Any
 from deployments.core.model_source import model_info
 from deployments.core.postprocess import LabelDecoder
 from deployments.core.types import Answer, Logits, Options
-from deployments.replica import set_log_level
+from deployments.replica import live_settings, set_log_level
 from deployments.settings import ModelSettings, PostprocessorUserConfig
 
 
@@ -17,9 +17,10 @@ class Postprocessor:
 
     def __init__(self, model: ModelSettings) -> None:
         self._decoder = LabelDecoder(model_info(model))
+        self._live: PostprocessorUserConfig | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        live = PostprocessorUserConfig.model_validate(user_config)
+        self._live = live = live_settings(PostprocessorUserConfig, user_config, self._live)
         self._decoder.threshold = live.threshold
         self._decoder.top_k = live.top_k
         set_log_level(live.log_level)

@@ -1,9 +1,11 @@
-"""What all three deployments share: logs that reach Serve's files, and errors across processes."""
+"""What all three deployments share: logs, live settings, and errors across processes."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import (
     BackPressureError,
@@ -11,7 +13,12 @@ from ray.serve.exceptions import (
     ReplicaUnavailableError,
 )
 
+from deployments.config_keys import unknown_keys, validation_problems
 from deployments.core.errors import NotReady, Overloaded, ServiceError
+
+logger = logging.getLogger(__name__)
+
+Live = TypeVar("Live", bound=BaseModel)
 
 LOST_REPLICA = (RayError, ReplicaUnavailableError)
 """What a handle raises when the replica died with the call on it (RayTaskError set apart)."""
@@ -25,6 +32,29 @@ def set_log_level(level: str) -> None:
     ours.setLevel(level)
     ours.handlers = serve.handlers
     ours.propagate = not ours.handlers
+
+
+def live_settings(model: type[Live], user_config: dict[str, Any], old: Live | None) -> Live:
+    """The settings in force from now on; `old` is None when the replica starts.
+
+    Serve stops every replica that refuses a new user_config, so one wrong value would take the
+    whole service down: the old settings stay, and the log says what was wrong.
+
+    Raises:
+        pydantic.ValidationError: wrong from the start.
+    """
+    try:
+        return model.model_validate(user_config)
+    except ValidationError as exc:
+        if old is None:
+            raise
+        problems = [*unknown_keys(user_config, model), *validation_problems(exc, user_config)]
+        logger.error(
+            "user_config is refused and the old one stays; `rayclassify check` finds this before "
+            "it is deployed: %s",
+            "; ".join(str(problem) for problem in problems),
+        )
+        return old
 
 
 def _is_worth_a_log(record: logging.LogRecord) -> bool:

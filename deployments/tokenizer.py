@@ -23,7 +23,7 @@ from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
 from deployments.core.tokenize import EncodedTexts, TextEncoder, load_tokenizer
 from deployments.core.types import Answer, Encoded, Float32, Logits, Options, TextInput
-from deployments.replica import LOST_REPLICA, as_service_error, set_log_level
+from deployments.replica import LOST_REPLICA, as_service_error, live_settings, set_log_level
 from deployments.settings import Settings, TokenizerUserConfig
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class Tokenizer:
             min_gap_s=batching.min_gap_ms / 1_000,
             max_pending=settings.limits.max_pending_texts,
         )
+        self._live: TokenizerUserConfig | None = None
         self._ready = False
         self._readiness_task = asyncio.get_running_loop().create_task(
             self._become_ready(), context=contextvars.Context()
@@ -66,7 +67,8 @@ class Tokenizer:
         return create_app(self, self._settings.limits)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        set_log_level(TokenizerUserConfig.model_validate(user_config).log_level)
+        self._live = live_settings(TokenizerUserConfig, user_config, self._live)
+        set_log_level(self._live.log_level)
 
     async def classify(
         self, text: str | Sequence[str], *, timeout_s: float | None = None, **options: Any
