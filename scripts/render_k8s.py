@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
+import os
 import re
 import string
 import tomllib
@@ -95,7 +96,8 @@ def main(
         raise typer.Exit(1) from None
     if not check:
         output.write_text(text, encoding="utf-8")
-        console.print(f"{output.name} written; next: kubectl apply -f {output.name}")
+        shown = os.path.relpath(output)
+        console.print(f"{shown} written; next: kubectl apply -f {shown}", soft_wrap=True)
         return
     old = output.read_text(encoding="utf-8") if output.exists() else ""
     if old != text:

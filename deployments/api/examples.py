@@ -22,19 +22,19 @@ from deployments.settings import LimitSettings
 REQUESTS: dict[str, Any] = {
     "chinese": {
         "summary": "One text, in Chinese",
-        "value": {"text": "房间很干净,离地铁站也近,下次还会再来。"},
+        "value": {"text": "房间很干净，离地铁站也近，下次还会再来。"},
     },
     "english": {
-        "summary": "One text, in English",
+        "summary": "One text, in English, if the model reads it (the demo model does not)",
         "value": {"text": "The room was clean and close to the station. We will come again."},
     },
     "list": {
         "summary": "A list of texts",
-        "value": {"text": ["包装破了,客服也不理人。", "Great value, fast delivery."]},
+        "value": {"text": ["包装破了，客服也不理人。", "质量很好，会再来。"]},
     },
     "options": {
         "summary": "The best label only, refused if too long",
-        "value": {"text": "书的内容不错,就是印刷差了点。", "top_k": 1, "truncation": False},
+        "value": {"text": "书的内容不错，就是印刷差了点。", "top_k": 1, "truncation": False},
     },
     "pair": {
         "summary": "A pair, for models that read two texts",
@@ -64,10 +64,13 @@ ANSWERS: dict[str, Any] = {
         "labels": ["negative", "positive"],
         "problem_type": "single_label_classification",
         "max_length": 512,
+        "temperature": 1.0,
+        "engine": "torch (padded)",
         "device": "cpu",
-        "dtype": "bfloat16",
-        "engine": "torch",
-        "versions": {"torch": "2.13.0", "transformers": "5.23.0"},
+        "dtype": "float32",
+        "num_threads": 1,
+        "max_batch_tokens": 4096,
+        "versions": {"rayclassify": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
     },
 }
 

@@ -110,9 +110,12 @@ class Info(Struct):
     labels: list[str]
     problem_type: str
     max_length: Annotated[int, Meta(description="Tokens a text may have.")]
+    temperature: Annotated[float, Meta(description="What logits are divided by.")]
+    engine: str
     device: str
     dtype: str
-    engine: str
+    num_threads: Annotated[int, Meta(description="CPU threads of one Classifier replica.")]
+    max_batch_tokens: Annotated[int, Meta(description="Tokens in one forward pass, at most.")]
     versions: dict[str, str]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -68,15 +68,14 @@ def _texts(texts: list[str], file: Path | None) -> tuple[Iterable[str], int | No
     if texts and texts != ["-"]:
         return texts, len(texts)
     if file is None or str(file) == "-":
-        return _lines(Path("/dev/stdin")), None
+        return _lines(sys.stdin.buffer), None
     if not file.is_file():
         raise typer.BadParameter(f"{file} is no file.", param_hint="--file")
-    return _lines(file), _count_lines(file)
+    return _lines(file.open("rb")), _count_lines(file)
 
 
-def _lines(path: Path) -> Iterator[str]:
+def _lines(stream: BinaryIO) -> Iterator[str]:
     """Lines without their ends. Only \\n ends a line: other separators are part of a text."""
-    stream = sys.stdin.buffer if path == Path("/dev/stdin") else path.open("rb")
     with stream:
         for number, line in enumerate(stream, 1):
             try:

@@ -18,11 +18,12 @@ Answer = dict[str, Any]
 BATCH_TEXTS = 64
 IN_FLIGHT = 4
 _TIMEOUT_S = (5, 90)  # to connect, to answer
-# Overloaded (429) and restarting (503) services say when to come again; classifying twice does no
-# harm, so lost connections are tried again as well.
+# Overloaded (429) and restarting (503) services say when to come again. A request that was taken and
+# not answered is not sent again: a slow service would only be asked for more.
 _RETRIES = Retry(
     total=8,
     connect=1,
+    read=False,
     backoff_factor=0.5,
     backoff_max=10,
     status_forcelist=(429, 503),
@@ -67,14 +68,14 @@ class Client:
             body["top_k"] = self.top_k
         try:
             response = session.post(f"{self.url}/classify", json=body, timeout=_TIMEOUT_S)
+        except requests.ReadTimeout:
+            raise ServiceUnreachable(
+                f"{self.url} did not answer within {_TIMEOUT_S[1]} s. Send less at a time."
+            ) from None
         except requests.ConnectionError:
             raise ServiceUnreachable(
                 f"no service answers at {self.url}. "
                 "Start one with `rayclassify serve`, or name another with --url."
-            ) from None
-        except requests.Timeout:
-            raise ServiceUnreachable(
-                f"{self.url} did not answer within {_TIMEOUT_S[1]} s. Send less at a time."
             ) from None
         except requests.RequestException as exc:
             raise ServiceUnreachable(f"{self.url} can't be asked: {exc}") from None

@@ -132,7 +132,7 @@ def _announce(plan: Plan, console: Console) -> None:
     lines = (
         f"Ready: {plan.url or '/'}",
         f"  curl {plan.url}/classify -H 'Content-Type: application/json' "
-        '-d \'{"text": "这是一个示例文本"}\'',
+        '-d \'{"text": "质量很好，会再来"}\'',
         f"  documentation, and a form to try it: {plan.url}/docs",
         "Ctrl-C stops it.",
     )

@@ -47,7 +47,19 @@ def read_config(settings: ModelSettings) -> dict[str, Any]:
     Raises:
         ModelNotFound: there is none, or the hub can't be reached.
     """
-    return _read_json(settings, "config.json")
+    source = find_model(settings.id)
+    try:
+        if Path(source).is_dir():
+            path = Path(source) / "config.json"
+        else:
+            path = _download(source, settings, "config.json")
+        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        raise ModelNotFound(
+            f"can't read config.json of model {settings.id!r} ({type(exc).__name__}). "
+            "Check args.model.id and args.model.revision, and that this machine reaches the hub."
+        ) from exc
+    return loaded
 
 
 def model_info(settings: ModelSettings, config: dict[str, Any] | None = None) -> ModelInfo:
@@ -107,19 +119,6 @@ def _position_limit(config: dict[str, Any]) -> int:
     if config.get("model_type") in offset_models:
         return int(positions) - int(config.get("pad_token_id") or 0) - 1
     return int(positions)
-
-
-def _read_json(settings: ModelSettings, name: str) -> dict[str, Any]:
-    source = find_model(settings.id)
-    try:
-        path = Path(source) / name if Path(source).is_dir() else _download(source, settings, name)
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
-        raise ModelNotFound(
-            f"can't read {name} of model {settings.id!r} ({type(exc).__name__}). "
-            "Check args.model.id and args.model.revision, and that this machine reaches the hub."
-        ) from exc
-    return loaded
 
 
 def _download(source: str, settings: ModelSettings, name: str) -> Path:

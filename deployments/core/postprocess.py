@@ -8,7 +8,6 @@ import numpy as np
 
 from deployments.core.types import Answer, Float32, Logits, ModelInfo, Options
 
-SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 

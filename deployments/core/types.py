@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -116,9 +116,6 @@ class ModelInfo:
     problem_type: str
     max_length: int
     temperature: float
-
-    def with_max_length(self, max_length: int) -> ModelInfo:
-        return replace(self, max_length=max_length)
 
 
 @dataclass(frozen=True, slots=True)

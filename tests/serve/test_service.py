@@ -153,6 +153,8 @@ def test_status_pages(service: Service) -> None:
     assert info["model"] == "models/demo"
     assert (info["dtype"], info["device"]) == ("float32", "cpu")
     assert info["labels"] == ["negative", "positive"]
+    described = service.get("/openapi.json").json()["components"]["schemas"]["Info"]["properties"]
+    assert list(info) == list(described)
 
 
 class TestHandles:

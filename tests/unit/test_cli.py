@@ -260,3 +260,24 @@ def test_check_and_classify_do_without_torch_and_ray() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_a_service_that_takes_too_long_is_asked_once_and_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A socket that takes requests and never answers."""
+    from deployments.cli import client
+
+    monkeypatch.setattr(client, "_TIMEOUT_S", (5, 0.2))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        result = run("classify", "好", "--url", url)
+        silent.setblocking(False)
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                taken += 1
+    assert result.exit_code == 1
+    assert f"{url} did not answer within 0.2 s. Send less at a time." in result.output
+    assert taken == 1
