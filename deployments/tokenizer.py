@@ -33,6 +33,7 @@ INLINE_CHARS = 2_000
 MAX_TRIES = 3
 # Callers keep their own deadlines; this only ends a call that would hang for ever.
 POSTPROCESS_TIMEOUT_S = 60.0
+INFO_TIMEOUT_S = 10.0
 
 T = TypeVar("T")
 
@@ -113,8 +114,7 @@ class Tokenizer:
             Overloaded: too many texts wait.
             DeadlineExceeded: no answer in time.
         """
-        if not self._ready:
-            raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+        await self.readiness()
         limit_s = self._settings.limits.request_timeout_s
         good = [item for item in inputs if isinstance(item, TextInput)]
         answers = iter(
@@ -130,8 +130,13 @@ class Tokenizer:
             raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
 
     async def info(self) -> dict[str, Any]:
-        """Model, engine, limits and versions, as GET /info shows them."""
-        engine, live = await self._classifier.info.remote()
+        """Model, engine, limits and versions, as GET /info shows them.
+
+        Raises:
+            NotReady: the model is not loaded yet.
+        """
+        await self.readiness()
+        engine, live = await _retried(lambda: self._classifier.info.remote(), INFO_TIMEOUT_S)
         return {
             "model": self._model.model,
             "revision": self._model.revision,

@@ -98,8 +98,9 @@ def test_without_a_model_the_service_says_so_and_lives(service: Service) -> None
     wait_until(lambda: service.answers("/health"), "the ingress")
 
     ready = service.get("/ready")
+    info = service.get("/info")
     refused = service.post({"text": "很好"})
-    for answer in (ready, refused):
+    for answer in (ready, info, refused):
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert answer.json()["error"]["code"] == "not_ready"
