@@ -10,6 +10,11 @@ import psutil
 
 def is_free(port: int, host: str = "") -> bool:
     """Whether a server could listen there now."""
+    return why_not(port, host) is None
+
+
+def why_not(port: int, host: str = "") -> OSError | None:
+    """What keeps a server from listening there, if anything does."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         # Connections of an earlier server in TIME_WAIT do not hold the port.
@@ -17,9 +22,9 @@ def is_free(port: int, host: str = "") -> bool:
         try:
             probe.bind((host, port))
             probe.listen()
-        except OSError:
-            return False
-    return True
+        except OSError as exc:
+            return exc
+    return None
 
 
 def holder(port: int) -> psutil.Process | None:

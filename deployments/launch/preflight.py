@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -40,8 +41,20 @@ def preflight(plan: Plan) -> list[Finding]:
 
 
 def check_port(host: str, port: int) -> Iterator[Finding]:
-    """The HTTP port must be free."""
-    if ports.is_free(port, host):
+    """The HTTP port must be free, and the address this machine's."""
+    error = ports.why_not(port, host)
+    if error is None:
+        return
+    if isinstance(error, PermissionError):
+        yield Finding(
+            f"this user may not listen on port {port}. Set http_options.port to 1024 or more."
+        )
+        return
+    if error.errno != errno.EADDRINUSE:
+        yield Finding(
+            f"http_options.host is {host!r}, which is no address of this machine. "
+            "Set it to 127.0.0.1 for this machine alone, or to 0.0.0.0."
+        )
         return
     cure = "or set http_options.port to a free one."
     process = ports.holder(port)

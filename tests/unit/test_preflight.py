@@ -84,6 +84,19 @@ def test_a_taken_port_of_somebody_unseen(listener: int, monkeypatch: pytest.Monk
     assert f"sport = :{listener}" in message
 
 
+@pytest.mark.parametrize("host", ["203.0.113.9", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_not_called_a_taken_port(host: str) -> None:
+    (message,) = messages(preflight.check_port(host, 8000))
+    assert f"http_options.host is '{host}', which is no address of this machine" in message
+    assert "127.0.0.1" in message
+
+
+def test_a_port_this_user_may_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "why_not", lambda port, host: PermissionError(13, "denied"))
+    (message,) = messages(preflight.check_port("127.0.0.1", 80))
+    assert message == "this user may not listen on port 80. Set http_options.port to 1024 or more."
+
+
 def test_a_free_port_is_no_finding(listener: int) -> None:
     assert ports.is_free(ports.first_free(listener))
     assert messages(preflight.check_port("", ports.first_free(listener))) == []
