@@ -234,3 +234,20 @@ def test_settings_change_live_without_a_new_replica(service: Service) -> None:
     assert service.get("/info").json()["max_batch_tokens"] == 777
     assert len(service.post({"text": "很好"}).json()["scores"]) == 1
     assert service.replica_pids("Classifier") | service.replica_pids("Postprocessor") == before
+
+
+def test_a_wrong_live_setting_stops_no_replica(service: Service) -> None:
+    """Deployed past `rayclassify check`, as `kubectl apply` does."""
+    config = read_config()
+    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    deployment(config, "Postprocessor")["user_config"]["top_k"] = 1
+    service.deploy(config)
+    before = service.replica_pids("Postprocessor")
+    deployment(config, "Postprocessor")["user_config"]["top_k"] = "all of them"
+    service.deploy(config)
+    assert len(service.post({"text": "很好"}).json()["scores"]) == 1
+    assert service.replica_pids("Postprocessor") == before
+    deployment(config, "Postprocessor")["user_config"]["top_k"] = 2
+    service.deploy(config)
+    assert len(service.post({"text": "很好"}).json()["scores"]) == 2
+    assert service.replica_pids("Postprocessor") == before
