@@ -18,8 +18,8 @@ Answer = dict[str, Any]
 BATCH_TEXTS = 64
 IN_FLIGHT = 4
 _TIMEOUT_S = (5, 90)  # to connect, to answer
-# Overloaded (429) and restarting (503) services say when to come again. A request that was taken and
-# not answered is not sent again: a slow service would only be asked for more.
+# Overloaded (429) and restarting (503) services say when to come again. What was taken and not
+# answered is not sent again: a slow service would only be asked for more.
 _RETRIES = Retry(
     total=8,
     connect=1,
