@@ -144,6 +144,7 @@ class TokenBatcher:
             else:
                 self.failed_batches = 0
             self._learn_rate(jobs, self._clock() - started)
+            logger.debug("batch of %d texts; %d tokens wait", len(jobs), self.queued_tokens)
             for job, result in zip(jobs, results, strict=True):
                 job.call.answer(job.index, result)
 

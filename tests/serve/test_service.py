@@ -208,20 +208,45 @@ class TestHandles:
         assert ray.get(count_positive.remote(texts), timeout=120) == expected
 
 
-def test_no_text_in_any_log(service: Service) -> None:
+def log_files() -> list[Path]:
+    """All that the running Ray has written."""
     import ray
 
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    return [path for path in session.rglob("*") if path.is_file()]
+
+
+def test_no_text_in_any_log(service: Service) -> None:
     canary = "金丝雀文本七七四九"
     service.post({"text": canary})
     service.post({"text": [canary, canary * 1_000, f"{canary}\ud800", {canary: 1}]})
     service.post({"text": canary * 1_000, "truncation": False})
     service.post({"text": canary, canary: 1})
     service.post({"text": {canary: canary}})
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
-    logs = [path for path in session.rglob("*") if path.is_file()]
+    logs = log_files()
     assert any("replica_classify_Tokenizer" in path.name for path in logs)
     found = [path for path in logs if canary.encode() in path.read_bytes()]
     assert found == []
+
+
+def test_the_log_level_changes_live(service: Service) -> None:
+    def batches_logged() -> int:
+        logs = [path for path in log_files() if "replica_classify_Classifier" in path.name]
+        return sum(path.read_text(encoding="utf-8").count("batch of 1 texts") for path in logs)
+
+    config = read_config()
+    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    service.post({"text": "很好"})
+    assert batches_logged() == 0
+    deployment(config, "Classifier")["user_config"]["log_level"] = "DEBUG"
+    service.deploy(config)
+    service.post({"text": "很好"})
+    assert batches_logged() >= 1
+    deployment(config, "Classifier")["user_config"]["log_level"] = "INFO"
+    service.deploy(config)
+    before = batches_logged()
+    service.post({"text": "很好"})
+    assert batches_logged() == before
 
 
 def test_settings_change_live_without_a_new_replica(service: Service) -> None:
