@@ -10,6 +10,7 @@ from deployments.core.types import Answer, Float32, Logits, ModelInfo, Options
 
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
+DIGITS = 8  # decimals of a score: all that float32 has
 
 
 class LabelDecoder:
@@ -34,16 +35,17 @@ class LabelDecoder:
         """One answer per text; those of rows in `logits.errors` mean nothing."""
         scores = self._scores(logits.values)
         # Stable, so that equal scores keep the model's own order.
-        order = np.argsort(-scores, axis=1, kind="stable")
+        ranked = np.argsort(-scores, axis=1, kind="stable").tolist()
+        probabilities, raw = _readable(scores), _readable(logits.values)
         return [
-            self._answer(logits.values[i], scores[i], order[i], options[i])
-            for i in range(len(logits))
+            self._answer(raw[i] if one.raw_scores else probabilities[i], scores[i], ranked[i], one)
+            for i, one in enumerate(options)
         ]
 
-    def _answer(self, raw: Float32, scores: Float32, order: np.ndarray, options: Options) -> Answer:
+    def _answer(
+        self, shown: list[float], scores: Float32, ranked: list[int], options: Options
+    ) -> Answer:
         labels = self._model.labels
-        shown = (raw if options.raw_scores else scores).tolist()
-        ranked = order.tolist()
         best = ranked[0]
         answer: Answer = {
             "label": labels[best],
@@ -69,3 +71,9 @@ class LabelDecoder:
         exp = np.exp(scaled)
         softmax: Float32 = exp / exp.sum(axis=1, keepdims=True)
         return softmax
+
+
+def _readable(values: Float32) -> list[list[float]]:
+    # As float64, or 0.66363585 becomes 0.6636358499526978 in JSON.
+    rows: list[list[float]] = values.astype(np.float64).round(DIGITS).tolist()
+    return rows

@@ -93,6 +93,11 @@ def test_top_k_from_the_request_wins_over_the_default() -> None:
     assert len(more_than_there_are["scores"]) == 3
 
 
+def test_scores_show_no_digits_that_float32_does_not_have() -> None:
+    for answer in decode(model()):
+        assert all(len(repr(score)) <= 10 for score in answer["scores"].values())
+
+
 finite_logits = hnp.arrays(
     np.float32, (3, 3), elements=st.floats(-1e4, 1e4, width=32, allow_nan=False)
 )
