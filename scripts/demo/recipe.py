@@ -24,10 +24,10 @@ class Recipe:
 
 
 PRETRAIN = Recipe(
-    epochs=4, learning_rate=1e-3, token_budget=2048, crop_length=128, noise=0.2, shifted_share=0.5
+    epochs=8, learning_rate=1e-3, token_budget=2048, crop_length=128, noise=0.2, shifted_share=0.5
 )
 FINETUNE = Recipe(
-    epochs=3, learning_rate=3e-4, token_budget=2048, crop_length=192, noise=0.1, shifted_share=0.3
+    epochs=5, learning_rate=3e-4, token_budget=2048, crop_length=192, noise=0.1, shifted_share=0.3
 )
 
 

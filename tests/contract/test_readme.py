@@ -250,3 +250,19 @@ def test_the_make_targets_exist() -> None:
 
 def test_ci_runs_the_readmes_own_test_command() -> None:
     assert re.search(r"^make test\b", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.M)
+
+
+def test_the_figures_of_the_benchmark_are_the_measured_ones() -> None:
+    runs = {
+        engine: json.loads((ROOT / "docs" / f"benchmark-{engine}.json").read_text())["runs"]
+        for engine in ("none", "torch")
+    }
+    for chain, whole in zip(runs["none"], runs["torch"], strict=True):
+        assert chain["errors"] == whole["errors"] == 0
+        cells = [
+            f"{chain['requests_per_s']:,.0f}",
+            f"{chain['p50_ms']:.1f} ms",
+            f"{whole['requests_per_s']:,.0f}",
+            f"{whole['p50_ms']:.1f} ms",
+        ]
+        assert f"| {chain['connections']} | {' | '.join(cells)} |" in README
