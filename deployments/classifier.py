@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import numpy as np
@@ -46,11 +45,7 @@ class Classifier:
 
     async def info(self) -> tuple[EngineInfo, ClassifierUserConfig]:
         """How this replica runs the model, and the live settings in force on it."""
-        live = ClassifierUserConfig(
-            max_batch_tokens=self._batcher.max_batch_tokens,
-            max_queue_tokens=self._batcher.max_queue_tokens,
-        )
-        return await asyncio.to_thread(self._engine.info), live
+        return self._engine.info(), self._live or ClassifierUserConfig()
 
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here three times: one whose model works no more.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Generator, Hashable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -30,6 +30,8 @@ __all__ = ["BUILDER", "ConfigError", "Problem", "check_config", "load_config"]
 
 BUILDER = "deployments.app:build"
 """The import path whose `args` and `user_config` we know."""
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _OUR_PACKAGE = ("deployments.", "deployments:")
 
@@ -187,14 +189,9 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
             f"{name} is not declared, so it would run with Ray's defaults (one replica, 5 requests "
             "at a time); add it",
         )
-    args, args_path = app.get("args", {}), join(path, "args")
-    if not isinstance(args, dict):
-        return  # reported already
-    yield from unknown_keys(args, Settings, args_path)
-    try:
-        settings = Settings.model_validate(args)
-    except ValidationError as error:
-        yield from validation_problems(error, args, args_path)
+    args_path = join(path, "args")
+    settings = yield from _validated(Settings, app.get("args", {}), args_path)
+    if settings is None:
         return
     tokenizer = declared.get("Tokenizer")
     yield from crosscheck.limits(settings, args_path, config)
@@ -206,15 +203,7 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
 def _user_config(
     model: type[BaseModel], deployment: dict[str, Any], path: str
 ) -> Iterator[Problem]:
-    data = deployment.get("user_config") or {}
-    if not isinstance(data, dict):
-        return  # reported already
-    yield from unknown_keys(data, model, path)
-    try:
-        parsed = model.model_validate(data)
-    except ValidationError as error:
-        yield from validation_problems(error, data, path)
-        return
+    parsed = yield from _validated(model, deployment.get("user_config") or {}, path)
     if isinstance(parsed, ClassifierUserConfig) and parsed.max_queue_tokens < (
         batch := parsed.max_batch_tokens
     ):
@@ -223,3 +212,15 @@ def _user_config(
             f"{parsed.max_queue_tokens} tokens never fill a batch of max_batch_tokens, {batch}; "
             f"set it to a few times {batch}",
         )
+
+
+def _validated(model: type[Model], data: Any, path: str) -> Generator[Problem, None, Model | None]:
+    """What is wrong with `data`; returns it as a `model`, or None where it is none."""
+    if not isinstance(data, dict):
+        return None  # reported already
+    yield from unknown_keys(data, model, path)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        yield from validation_problems(error, data, path)
+        return None

@@ -9,9 +9,9 @@ from typing import Any
 from deployments.config_keys import Problem, join
 from deployments.settings import Settings
 
-_HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
+HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 _ENV_VARS = "controller_options.runtime_env.env_vars"
-_THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
+THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 
 
 def take_out_replica_counts(config: dict[str, Any]) -> Iterator[Problem]:
@@ -35,15 +35,15 @@ def flags(config: dict[str, Any]) -> Iterator[Problem]:
         env_vars = env_vars.get(key) or {}
         if not isinstance(env_vars, dict):
             return  # reported already
-    for flag in (_HA_PROXY, _THROUGHPUT):
+    for flag in (HA_PROXY, THROUGHPUT):
         if isinstance(value := env_vars.get(flag, "0"), str) and value not in ("0", "1"):
             message = f'{value!r} counts as off: Ray knows "1" alone; write "1" or "0"'
             yield Problem(f"{_ENV_VARS}.{flag}", message)
-    if env_vars.get(_THROUGHPUT) == "1" and env_vars.get(_HA_PROXY) != "1":
+    if env_vars.get(THROUGHPUT) == "1" and env_vars.get(HA_PROXY) != "1":
         yield Problem(
-            f"{_ENV_VARS}.{_THROUGHPUT}",
+            f"{_ENV_VARS}.{THROUGHPUT}",
             "1 without HAProxy leaves one proxy, on the head node; "
-            f'set {_HA_PROXY}: "1" beside it, or take both away',
+            f'set {HA_PROXY}: "1" beside it, or take both away',
         )
 
 

@@ -28,10 +28,8 @@ def find_model(model_id: str) -> str:
     Raises:
         ModelNotFound: it looks like a path, and no such directory exists.
     """
-    for base in (Path.cwd(), PACKAGE_DIR.parent, PACKAGE_DIR):
-        candidate = base / Path(model_id).expanduser()
-        if (candidate / "config.json").is_file():
-            return str(candidate.resolve())
+    if found := _find_below((Path.cwd(),), model_id) or find_packaged(model_id):
+        return str(found)
     looks_like_path = model_id.startswith((".", "/", "~")) or model_id.count("/") > 1
     if looks_like_path or Path(model_id).exists() or model_id == DEMO_MODEL:
         raise ModelNotFound(
@@ -39,6 +37,19 @@ def find_model(model_id: str) -> str:
             "Set args.model.id to a model directory or a hub id."
         )
     return model_id
+
+
+def find_packaged(model_id: str) -> Path | None:
+    """The model beside or inside the package, where any worker finds it under its short name."""
+    return _find_below((PACKAGE_DIR.parent, PACKAGE_DIR), model_id)
+
+
+def _find_below(bases: tuple[Path, ...], model_id: str) -> Path | None:
+    for base in bases:
+        candidate = base / Path(model_id).expanduser()
+        if (candidate / "config.json").is_file():
+            return candidate.resolve()
+    return None
 
 
 def read_config(settings: ModelSettings) -> dict[str, Any]:
@@ -52,7 +63,7 @@ def read_config(settings: ModelSettings) -> dict[str, Any]:
         if Path(source).is_dir():
             path = Path(source) / "config.json"
         else:
-            path = _download(source, settings, "config.json")
+            path = _download_config(source, settings)
         loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise ModelNotFound(
@@ -121,7 +132,7 @@ def _position_limit(config: dict[str, Any]) -> int:
     return int(positions)
 
 
-def _download(source: str, settings: ModelSettings, name: str) -> Path:
+def _download_config(source: str, settings: ModelSettings) -> Path:
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(source, name, revision=settings.revision))
+    return Path(hf_hub_download(source, "config.json", revision=settings.revision))

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from deployments.config_crosscheck import HA_PROXY, THROUGHPUT
+from deployments.core.model_source import find_packaged
 from deployments.launch import machine, ports
 from deployments.launch.ingress import Ingress
-from deployments.launch.plan import HA_PROXY, THROUGHPUT, Plan
+from deployments.launch.plan import Plan
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_name
 
 # HAProxy's other doors, with their usual numbers: statistics, metrics, and Serve's own proxy, which
@@ -85,16 +87,10 @@ def child_config(config: dict[str, Any], ingress: Ingress, workdir: Path) -> dic
         runtime_env["env_vars"] |= {HA_PROXY: "0", THROUGHPUT: "0"}
     for app in deployed.get("applications") or []:
         model = (app.get("args") or {}).get("model") or {}
+        if not model.get("id") or find_packaged(model["id"]):
+            continue
         # Only what stands below the working directory depends on it: workers have another.
-        local = workdir / str(model.get("id", ""))
-        if model.get("id") and (local / "config.json").is_file() and not _is_packaged(model["id"]):
+        local = workdir / str(model["id"])
+        if (local / "config.json").is_file():
             model["id"] = str(local.resolve())
     return deployed
-
-
-def _is_packaged(model_id: str) -> bool:
-    """Whether workers find the model beside or inside the package, under its short name."""
-    from deployments.core.model_source import PACKAGE_DIR
-
-    bases = (PACKAGE_DIR.parent, PACKAGE_DIR)
-    return any((base / model_id / "config.json").is_file() for base in bases)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.config_crosscheck import HA_PROXY
 from deployments.settings import ModelSettings
-
-HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
-THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 
 
 @dataclass(frozen=True, slots=True)

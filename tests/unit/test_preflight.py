@@ -14,11 +14,12 @@ import psutil
 import pytest
 
 from deployments.config_check import load_config
+from deployments.config_crosscheck import HA_PROXY, THROUGHPUT
 from deployments.launch import machine, ports, preflight, processes
 from deployments.launch.childlog import ChildLog, causes, is_loud
 from deployments.launch.environment import child_config, child_environment, cluster_address, host_of
 from deployments.launch.ingress import Ingress, choose_ingress
-from deployments.launch.plan import HA_PROXY, THROUGHPUT, Plan, read_plan
+from deployments.launch.plan import Plan, read_plan
 from deployments.launch.progress import LOADING, interpret
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -51,9 +51,7 @@ def cpu_has_bfloat16() -> bool:
     Without it torch emulates bfloat16, slower than float32.
     """
     capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(
-        capability.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
-    )
+    return any(capability.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def bfloat16_speedup() -> float:
