@@ -48,18 +48,29 @@ class ModelSettings(_Strict):
 class EngineSettings(_Strict):
     """How the model is run."""
 
-    name: Literal["torch", "none"] = Field(
-        default="torch", description="`none` answers without a model: for measuring the chain."
+    name: Literal["auto", "torch", "openvino", "onnxruntime", "none"] = Field(
+        default="auto",
+        description="auto: the fastest here that agrees with the model; none: no model at all.",
     )
     device: Annotated[str, AfterValidator(_check_device)] = Field(
         default="auto", description="auto, cpu, cuda, cuda:1, mps."
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="auto: bfloat16 where the hardware is faster with it."
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
+        default="auto", description="auto: the fastest here that agrees with float32."
+    )
+    packing: bool = Field(
+        default=True, description="Run a batch without padding where the model allows it."
     )
     num_threads: PositiveInt | None = Field(
         default=None,
         description="CPU threads per replica; null: the replica's num_cpus, at least 1.",
+    )
+    max_logit_drift: Annotated[float, Field(gt=0)] = Field(
+        default=0.1,
+        description="auto refuses an engine whose logits are further than this from float32.",
+    )
+    min_label_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.99, description="auto refuses an engine that gives fewer texts the same label."
     )
 
 
@@ -120,6 +131,10 @@ class ClassifierUserConfig(_Strict):
     max_batch_tokens: PositiveInt = Field(
         default=4_096,
         description="Tokens in one forward pass, at most (a lone longer text still runs).",
+    )
+    target_p99_ms: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Keep batches small enough for this latency; null: as large as allowed.",
     )
     max_queue_tokens: PositiveInt = Field(
         default=262_144, description="Tokens waiting in one replica; more: 429 with Retry-After."

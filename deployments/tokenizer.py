@@ -148,6 +148,9 @@ class Tokenizer:
             "device": engine.device,
             "dtype": engine.dtype,
             "num_threads": engine.num_threads,
+            "batching": engine.batching,
+            "batching_reason": engine.batching_reason,
+            "selected_by": engine.selected_by,
             "max_batch_tokens": live.max_batch_tokens,
             "versions": {"rayclassify": __version__, **engine.versions},
         }

@@ -115,6 +115,9 @@ class Info(Struct):
     device: str
     dtype: str
     num_threads: Annotated[int, Meta(description="CPU threads of one Classifier replica.")]
+    batching: Annotated[str, Meta(description="`packed`: no padding is computed; else `padded`.")]
+    batching_reason: Annotated[str | None, Meta(description="Why not packed.")]
+    selected_by: Annotated[str, Meta(description="`config`, `measurement` at start, or `cache`.")]
     max_batch_tokens: Annotated[int, Meta(description="Tokens in one forward pass, at most.")]
     versions: dict[str, str]
 

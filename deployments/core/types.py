@@ -127,3 +127,6 @@ class EngineInfo:
     dtype: str
     num_threads: int
     versions: dict[str, str]
+    batching: str = "packed"  # or "padded"
+    batching_reason: str | None = None  # why not packed
+    selected_by: str = "config"  # or "measurement", "cache"

@@ -89,7 +89,7 @@ class PaddedEngine:
 
     def info(self) -> EngineInfo:
         return EngineInfo(
-            engine="torch (padded)",
+            engine="torch",
             device=str(self._device),
             dtype=str(self._dtype).removeprefix("torch."),
             num_threads=self._num_threads,
@@ -98,6 +98,7 @@ class PaddedEngine:
                 "torch": str(torch.__version__),
                 "transformers": transformers.__version__,
             },
+            batching="padded",
         )
 
     @torch.inference_mode()
