@@ -7,6 +7,14 @@ from typing import Protocol
 from deployments.core.types import Encoded, EngineInfo, Logits
 
 
+class EngineUnavailable(Exception):
+    """This engine can't run this model here; another one may. The message says why, and the cure.
+
+    Raised by `load`: its package is not installed, it can't convert the model's class, or it has
+    no such device or dtype.
+    """
+
+
 class Engine(Protocol):
     """Runs the model. Called from one thread at a time, never from the event loop."""
 
