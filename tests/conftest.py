@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,17 @@ from typing import Any
 import pytest
 
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "models" / "demo"
+_CACHE_VARIABLE = "RAYCLASSIFY_CACHE_DIR"
+_CACHE_DIR = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests and the processes they start would cache goes into a directory of this run."""
+    config.stash[_CACHE_DIR] = os.environ[_CACHE_VARIABLE] = tempfile.mkdtemp(prefix="rayclassify")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_CACHE_DIR], ignore_errors=True)
 
 
 @pytest.fixture

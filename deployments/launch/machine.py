@@ -17,7 +17,7 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 def available_memory_bytes() -> int:
     """Memory that can still be had without swapping."""
     free = psutil.virtual_memory().available
-    return int(min([free, *(_room(group) for group in _own_cgroups())]))
+    return int(min([free, *(_room(group) for group in _own_cgroups("memory"))]))
 
 
 def shared_memory_bytes() -> int | None:
@@ -26,11 +26,29 @@ def shared_memory_bytes() -> int | None:
 
 
 def cpu_count() -> int:
-    """CPUs this process may use."""
+    """CPUs this process may keep busy: its affinity, and its container's quota rounded down."""
     try:
-        return len(os.sched_getaffinity(0))
+        cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
-        return os.cpu_count() or 1
+        cpus = os.cpu_count() or 1
+    limit = cgroup_cpu_limit()
+    return cpus if limit is None else max(1, min(cpus, int(limit)))
+
+
+def cgroup_cpu_limit() -> float | None:
+    """CPUs' worth of time that the container's quota allows; None where there is no quota.
+
+    All CPUs stay visible under a quota, so what counts them starts too many threads, which then
+    stand still together for the rest of each period.
+    """
+    return min(filter(None, map(_cpu_quota, _own_cgroups("cpu"))), default=None)
+
+
+def memory_limit_bytes() -> int | None:
+    """What the container may use in all; None where it has no limit."""
+    limits = [limit for group in _own_cgroups("memory") for limit in _memory_limits(group)]
+    # cgroup v1 says "no limit" with a number near 2**63.
+    return min((limit for limit in limits if limit < 2**60), default=None)
 
 
 def gpu_count() -> int | None:
@@ -47,7 +65,7 @@ def gpu_count() -> int | None:
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
-def _own_cgroups() -> Iterator[Path]:
+def _own_cgroups(controller: str) -> Iterator[Path]:
     """This process's control groups up to the root: a limit may stand at any of them."""
     try:
         lines = Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines()
@@ -57,14 +75,35 @@ def _own_cgroups() -> Iterator[Path]:
         number, controllers, path = line.split(":", 2)
         if number == "0" and controllers == "":
             base = CGROUPS
-        elif "memory" in controllers.split(","):
-            base = CGROUPS / "memory"
+        elif controller in controllers.split(","):
+            base = CGROUPS / controller
         else:
             continue
         group = base / path.lstrip("/")
         while group != CGROUPS.parent and group.is_relative_to(base):
             yield group
             group = group.parent
+
+
+def _cpu_quota(group: Path) -> float | None:
+    try:
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        cpus = int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # no such file, or the word "max"
+        return None
+    return cpus if cpus > 0 else None  # -1: none, in cgroup v1
+
+
+def _memory_limits(group: Path) -> Iterator[int]:
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            yield int((group / name).read_text())
+        except (OSError, ValueError):  # no such file, or the word "max"
+            continue
 
 
 def _room(group: Path) -> float:

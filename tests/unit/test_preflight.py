@@ -164,7 +164,7 @@ def test_a_cgroup_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "memory.max").write_text("1000000000\n")
     (tmp_path / "memory.current").write_text("900000000\n")
     (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 50000000\n")
-    monkeypatch.setattr(machine, "_own_cgroups", lambda: iter([tmp_path]))
+    monkeypatch.setattr(machine, "_own_cgroups", lambda controller: iter([tmp_path]))
     assert machine.available_memory_bytes() == 150_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.available_memory_bytes() > 0
