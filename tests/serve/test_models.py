@@ -18,7 +18,7 @@ INPUTS = [{"text": text} for text in TEXTS]
 def serving(model: Path) -> Config:
     config = read_config()
     config["applications"][0]["args"]["model"]["id"] = str(model)
-    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    config["applications"][0]["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     return config
 
 

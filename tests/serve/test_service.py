@@ -19,7 +19,7 @@ REVIEWS = 500
 def running(service: Service) -> None:
     """The laptop's file, in fp32 so that answers can be compared with a plain forward."""
     config = read_config()
-    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    config["applications"][0]["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     service.deploy(config)
 
 
@@ -235,7 +235,7 @@ def test_the_log_level_changes_live(service: Service) -> None:
         return sum(path.read_text(encoding="utf-8").count("batch of 1 texts") for path in logs)
 
     config = read_config()
-    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    config["applications"][0]["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     service.post({"text": "很好"})
     assert batches_logged() == 0
     deployment(config, "Classifier")["user_config"]["log_level"] = "DEBUG"
@@ -251,7 +251,7 @@ def test_the_log_level_changes_live(service: Service) -> None:
 
 def test_settings_change_live_without_a_new_replica(service: Service) -> None:
     config = read_config()
-    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    config["applications"][0]["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     before = service.replica_pids("Classifier") | service.replica_pids("Postprocessor")
     deployment(config, "Classifier")["user_config"]["max_batch_tokens"] = 777
     deployment(config, "Postprocessor")["user_config"]["top_k"] = 1
@@ -264,7 +264,7 @@ def test_settings_change_live_without_a_new_replica(service: Service) -> None:
 def test_a_wrong_live_setting_stops_no_replica(service: Service) -> None:
     """Deployed past `rayclassify check`, as `kubectl apply` does."""
     config = read_config()
-    config["applications"][0]["args"]["engine"]["dtype"] = "float32"
+    config["applications"][0]["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     deployment(config, "Postprocessor")["user_config"]["top_k"] = 1
     service.deploy(config)
     before = service.replica_pids("Postprocessor")

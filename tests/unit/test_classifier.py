@@ -23,7 +23,12 @@ def classifier(make_tiny_model: Callable[..., Path]) -> Classifier:
         Settings.model_validate(
             {
                 "model": {"id": str(make_tiny_model())},
-                "engine": {"device": "cpu", "dtype": "float32", "num_threads": 1},
+                "engine": {
+                    "name": "torch",
+                    "device": "cpu",
+                    "dtype": "float32",
+                    "num_threads": 1,
+                },
             }
         )
     )

@@ -10,10 +10,14 @@ def make_engine(settings: Settings, num_threads: int) -> Engine:
         from deployments.core.engines.null import NullEngine
 
         return NullEngine()
-    # Imported here, as torch takes seconds and only the classifier needs it.
-    from deployments.core.engines.padded import PaddedEngine
+    if "auto" in {settings.engine.name, settings.engine.dtype}:
+        from deployments.core.engines.auto import AutoEngine
 
-    return PaddedEngine(settings.model, settings.engine, num_threads)
+        return AutoEngine(settings.model, settings.engine, num_threads)
+    from deployments.core.engines.catalog import Candidate, make
+
+    named = Candidate(settings.engine.name, settings.engine.dtype)
+    return make(named, settings.model, settings.engine, num_threads)
 
 
 __all__ = ["Engine", "make_engine"]

@@ -1,0 +1,200 @@
+"""Candidates measured one after the other: whether they agree, and how fast they are."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from deployments.core.engines.agreement import Agreement, compare
+from deployments.core.engines.base import Engine, EngineUnavailable
+from deployments.core.engines.catalog import EXACTNESS, REFERENCE, Candidate
+from deployments.core.model_source import ModelNotFound
+from deployments.core.types import Encoded, Float32
+from deployments.settings import EngineSettings
+
+logger = logging.getLogger(__name__)
+
+# Micro-batches as a service under load forms them; one has each length of the probe's mix.
+CHUNK_TEXTS = 24
+# How long one engine may take for its answers on the probe, of which one chunk is always asked,
+# and for the rounds after it, in which its speed is the best of each chunk.
+ANSWERS_S = 6.0
+ROUNDS_S = 1.0
+MAX_ROUNDS = 20
+# After this long no further candidate is begun.
+BUDGET_S = 60.0
+# An engine must be this much faster to be taken before a more exact one.
+NEAR_TIE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One candidate's row. What could not be found out is None.
+
+    agrees: whether it may be chosen. verdict: why it may not (`refused: …`, `failed: …`,
+    `skipped: …`); else, once a choice is made, `chosen` or why it was not.
+    """
+
+    candidate: Candidate
+    texts_per_s: float | None = None
+    max_drift: float | None = None
+    label_agreement: float | None = None
+    batching: str | None = None
+    start_s: float | None = None
+    agrees: bool = False
+    verdict: str = ""
+
+    @property
+    def chosen(self) -> bool:
+        return self.verdict.startswith("chosen")
+
+    @property
+    def speed(self) -> float:
+        """texts_per_s, 0 where it is not known."""
+        return self.texts_per_s or 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> Measured:
+        return Measured(**{**row, "candidate": Candidate(**row["candidate"])})
+
+
+class Measurement:
+    """Takes candidates one at a time; the reference must be the first.
+
+    At most one engine is in memory. An engine that raises is a row, never an exception.
+    """
+
+    def __init__(
+        self,
+        probe: Encoded,
+        problem_type: str,
+        settings: EngineSettings,
+        make: Callable[[Candidate], Engine],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._chunks = _chunks(probe)
+        self._problem_type = problem_type
+        self._settings = settings
+        self._make = make
+        self._clock = clock
+        self._reference: Float32 | None = None
+        self._begun_s = clock()
+
+    def measure(self, candidate: Candidate) -> Measured:
+        """The candidate's row."""
+        if candidate != REFERENCE and self._reference is None:
+            return Measured(candidate, verdict=f"skipped: {REFERENCE} gave nothing to compare with")
+        if self._clock() - self._begun_s > BUDGET_S:
+            return Measured(
+                candidate, verdict=f"skipped: the {BUDGET_S:.0f} s for measuring were over"
+            )
+        try:
+            return self._measure(candidate)
+        except (EngineUnavailable, ModelNotFound) as exc:  # our own words
+            return Measured(candidate, verdict=f"failed: {exc}")
+        except Exception as exc:
+            logger.debug("%s failed", candidate, exc_info=True)
+            return Measured(candidate, verdict=f"failed: {type(exc).__name__}")
+        finally:
+            gc.collect()  # before the next one is loaded
+
+    def _measure(self, candidate: Candidate) -> Measured:
+        started = self._clock()
+        engine = self._make(candidate)
+        engine.load()
+        start_s = self._clock() - started
+        values, seconds = self._answers(engine)
+        agreement = self._compare(values)
+        self._rounds(engine, seconds)
+        return Measured(
+            candidate,
+            texts_per_s=len(values) / sum(seconds),
+            max_drift=agreement.max_drift if np.isfinite(agreement.max_drift) else None,
+            label_agreement=agreement.label_agreement,
+            batching=engine.info().batching,
+            start_s=start_s,
+            agrees=agreement.refusal is None,
+            verdict=agreement.refusal or "",
+        )
+
+    def _answers(self, engine: Engine) -> tuple[Float32, list[float]]:
+        """Logits of the first chunks and the seconds that each took."""
+        parts: list[Float32] = []
+        seconds: list[float] = []
+        for chunk in self._chunks:
+            started = self._clock()
+            parts.append(engine.predict(chunk).values)
+            seconds.append(self._clock() - started)
+            if self._reference is None and sum(seconds) > ANSWERS_S:
+                # The others are compared on as many texts as the reference had time for.
+                self._chunks = self._chunks[: len(parts)]
+                break
+        return np.concatenate(parts), seconds
+
+    def _rounds(self, engine: Engine, seconds: list[float]) -> None:
+        """Lowers each chunk's seconds to its best: what disturbs a measurement only adds to it."""
+        until = self._clock() + ROUNDS_S
+        for _ in range(MAX_ROUNDS):
+            for i, chunk in enumerate(self._chunks):
+                if self._clock() > until:
+                    return
+                started = self._clock()
+                engine.predict(chunk)
+                seconds[i] = min(seconds[i], self._clock() - started)
+
+    def _compare(self, values: Float32) -> Agreement:
+        if self._reference is None:
+            if np.isfinite(values).all():
+                self._reference = values
+            return compare(values, values, self._problem_type, self._settings)
+        return compare(self._reference, values, self._problem_type, self._settings)
+
+
+def choose(rows: Sequence[Measured], allowed: Collection[Candidate]) -> list[Measured]:
+    """The rows with their verdicts: the chosen one first, those that agree by speed, the others.
+
+    Of those that are nearly as fast as the fastest the most exact is taken, and of those the
+    fastest. Where none that is allowed agrees it is the reference; where that failed too, none.
+    """
+    able = [row for row in rows if row.agrees and row.candidate in allowed]
+    fallback = [row for row in rows if row.agrees and row.candidate == REFERENCE]
+    if not able and not fallback:
+        return list(rows)
+    fastest = max((row.speed for row in able), default=0.0)
+    chosen = min(
+        (row for row in able or fallback if row.speed >= (1 - NEAR_TIE) * fastest),
+        key=lambda row: (EXACTNESS.index(row.candidate.dtype), -row.speed),
+    )
+    judged = [_judged(row, chosen, row.candidate in allowed) for row in rows]
+    return sorted(judged, key=lambda row: (not row.chosen, not row.agrees, -row.speed))
+
+
+def _judged(row: Measured, chosen: Measured, allowed: bool) -> Measured:
+    if row is chosen:
+        verdict = "chosen" if allowed else "chosen: none that args.engine asks for agrees"
+    elif not row.agrees:
+        verdict = row.verdict
+    elif not allowed:
+        verdict = "for comparison only: not what args.engine asks for"
+    elif row.speed > chosen.speed:
+        verdict = f"less exact, and only {row.speed / chosen.speed:.2f} times as fast"
+    else:
+        verdict = f"slower: {row.speed / chosen.speed:.2f} times the chosen one's speed"
+    return replace(row, verdict=verdict)
+
+
+def _chunks(probe: Encoded) -> list[Encoded]:
+    texts = probe.split()
+    return [
+        Encoded.concat(texts[start : start + CHUNK_TEXTS])
+        for start in range(0, len(texts), CHUNK_TEXTS)
+    ]

@@ -1,0 +1,228 @@
+"""`engine: auto`: measured once, kept on disk, never fatal."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deployments.core.engines import catalog, make_engine
+from deployments.core.engines.auto import AutoEngine
+from deployments.core.engines.base import Engine, EngineUnavailable
+from deployments.core.engines.cache import CACHE_DIR_ENV
+from deployments.core.engines.catalog import REFERENCE, Candidate
+from deployments.core.engines.isolation import Task
+from deployments.core.engines.measurement import Measured
+from deployments.core.engines.padded import PaddedEngine
+from deployments.core.types import Encoded
+from deployments.settings import EngineSettings, ModelSettings, Settings
+
+BF16 = Candidate("torch", "bfloat16")
+INT8 = Candidate("torch", "int8")
+ONE_TEXT = Encoded(np.arange(5, 9, dtype=np.int32), np.asarray([4], np.int32))
+
+
+class Measurer:
+    """Finds every candidate in agreement, bfloat16 the fastest, int8 next; counts its calls."""
+
+    def __init__(self, error: OSError | None = None) -> None:
+        self.calls = 0
+        self.error = error
+
+    def __call__(self, task: Task) -> list[Measured]:
+        self.calls += 1
+        if self.error:
+            raise self.error
+        speeds = {"bfloat16": 300.0, "int8": 200.0}
+        return [
+            Measured(c, texts_per_s=speeds.get(c.dtype, 50.0), max_drift=0.01, agrees=True)
+            for c in task.candidates
+        ]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE_DIR_ENV, str(tmp_path / "cache"))
+    monkeypatch.setattr(
+        catalog, "candidates", lambda settings: catalog.fitting(settings, "cpu", True, {"torch"})
+    )
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def model(make_tiny_model: Callable[..., Path]) -> ModelSettings:
+    return ModelSettings(id=str(make_tiny_model()))
+
+
+def loaded(model: ModelSettings, measurer: Measurer, **settings: Any) -> AutoEngine:
+    engine = AutoEngine(
+        model, EngineSettings(device="cpu", **settings), num_threads=1, measure=measurer
+    )
+    engine.load()
+    return engine
+
+
+def test_the_choice_is_measured_once_and_then_read(model: ModelSettings) -> None:
+    measurer = Measurer()
+    first, second = loaded(model, measurer), loaded(model, measurer)
+    assert measurer.calls == 1
+    assert (first.info().dtype, first.info().selected_by) == ("bfloat16", "measurement")
+    assert (second.info().dtype, second.info().selected_by) == ("bfloat16", "cache")
+    np.testing.assert_array_equal(first.predict(ONE_TEXT).values, second.predict(ONE_TEXT).values)
+
+
+def test_other_bounds_threads_or_weights_are_measured_again(
+    model: ModelSettings, make_tiny_model: Callable[..., Path]
+) -> None:
+    measurer = Measurer()
+    loaded(model, measurer)
+    loaded(model, measurer, max_logit_drift=0.2)
+    loaded(ModelSettings(id=str(make_tiny_model(num_labels=3))), measurer)
+    loaded(ModelSettings(id=model.id, max_length=32), measurer)
+    engine = AutoEngine(model, EngineSettings(device="cpu"), num_threads=2, measure=measurer)
+    engine.load()
+    assert measurer.calls == 5
+
+
+def test_a_model_that_was_only_moved_is_not_measured_again(
+    model: ModelSettings, tmp_path: Path
+) -> None:
+    measurer = Measurer()
+    loaded(model, measurer)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in Path(model.id).iterdir():
+        (moved / file.name).write_bytes(file.read_bytes())
+    loaded(ModelSettings(id=str(moved)), measurer)
+    assert measurer.calls == 1
+
+
+def test_without_a_place_for_the_cache_it_measures_each_time_and_says_so(
+    model: ModelSettings,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own_cache.write_text("a file in the way")
+    measurer = Measurer()
+    assert loaded(model, measurer).info().dtype == "bfloat16"
+    assert loaded(model, measurer).info().selected_by == "measurement"
+    assert measurer.calls == 2
+    assert "measured at each start. Set RAYCLASSIFY_CACHE_DIR" in caplog.text
+
+
+def test_a_cache_that_turned_read_only_stops_no_start(
+    model: ModelSettings, own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own_cache.mkdir()
+    (own_cache / "choices").write_text("no directory can be made here")
+    (own_cache / "choices.lock").mkdir()
+    assert loaded(model, Measurer()).info().selected_by == "measurement"
+    assert "can't be cached" in caplog.text
+
+
+def test_a_damaged_cache_file_is_measured_anew(model: ModelSettings, own_cache: Path) -> None:
+    measurer = Measurer()
+    loaded(model, measurer)
+    (kept,) = (own_cache / "choices").iterdir()
+    kept.write_text(kept.read_text()[:200])
+    loaded(model, measurer)
+    loaded(model, measurer)
+    assert measurer.calls == 2
+
+
+def test_a_cached_engine_that_loads_no_more_is_measured_again(
+    model: ModelSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    measurer = Measurer()
+    loaded(model, measurer)
+
+    def make(candidate: Candidate, *args: Any) -> Engine:
+        if candidate == BF16:
+            raise EngineUnavailable("gone since the last start")
+        return PaddedEngine(args[0], args[1].model_copy(update={"dtype": "float32"}), args[2])
+
+    engine = AutoEngine(
+        model, EngineSettings(device="cpu"), num_threads=1, measure=measurer, make=make
+    )
+    engine.load()
+    assert measurer.calls == 2
+    assert engine.predict(ONE_TEXT).values.shape == (1, 2)
+    assert "torch bfloat16, chosen earlier, loads no more (EngineUnavailable)" in caplog.text
+
+
+def test_where_nothing_can_be_measured_it_is_float32(
+    model: ModelSettings, own_cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = loaded(model, Measurer(OSError("no process")))
+    assert engine.info().dtype == "float32"
+    assert "can't be measured here" in caplog.text
+    assert not list(own_cache.glob("choices/*"))  # the next start tries again
+
+
+def test_a_lone_candidate_is_taken_unmeasured(model: ModelSettings) -> None:
+    measurer = Measurer()
+    info = loaded(model, measurer, dtype="float32").info()
+    assert (info.dtype, info.selected_by, measurer.calls) == ("float32", "config", 0)
+
+
+def test_an_engine_that_is_named_wholly_is_taken_as_it_is(model: ModelSettings) -> None:
+    settings = {"device": "cpu", "name": "torch", "dtype": "float32"}
+    engine = make_engine(Settings(model=model, engine=EngineSettings.model_validate(settings)), 1)
+    assert not isinstance(engine, AutoEngine)
+    engine.load()
+    assert engine.info().selected_by == "config"
+
+
+def test_the_log_shows_the_table(model: ModelSettings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    loaded(model, Measurer())
+    lines = caplog.text[caplog.text.index("engine: torch bfloat16, by measurement here") :]
+    assert lines.splitlines()[1:4] == [
+        "  engine          texts/s  max drift  same labels  verdict",
+        "  torch bfloat16      300       0.01            -  chosen",
+        "  torch int8          200       0.01            -  "
+        "slower: 0.67 times the chosen one's speed",
+    ]
+
+
+def _start(model_id: str, log: str, together: Any) -> None:
+    def measure(task: Task) -> list[Measured]:
+        with Path(log).open("a") as file:
+            file.write("measured\n")
+        time.sleep(0.5)
+        return [Measured(REFERENCE, texts_per_s=50.0, max_drift=0.0, agrees=True)]
+
+    settings = EngineSettings(device="cpu", name="torch")
+    catalog.candidates(settings)  # imports torch
+    together.wait(60)
+    AutoEngine(ModelSettings(id=model_id), settings, 1, measure=measure).load()
+
+
+def test_of_replicas_that_start_together_one_measures(model: ModelSettings, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    log, together = tmp_path / "log", context.Barrier(2)
+    replicas = [
+        context.Process(target=_start, args=(model.id, str(log), together)) for _ in range(2)
+    ]
+    for replica in replicas:
+        replica.start()
+    for replica in replicas:
+        replica.join()
+    assert [replica.exitcode for replica in replicas] == [0, 0]
+    assert log.read_text() == "measured\n"
+
+
+def test_real_engines_are_measured_in_a_process_of_their_own(model: ModelSettings) -> None:
+    engine = AutoEngine(model, EngineSettings(device="cpu", name="torch"), num_threads=1)
+    rows = engine.measure([REFERENCE, BF16])
+    assert {row.candidate for row in rows} == {REFERENCE, BF16}
+    assert all(row.agrees and row.texts_per_s and row.texts_per_s > 0 for row in rows)
+    (reference,) = (row for row in rows if row.candidate == REFERENCE)
+    assert reference.max_drift == 0.0

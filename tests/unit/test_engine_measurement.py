@@ -1,0 +1,297 @@
+"""Which engine is chosen, with engines that answer and take time as each test says."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from deployments.core.engines.agreement import compare
+from deployments.core.engines.base import EngineUnavailable
+from deployments.core.engines.catalog import REFERENCE, Candidate, fitting
+from deployments.core.engines.measurement import (
+    ANSWERS_S,
+    BUDGET_S,
+    CHUNK_TEXTS,
+    Measured,
+    Measurement,
+    choose,
+)
+from deployments.core.types import Encoded, EngineInfo, Logits
+from deployments.settings import EngineSettings
+
+TORCH_BF16 = Candidate("torch", "bfloat16")
+TORCH_INT8 = Candidate("torch", "int8")
+OPENVINO_INT8 = Candidate("openvino", "int8")
+DEFAULTS = EngineSettings()
+N_TEXTS = 2 * CHUNK_TEXTS
+
+PROBE = Encoded(np.arange(N_TEXTS, dtype=np.int32), np.ones(N_TEXTS, np.int32))
+
+
+class Clock:
+    """Time that passes only where an engine takes some."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Kind:
+    """How an engine behaves."""
+
+    s_per_text: float = 0.01
+    load_s: float = 0.0
+    drift: float = 0.0
+    error: Exception | None = None
+    load_error: Exception | None = None
+
+
+class StandIn:
+    """Text number i is of the first label if i is even, by a logit of 2."""
+
+    def __init__(self, kind: Kind, clock: Clock) -> None:
+        self.kind, self.clock = kind, clock
+
+    def load(self) -> None:
+        self.clock.now += self.kind.load_s
+        if self.kind.load_error:
+            raise self.kind.load_error
+
+    def predict(self, batch: Encoded) -> Logits:
+        if self.kind.error:
+            raise self.kind.error
+        self.clock.now += self.kind.s_per_text * len(batch)
+        first = np.where(batch.input_ids % 2 == 0, 1.0, -1.0) + self.kind.drift
+        return Logits(np.stack([first, -first], axis=1).astype(np.float32))
+
+    def info(self) -> EngineInfo:
+        return EngineInfo("stand-in", "cpu", "float32", 1, {})
+
+
+def rows_of(kinds: dict[Candidate, Kind], settings: EngineSettings = DEFAULTS) -> list[Measured]:
+    clock = Clock()
+    measurement = Measurement(
+        PROBE,
+        "single_label_classification",
+        settings,
+        lambda candidate: StandIn(kinds[candidate], clock),
+        clock,
+    )
+    return [measurement.measure(candidate) for candidate in kinds]
+
+
+def chosen_of(
+    kinds: dict[Candidate, Kind], settings: EngineSettings = DEFAULTS
+) -> tuple[Measured, dict[Candidate, Measured]]:
+    rows = choose(rows_of(kinds, settings), kinds)
+    assert rows[0].chosen
+    return rows[0], {row.candidate: row for row in rows}
+
+
+def test_the_fastest_that_agrees_is_chosen() -> None:
+    chosen, rows = chosen_of(
+        {
+            REFERENCE: Kind(0.010),
+            TORCH_BF16: Kind(0.005, drift=0.01),
+            OPENVINO_INT8: Kind(0.002, drift=0.05),
+        }
+    )
+    assert chosen.candidate == OPENVINO_INT8
+    assert chosen.texts_per_s == pytest.approx(500)
+    assert chosen.max_drift == pytest.approx(0.05)
+    assert chosen.label_agreement == 1.0
+    assert rows[TORCH_BF16].verdict == "slower: 0.40 times the chosen one's speed"
+
+
+def test_a_fast_one_that_drifts_is_refused_with_its_figures() -> None:
+    chosen, rows = chosen_of(
+        {REFERENCE: Kind(0.010), TORCH_INT8: Kind(0.001, drift=0.31), TORCH_BF16: Kind(0.005)}
+    )
+    assert chosen.candidate == TORCH_BF16
+    assert rows[TORCH_INT8].verdict == "refused: drift 0.31 > 0.1"
+    assert rows[TORCH_INT8].texts_per_s == pytest.approx(1_000)
+
+
+def test_one_that_turns_labels_over_is_refused_however_far_it_may_drift() -> None:
+    _, rows = chosen_of(
+        {REFERENCE: Kind(), TORCH_INT8: Kind(drift=1.5)}, EngineSettings(max_logit_drift=2.0)
+    )
+    assert rows[TORCH_INT8].label_agreement == 0.5
+    assert rows[TORCH_INT8].verdict == "refused: label agreement 0.500 < 0.99"
+
+
+def test_nan_is_refused() -> None:
+    _, rows = chosen_of({REFERENCE: Kind(), TORCH_INT8: Kind(drift=float("nan"))})
+    assert rows[TORCH_INT8].verdict.startswith("refused: logits are missing, NaN or infinite")
+    assert rows[TORCH_INT8].max_drift is None
+
+
+@pytest.mark.parametrize(
+    ("bf16_s", "int8_s", "taken"),
+    [
+        (0.0095, 0.0095, REFERENCE),
+        (0.0080, 0.0078, TORCH_BF16),
+        (0.0080, 0.0070, TORCH_INT8),
+    ],
+)
+def test_of_those_that_are_nearly_as_fast_the_most_exact_is_chosen(
+    bf16_s: float, int8_s: float, taken: Candidate
+) -> None:
+    chosen, _ = chosen_of(
+        {REFERENCE: Kind(0.010), TORCH_BF16: Kind(bf16_s), TORCH_INT8: Kind(int8_s)}
+    )
+    assert chosen.candidate == taken
+
+
+def test_one_that_raises_is_reported_and_the_others_are_measured() -> None:
+    chosen, rows = chosen_of(
+        {
+            REFERENCE: Kind(0.010),
+            TORCH_INT8: Kind(error=RuntimeError("a text in the message: 很好")),
+            OPENVINO_INT8: Kind(load_error=EngineUnavailable("nncf is missing. Install it.")),
+            TORCH_BF16: Kind(0.005),
+        }
+    )
+    assert chosen.candidate == TORCH_BF16
+    assert rows[TORCH_INT8].verdict == "failed: RuntimeError"
+    assert rows[OPENVINO_INT8].verdict == "failed: nncf is missing. Install it."
+
+
+def test_without_a_reference_nothing_is_chosen() -> None:
+    kinds = {REFERENCE: Kind(load_error=OSError()), TORCH_BF16: Kind()}
+    rows = choose(rows_of(kinds), kinds)
+    assert not any(row.chosen for row in rows)
+    assert rows[1].verdict == "skipped: torch float32 gave nothing to compare with"
+
+
+def test_no_candidate_is_begun_after_the_budget() -> None:
+    chosen, rows = chosen_of(
+        {REFERENCE: Kind(), OPENVINO_INT8: Kind(0.005, load_s=BUDGET_S), TORCH_INT8: Kind(0.001)}
+    )
+    assert chosen.candidate == OPENVINO_INT8
+    assert rows[TORCH_INT8].verdict == "skipped: the 60 s for measuring were over"
+
+
+def test_a_slow_reference_answers_fewer_texts_and_the_others_are_compared_on_these() -> None:
+    kinds = {REFERENCE: Kind(ANSWERS_S / 20), TORCH_BF16: Kind(0.001)}
+    rows = rows_of(kinds)
+    assert rows[0].texts_per_s == pytest.approx(20 / ANSWERS_S)
+    assert rows[1].label_agreement == 1.0
+    assert choose(rows, kinds)[0].candidate == TORCH_BF16
+
+
+def test_the_reference_is_taken_where_none_of_the_wanted_agrees() -> None:
+    kinds = {REFERENCE: Kind(), TORCH_INT8: Kind(0.001, drift=3.0)}
+    rows = choose(rows_of(kinds), [TORCH_INT8])
+    assert rows[0].candidate == REFERENCE
+    assert rows[0].verdict == "chosen: none that args.engine asks for agrees"
+
+
+def test_the_reference_is_not_taken_where_another_is_wanted_and_agrees() -> None:
+    kinds = {REFERENCE: Kind(0.001), TORCH_INT8: Kind(0.010)}
+    rows = choose(rows_of(kinds), [TORCH_INT8])
+    assert [row.candidate for row in rows] == [TORCH_INT8, REFERENCE]
+    assert rows[1].verdict == "for comparison only: not what args.engine asks for"
+
+
+def test_only_one_engine_is_in_memory_at_a_time() -> None:
+    living: weakref.WeakSet[StandIn] = weakref.WeakSet()
+    at_most = 0
+    clock = Clock()
+
+    def make(candidate: Candidate) -> StandIn:
+        nonlocal at_most
+        engine = StandIn(Kind(), clock)
+        engine.itself = engine  # type: ignore[attr-defined]  # only the collector frees it
+        living.add(engine)
+        at_most = max(at_most, len(living))
+        return engine
+
+    measurement = Measurement(PROBE, "single_label_classification", EngineSettings(), make, clock)
+    for candidate in (REFERENCE, TORCH_BF16, TORCH_INT8):
+        measurement.measure(candidate)
+    assert at_most == 1
+
+
+def test_rows_survive_the_way_to_disk() -> None:
+    for row in rows_of({REFERENCE: Kind(), TORCH_INT8: Kind(error=ValueError())}):
+        assert Measured.from_json(row.to_json()) == row
+
+
+def logits(*rows: Sequence[float]) -> np.ndarray:
+    return np.asarray(rows, np.float32)
+
+
+def test_a_text_that_the_reference_itself_finds_hard_may_turn_over() -> None:
+    reference = logits([0.02, 0.0], [3.0, 0.0])
+    turned = logits([0.0, 0.02], [3.0, 0.0])
+    agreement = compare(reference, turned, "single_label_classification", EngineSettings())
+    assert agreement.refusal is None
+    assert agreement.label_agreement == 1.0
+
+
+def test_where_every_text_is_hard_only_the_drift_counts() -> None:
+    reference = logits([0.02, 0.0])
+    same = compare(reference, reference, "single_label_classification", EngineSettings())
+    assert (same.label_agreement, same.refusal) == (None, None)
+
+
+def test_several_labels_count_each_for_itself() -> None:
+    reference = logits([1.0, -1.0, 0.05], [1.0, 1.0, 1.0])
+    values = logits([1.0, -1.0, -0.05], [1.0, 1.0, -1.0])
+    settings = EngineSettings(max_logit_drift=5.0)
+    agreement = compare(reference, values, "multi_label_classification", settings)
+    assert agreement.label_agreement == 0.5
+
+
+def test_a_regression_has_no_labels() -> None:
+    reference, values = logits([1.0], [-0.2]), logits([1.04], [-0.16])
+    assert compare(reference, values, "regression", EngineSettings()).refusal is None
+    far = compare(reference, values, "regression", EngineSettings(max_logit_drift=0.01))
+    assert far.refusal == "refused: drift 0.04 > 0.01"
+
+
+ALL = {"torch", "openvino", "onnxruntime"}
+Fit = Callable[..., list[str]]
+
+
+@pytest.fixture
+def fit() -> Fit:
+    def fit(
+        device: str = "cpu", bf16: bool = True, engines: set[str] = ALL, **given: str
+    ) -> list[str]:
+        settings = EngineSettings.model_validate(given)
+        return [str(candidate) for candidate in fitting(settings, device, bf16, engines)]
+
+    return fit
+
+
+def test_candidates_are_what_fits_the_fixed_fields(fit: Fit) -> None:
+    assert fit(name="torch") == ["torch float32", "torch int8", "torch bfloat16"]
+    assert fit(dtype="int8") == ["openvino int8", "torch int8", "onnxruntime int8"]
+    assert fit(name="openvino", dtype="bfloat16") == ["openvino bfloat16"]
+
+
+def test_candidates_are_what_is_installed(fit: Fit) -> None:
+    assert fit(engines={"torch"}) == ["torch float32", "torch int8", "torch bfloat16"]
+    with pytest.raises(EngineUnavailable, match=r"pip install 'rayclassify\[openvino\]'"):
+        fit(engines={"torch"}, name="openvino")
+
+
+def test_bfloat16_needs_a_cpu_that_has_it_unless_it_is_named(fit: Fit) -> None:
+    assert not [name for name in fit(bf16=False) if "bfloat16" in name]
+    assert fit(bf16=False, name="torch", dtype="bfloat16") == ["torch bfloat16"]
+    assert fit(bf16=False, dtype="bfloat16") == ["torch bfloat16"]
+
+
+def test_a_gpu_runs_torch_only(fit: Fit) -> None:
+    assert fit("cuda") == ["torch bfloat16", "torch float16", "torch float32"]
+    with pytest.raises(EngineUnavailable, match="device cuda"):
+        fit("cuda", name="openvino")
