@@ -19,7 +19,7 @@ from deployments.core.engines.cache import CACHE_DIR_ENV
 from deployments.core.engines.catalog import REFERENCE, Candidate
 from deployments.core.engines.isolation import Task
 from deployments.core.engines.measurement import Measured
-from deployments.core.engines.padded import PaddedEngine
+from deployments.core.engines.torch_engine import TorchEngine
 from deployments.core.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings, Settings
 
@@ -146,7 +146,7 @@ def test_a_cached_engine_that_loads_no_more_is_measured_again(
     def make(candidate: Candidate, *args: Any) -> Engine:
         if candidate == BF16:
             raise EngineUnavailable("gone since the last start")
-        return PaddedEngine(args[0], args[1].model_copy(update={"dtype": "float32"}), args[2])
+        return TorchEngine(args[0], args[1].model_copy(update={"dtype": "float32"}), args[2])
 
     engine = AutoEngine(
         model, EngineSettings(device="cpu"), num_threads=1, measure=measurer, make=make

@@ -29,7 +29,7 @@ EXTRAS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime",)}
 """The extra of our package that brings an engine → the modules that it needs."""
 
 _CLASSES = {
-    "torch": ("padded", "PaddedEngine"),
+    "torch": ("torch_engine", "TorchEngine"),
     "openvino": ("openvino", "OpenVinoEngine"),
     "onnxruntime": ("onnxruntime", "OnnxRuntimeEngine"),
 }

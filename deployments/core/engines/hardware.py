@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
-
-# Rounding to 8 bits of mantissa needs a better reason than noise in a measurement.
-MIN_SPEEDUP = 1.3
 
 
 def pick_device(name: str) -> torch.device:
@@ -29,20 +24,16 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the hardware has it, else float16 on a GPU and float32 on a CPU.
+def pick_dtype(name: str, device: torch.device) -> str:
+    """`auto`: what the model was trained in on a CPU; on a GPU half precision, bfloat16 if it can.
 
-    A CPU must have it *and* be faster with it, which is measured in some milliseconds: AVX512-BF16
-    made BERT three times as fast on one machine and half as fast on another.
+    Which dtype is fastest on a CPU differs from one to the next: `AutoEngine` measures it.
     """
     if name != "auto":
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
+        return name
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    if device.type == "cpu" and cpu_has_bfloat16() and bfloat16_speedup() >= MIN_SPEEDUP:
-        return torch.bfloat16
-    return torch.float32
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return "float32"
 
 
 def cpu_has_bfloat16() -> bool:
@@ -52,19 +43,3 @@ def cpu_has_bfloat16() -> bool:
     """
     capability = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capability.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def bfloat16_speedup() -> float:
-    """How many times as fast a matrix product of BERT's shape is in bfloat16 as in float32."""
-    return _matmul_s(torch.float32) / _matmul_s(torch.bfloat16)
-
-
-def _matmul_s(dtype: torch.dtype) -> float:
-    tokens = torch.ones(256, 768, dtype=dtype)
-    weights = torch.ones(768, 768, dtype=dtype)
-    fastest = float("inf")
-    for _ in range(10):
-        started = time.perf_counter()
-        torch.nn.functional.linear(tokens, weights)
-        fastest = min(fastest, time.perf_counter() - started)
-    return fastest

@@ -1,0 +1,193 @@
+"""Linear layers as fast as the CPU multiplies: weights laid out once, activation in the product.
+
+oneDNN lays weights out anew for every call of `nn.Linear`; here that is done at load. The operators
+are torch's own, those that its compiler emits; where this build of torch lacks them, or they
+disagree with the plain product, the plain layer stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+logger = logging.getLogger(__name__)
+
+# What oneDNN chooses a weight's layout for. It multiplies other numbers of tokens as fast.
+_LAYOUT_TOKENS = 256
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+}
+# Name → operator and algorithm of oneDNN.
+_FUSED = {
+    None: ("none", ""),
+    "gelu": ("gelu", "none"),
+    "gelu_tanh": ("gelu", "tanh"),
+    "relu": ("relu", ""),
+}
+
+
+class Dense(nn.Module):
+    """`activation(x @ weight.T + bias) + residual`; one of the last two at most."""
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, activation: str | None = None
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        x = functional.linear(x, self.weight, self.bias)
+        if self.activation is not None:
+            x = ACTIVATIONS[self.activation](x)
+        return x if residual is None else x + residual
+
+
+class PrepackedDense(nn.Module):
+    """`Dense` with weights in oneDNN's own layout. float32 or bfloat16, on a CPU."""
+
+    def __init__(self, dense: Dense) -> None:
+        super().__init__()
+        self.out_features = len(dense.weight)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(dense.weight.data, _LAYOUT_TOKENS)
+        self.bias = dense.bias
+        self._post_op, self._algorithm = _FUSED[dense.activation]
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        linear = torch.ops.mkldnn._linear_pointwise
+        y: torch.Tensor
+        if residual is None:
+            y = linear(x, self._weight, self.bias, self._post_op, [], self._algorithm)
+        else:
+            y = linear.binary(x, residual, self._weight, self.bias, "add")
+        return y
+
+
+class Int8Dense(nn.Module):
+    """`Dense` in 8 bits: weights per output, activations per call. float32 in and out, on a CPU."""
+
+    def __init__(self, dense: Dense) -> None:
+        super().__init__()
+        weight = dense.weight.data.float()
+        self._scales = weight.abs().amax(1).clamp(min=1e-12) / 127
+        rounded = (weight / self._scales[:, None]).round().to(torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(rounded, [_LAYOUT_TOKENS, weight.shape[1]])
+        self._zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self.bias = dense.bias
+        self._post_op, self._algorithm = _FUSED[dense.activation]
+
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        shape = x.shape
+        x, scale, zero = quantise(x.reshape(-1, shape[-1]))
+        weights = (self._weight, self._scales, self._zeros)
+        linear = torch.ops.onednn.qlinear_pointwise
+        y: torch.Tensor
+        if residual is None:
+            y = linear(
+                x,
+                scale,
+                zero,
+                *weights,
+                self.bias,
+                1.0,
+                0,
+                torch.float32,
+                self._post_op,
+                [],
+                self._algorithm,
+            )
+        else:
+            y = linear.binary(
+                x,
+                scale,
+                zero,
+                *weights,
+                residual.reshape(len(x), -1),
+                self.bias,
+                1.0,
+                0,
+                torch.float32,
+                1.0,
+                0,
+                "add",
+                1.0,
+                "none",
+                [],
+                "",
+            )
+        return y.view(*shape[:-1], y.shape[-1])
+
+
+def quantise(x: torch.Tensor) -> tuple[torch.Tensor, float, int]:
+    """x ≈ scale * (q - zero), with q uint8 over the whole range of x. Returns (q, scale, zero).
+
+    Raises:
+        ValueError: x has a NaN.
+    """
+    low, high = (float(edge) for edge in x.aminmax())
+    low, high = min(low, 0.0), max(high, 0.0)
+    # 254 steps, not 255: then rounding by cutting off after + 0.5 can't leave 0…255.
+    scale = max((high - low) / 254, 1e-30)
+    zero = round(-low / scale)
+    q = torch.add(torch.tensor(zero + 0.5), x, alpha=1 / scale).to(torch.uint8)
+    return q, scale, zero
+
+
+def accelerate(module: nn.Module, dtype: str) -> bool:
+    """Replaces every linear layer below `module`, on a CPU, by the fastest that computes the same.
+
+    dtype: "float32", "bfloat16" (what the weights have) or "int8" (weights in float32). Returns
+    whether it did: not where this torch or CPU can't. The weights replaced are freed one by one.
+    """
+    make: type[PrepackedDense | Int8Dense] = Int8Dense if dtype == "int8" else PrepackedDense
+    if not _agrees(make, torch.bfloat16 if dtype == "bfloat16" else torch.float32):
+        return False
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Linear):
+                child = Dense(child.weight.data, None if child.bias is None else child.bias.data)
+            if isinstance(child, Dense):
+                setattr(parent, name, make(child))
+    return True
+
+
+@torch.inference_mode()
+def _agrees(make: type[PrepackedDense | Int8Dense], dtype: torch.dtype) -> bool:
+    """Whether the operators exist here, and compute what the plain layer does."""
+    random = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=random).to(dtype)
+
+    x, residual = normal(2, 5, 64), normal(2, 5, 32)
+    try:
+        for activation in (*ACTIVATIONS, None):
+            plain = Dense(normal(32, 64) / 8, normal(32), activation)
+            fast = make(plain)
+            bound = 1e-4 if make is PrepackedDense and dtype is torch.float32 else 0.1
+            pairs = [(plain(x), fast(x))]
+            if activation is None:
+                pairs.append((plain(x, residual), fast(x, residual)))
+            drift = max(float((a.float() - b.float()).abs().max()) for a, b in pairs)
+            if not drift < bound:
+                logger.warning(
+                    "%s is off by %.2g with %s here: linear layers stay plain",
+                    make.__name__,
+                    drift,
+                    activation,
+                )
+                return False
+    except (AttributeError, RuntimeError, NotImplementedError) as exc:
+        logger.warning(
+            "no %s here (%s): linear layers stay plain", make.__name__, type(exc).__name__
+        )
+        return False
+    return True

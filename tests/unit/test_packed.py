@@ -1,0 +1,162 @@
+"""Packed logits against each class's own padded forward, for every architecture that packs."""
+
+from __future__ import annotations
+
+import inspect
+import resource
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.core.engines.encoder import PostNormEncoder
+from deployments.core.engines.heads import HEADS
+from deployments.core.engines.packed import CannotPack, PackedRunner, StockEncoder
+from deployments.core.engines.padded import PaddedRunner
+from deployments.core.types import Encoded
+
+MAX_LENGTH = 150
+VOCAB_SIZE = 100
+_SHAPE = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 160,
+    "initializer_range": 0.2,  # at 0.02 nothing that attention does would reach the logits
+}
+_MODERNBERT = {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "cls_token_id": 1,
+    "eos_token_id": 2,
+    "sep_token_id": 2,
+    "num_hidden_layers": 4,
+    "local_attention": 24,
+}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", {}),
+    "bert, tanh gelu": ("Bert", {"hidden_act": "gelu_new"}),
+    "bert, relu": ("Bert", {"hidden_act": "relu"}),
+    "roberta": ("Roberta", {"type_vocab_size": 2}),
+    "xlm-roberta": ("XLMRoberta", {}),
+    "camembert": ("Camembert", {}),
+    "distilbert": ("DistilBert", {}),
+    "electra": ("Electra", {"embedding_size": 16}),
+    "albert": ("Albert", {"embedding_size": 16, "num_hidden_layers": 3}),
+    "albert, groups": (
+        "Albert",
+        {
+            "embedding_size": 16,
+            "num_hidden_layers": 4,
+            "num_hidden_groups": 2,
+            "inner_group_num": 2,
+        },
+    ),
+    "mpnet": ("MPNet", {}),
+    "modernbert": ("ModernBert", _MODERNBERT),
+    "modernbert, mean": ("ModernBert", {**_MODERNBERT, "classifier_pooling": "mean"}),
+}
+
+
+@cache
+def runners(case: str, problem: str = "single_label_classification") -> tuple[Any, Any]:
+    """(packed, padded), of two models with the same random weights."""
+    name, extra = CASES[case]
+    shape = {**_SHAPE, "num_labels": 1 if problem == "regression" else 3, "problem_type": problem}
+    config = getattr(transformers, f"{name}Config")(**{**shape, **extra})
+    model_class = getattr(transformers, f"{name}ForSequenceClassification")
+    made = []
+    for runner in (PackedRunner, PaddedRunner):
+        torch.manual_seed(0)
+        model = model_class(type(config)(**config.to_dict())).eval()
+        takes_token_types = "token_type_ids" in inspect.signature(model.forward).parameters
+        made.append(runner(model, takes_token_types))
+    return made[0], made[1]
+
+
+def batch_of(lengths: list[int], token_types: bool = False, seed: int = 0) -> Encoded:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, VOCAB_SIZE, sum(lengths)).astype(np.int32)
+    types = rng.integers(0, 2, len(ids)).astype(np.int32) if token_types else None
+    return Encoded(ids, np.asarray(lengths, np.int32), types)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=15, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, MAX_LENGTH), min_size=1, max_size=12),
+    seed=st.integers(0, 1_000),
+)
+def test_packed_logits_are_the_padded_ones(case: str, lengths: list[int], seed: int) -> None:
+    packed, padded = runners(case)
+    batch = batch_of(lengths, seed=seed)
+    np.testing.assert_allclose(packed(batch), padded(batch), atol=1e-4)
+
+
+@pytest.mark.parametrize("case", ["bert", "roberta", "electra", "albert"])
+def test_token_types_reach_the_model(case: str) -> None:
+    packed, padded = runners(case)
+    batch = batch_of([5, 150, 5, 33], token_types=True)
+    np.testing.assert_allclose(packed(batch), padded(batch), atol=1e-4)
+    without = packed(Encoded(batch.input_ids, batch.lengths))
+    assert np.abs(packed(batch) - without).max() > 1e-3
+
+
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+@pytest.mark.parametrize("case", CASES)
+def test_other_kinds_of_heads(case: str, problem: str) -> None:
+    packed, padded = runners(case, problem)
+    batch = batch_of([1, 150, 20, 20, 3])
+    np.testing.assert_allclose(packed(batch), padded(batch), atol=1e-4)
+
+
+def test_every_head_is_tested() -> None:
+    assert {runners(case)[0].model.config.model_type for case in CASES} == set(HEADS)
+
+
+def test_bert_and_its_kin_run_in_the_fast_encoder() -> None:
+    kinds = {case: type(runners(case)[0].encoder) for case in CASES}
+    stock = {case for case, kind in kinds.items() if kind is StockEncoder}
+    assert stock == {"modernbert", "modernbert, mean"}
+    assert set(kinds.values()) == {StockEncoder, PostNormEncoder}
+
+
+def test_an_activation_unknown_to_the_fast_encoder_runs_in_the_classs_own() -> None:
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**{**_SHAPE, "hidden_act": "silu"})
+    model = transformers.BertForSequenceClassification(config).eval()
+    batch = batch_of([3, 70, 70, 9])
+    expected = PaddedRunner(model, True)(batch)
+    packed = PackedRunner(model, True)
+    assert isinstance(packed.encoder, StockEncoder)
+    np.testing.assert_allclose(packed(batch), expected, atol=1e-4)
+
+
+def test_a_class_without_a_head_here_is_refused() -> None:
+    config = transformers.DebertaV2Config(**_SHAPE)
+    model = transformers.DebertaV2ForSequenceClassification(config).eval()
+    with pytest.raises(CannotPack, match=r"DebertaV2ForSequenceClassification has no entry"):
+        PackedRunner(model, True)
+
+
+def test_a_long_text_takes_memory_by_its_length_not_its_square() -> None:
+    """One matrix of 8,192 x 8,192 scores would be 256 MiB for each of 4 heads."""
+    config = transformers.ModernBertConfig(
+        **{**_SHAPE, **_MODERNBERT, "max_position_embeddings": 8_192, "num_attention_heads": 4}
+    )
+    runner = PackedRunner(transformers.ModernBertForSequenceClassification(config).eval(), False)
+    runner(batch_of([64]))
+    before = peak_rss_bytes()
+    runner(batch_of([8_192]))
+    assert peak_rss_bytes() - before < 150 * 2**20
+
+
+def peak_rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024  # in KiB on Linux
