@@ -37,6 +37,7 @@ class Classifier:
         self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)
         self._batcher.max_batch_tokens = live.max_batch_tokens
         self._batcher.max_queue_tokens = live.max_queue_tokens
+        self._batcher.target_p99_ms = live.target_p99_ms
         set_log_level(live.log_level)
 
     async def predict(self, batch: Encoded, timeouts_s: Float32) -> Logits:

@@ -12,51 +12,27 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from deployments.core.errors import DeadlineExceeded, Overloaded, PredictionFailed, ServiceError
+from deployments.core.cost import Coefficients, CostCurve
+from deployments.core.errors import Overloaded, PredictionFailed, ServiceError
+from deployments.core.slo import texts_within
+from deployments.core.token_queue import Call, Slice, TokenQueue, cut, living
 from deployments.core.types import Encoded, Float32, Logits
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class _Call:
-    """One caller's micro-batch, complete when each of its texts is answered."""
-
-    size: int
-    future: asyncio.Future[Logits]
-    rows: dict[int, Float32] = field(default_factory=dict)
-    errors: dict[int, ServiceError] = field(default_factory=dict)
-
-    def answer(self, index: int, result: Float32 | ServiceError) -> None:
-        if isinstance(result, ServiceError):
-            self.errors[index] = result
-        else:
-            self.rows[index] = result
-        if len(self.rows) + len(self.errors) == self.size and not self.future.done():
-            self.future.set_result(self._logits())
-
-    def _logits(self) -> Logits:
-        width = len(next(iter(self.rows.values()))) if self.rows else 1
-        values = np.zeros((self.size, width), np.float32)
-        for index, row in self.rows.items():
-            values[index] = row
-        return Logits(values, self.errors or None)
-
-
-@dataclass(slots=True)
-class _Job:
-    """One text in the queue."""
-
-    text: Encoded
-    deadline: float
-    call: _Call
-    index: int
+# Halving a batch of which nothing works ends after 1 + 2 + 4 + 8 + 16 passes: then each sixteenth
+# has failed, and the model is at fault rather than a text.
+MAX_FAILURES = 31
+# Two passes may take so much longer than one, to answer more texts in time, on a machine that is
+# always idle; less on a busy one.
+MAX_SLACK = 0.1
+_IDLE_MEMORY = 50  # passes
 
 
 class TokenBatcher:
@@ -64,9 +40,11 @@ class TokenBatcher:
 
     A text longer than the budget runs alone. Cancelled and expired texts are never run. Where the
     model raises, the batch is halved until the text at fault stands alone; only that one fails.
+    Where nothing of the batch works at all, the rest of it fails after `MAX_FAILURES` attempts.
 
-    predict: runs in a thread of its own, never two at a time.
+    predict: never runs twice at a time; in a thread of its own, unless `run` runs it elsewhere.
     max_batch_tokens, max_queue_tokens: may be changed at any time.
+    target_p99_ms: keeps batches small enough to answer texts within it; may be changed too.
     failed_batches: how many batches in a row, up to now, had no text on which the model worked.
     """
 
@@ -76,18 +54,33 @@ class TokenBatcher:
         *,
         max_batch_tokens: int,
         max_queue_tokens: int,
+        target_p99_ms: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        run: Callable[..., Awaitable[Any]] | None = None,
     ) -> None:
         self.max_batch_tokens = max_batch_tokens
         self.max_queue_tokens = max_queue_tokens
-        self.queued_tokens = 0
+        self.target_p99_ms = target_p99_ms
         self.failed_batches = 0
         self._predict = predict
         self._clock = clock
-        self._queue: deque[_Job] = deque()
+        self._run = run or _OwnThread()
+        self._queue = TokenQueue()
+        self._curve = CostCurve()
         self._loop_task: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._tokens_per_s = 0.0
+        self._n_labels: int | None = None
+        self._ended = clock()
+        self._idle_s = 0.0  # between two passes, on average
+        self._busy_s = 0.0
+
+    @property
+    def queued_tokens(self) -> int:
+        return self._queue.tokens
+
+    def cost_curve(self) -> Coefficients | None:
+        """What a forward pass costs, as learned from those that ran; None before the first."""
+        return self._curve.coefficients() if self._curve.n_observed else None
 
     async def submit(self, batch: Encoded, timeouts_s: Float32) -> Logits:
         """Logits of all texts of `batch`, in order. timeouts_s: float32 [n], seconds left to each.
@@ -95,6 +88,8 @@ class TokenBatcher:
         Raises:
             Overloaded: the queue is full.
         """
+        if len(timeouts_s) != len(batch):
+            raise ValueError(f"{len(timeouts_s)} timeouts for {len(batch)} texts")
         if not len(batch):
             return Logits(np.zeros((0, 1), np.float32))
         if self.queued_tokens and self.queued_tokens + batch.total_tokens > self.max_queue_tokens:
@@ -104,109 +99,153 @@ class TokenBatcher:
                 self._drain_time_s(),
             )
         loop = asyncio.get_running_loop()
-        call = _Call(len(batch), loop.create_future())
         now = self._clock()
-        jobs = [
-            _Job(text, now + float(timeout_s), call, index)
-            for index, (text, timeout_s) in enumerate(zip(batch.split(), timeouts_s, strict=True))
-        ]
-        self._queue.extend(jobs)
-        self.queued_tokens += batch.total_tokens
+        call = Call(batch, now + timeouts_s.astype(np.float64), now, loop.create_future())
+        self._queue.put(call)
         if self._loop_task is None or self._loop_task.done():
             # A context of its own: Serve cancels what was started in the context of a request
             # whose client hung up, and this loop works for everybody.
-            self._loop_task = loop.create_task(self._run(), context=contextvars.Context())
+            self._loop_task = loop.create_task(self._work(), context=contextvars.Context())
         try:
             return await call.future
         except asyncio.CancelledError:
-            self._forget(call)
+            self._queue.forget(call)
             raise
 
-    def _forget(self, call: _Call) -> None:
-        """Takes a cancelled call out of the queue, so that it makes no other call wait or fail."""
-        waiting = [job for job in self._queue if job.call is not call]
-        self._queue = deque(waiting)
-        self.queued_tokens = sum(job.text.total_tokens for job in waiting)
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while jobs := self._take():
-            started = self._clock()
+    async def _work(self) -> None:
+        while batch := self._next_batch():
             try:
-                results = await loop.run_in_executor(self._thread, self._run_batch, jobs)
-            except asyncio.CancelledError:  # the process ends
-                raise
-            except BaseException as exc:  # the loop must live on, whatever happened to this batch
-                logger.error("batch of %d texts failed: %s", len(jobs), type(exc).__name__)
-                results = [_failure(exc)] * len(jobs)
-            if all(isinstance(result, PredictionFailed) for result in results):
-                self.failed_batches += 1
-            else:
-                self.failed_batches = 0
-            self._learn_rate(jobs, self._clock() - started)
-            logger.debug("batch of %d texts; %d tokens wait", len(jobs), self.queued_tokens)
-            for job, result in zip(jobs, results, strict=True):
-                job.call.answer(job.index, result)
+                await self._answer(batch)
+            except Exception as exc:  # the loop must live on, whatever happened to this batch
+                logger.error("a batch could not be answered: %s", type(exc).__name__)
+                for piece in batch:
+                    piece.fail(_failure(exc))
 
-    def _take(self) -> list[_Job]:
-        """The next batch: oldest first, as a long text must not starve behind short ones."""
-        jobs: list[_Job] = []
-        tokens = 0
+    def _next_batch(self) -> list[Slice]:
         now = self._clock()
-        while self._queue:
-            job = self._queue[0]
-            size = job.text.total_tokens
-            waiting = not job.call.future.done()
-            if waiting and job.deadline > now:
-                if jobs and tokens + size > self.max_batch_tokens:
-                    break
-                jobs.append(job)
-                tokens += size
-            elif waiting:
-                job.call.answer(
-                    job.index,
-                    DeadlineExceeded(
-                        "The request's time ran out in the queue. Retry later or allow more time."
-                    ),
-                )
-            self._queue.popleft()
-            self.queued_tokens -= size
-        return jobs
+        batch = self._queue.take(self.max_batch_tokens, now)
+        if batch and self.target_p99_ms is not None:
+            slack = MAX_SLACK * self._idle_s / max(self._idle_s + self._busy_s, 1e-9)
+            n_texts = texts_within(self._curve, self.target_p99_ms / 1e3, batch, now, slack)
+            batch, rest = cut(batch, n_texts)
+            self._queue.put_back(rest)
+        return batch
 
-    def _run_batch(self, jobs: list[_Job]) -> list[Float32 | ServiceError]:
+    async def _answer(self, batch: list[Slice]) -> None:
+        """Runs a batch, and its halves where it fails, until each of its texts has an answer."""
+        groups = deque([batch])
+        failures, answered, worked = 0, False, False
+        dead: BaseException | None = None
+        while groups:
+            group = living(groups.popleft(), self._clock())
+            if not group:
+                continue
+            try:
+                outcome = await self._forward(group) if dead is None else dead
+            except asyncio.CancelledError:
+                groups.appendleft(group)  # this task was cancelled; its callers may still wait
+                continue
+            if isinstance(outcome, Logits):
+                worked |= _deliver(group, outcome)
+                answered = True
+                continue
+            failures += 1
+            if failures == MAX_FAILURES and not worked:
+                dead = outcome
+            n_texts = sum(map(len, group))
+            if n_texts > 1 and dead is None:
+                groups.extend(cut(group, n_texts // 2))
+                continue
+            logger.error("%d texts failed: %s", n_texts, type(outcome).__name__)
+            error = _failure(outcome)
+            for piece in group:
+                piece.fail(error)
+            worked |= not isinstance(error, PredictionFailed)
+            answered = True
+        if answered:
+            self.failed_batches = 0 if worked else self.failed_batches + 1
+
+    async def _forward(self, group: list[Slice]) -> Logits | BaseException:
+        """One forward pass, or what went wrong with it."""
+        parts = [piece.encoded() for piece in group]
+        started = self._clock()
         try:
-            logits = self._predict(Encoded.concat([job.text for job in jobs]))
-            if len(logits) != len(jobs):
-                raise ValueError(f"{len(logits)} rows for {len(jobs)} texts")
-        except BaseException as exc:  # a panic in Rust code below is no Exception
-            if len(jobs) == 1:
-                logger.error(
-                    "a text of %d tokens failed: %s", jobs[0].text.total_tokens, type(exc).__name__
-                )
-                return [_failure(exc)]
-            half = len(jobs) // 2
-            return self._run_batch(jobs[:half]) + self._run_batch(jobs[half:])
-        finite = np.logical_and.reduce(np.isfinite(logits.values), axis=1)
-        errors = logits.errors or {}
-        return [
-            errors.get(i)
-            or (
-                logits.values[i]
-                if finite[i]
-                else PredictionFailed("The model gave no finite number for this text.")
-            )
-            for i in range(len(jobs))
-        ]
+            outcome: Logits | BaseException = await self._run(self._predict_all, parts)
+        except Exception as exc:  # no thread to be had, for one
+            return exc
+        ended = self._clock()
+        if isinstance(outcome, Logits):
+            self._learn(parts, ended - started)
+        self._idle_s += (started - self._ended - self._idle_s) / _IDLE_MEMORY
+        self._busy_s += (ended - started - self._busy_s) / _IDLE_MEMORY
+        self._ended = ended
+        return outcome
 
-    def _learn_rate(self, jobs: list[_Job], elapsed_s: float) -> None:
-        tokens = sum(job.text.total_tokens for job in jobs)
+    def _predict_all(self, parts: list[Encoded]) -> Logits | BaseException:
+        # Returned, not raised: a StopIteration, a CancelledError or a KeyboardInterrupt from below
+        # would end what awaits it. A panic in Rust code is no Exception.
+        try:
+            texts = Encoded.concat(parts)
+            logits = self._predict(texts)
+            values = np.array(logits.values, np.float32)  # copied: engines may use theirs again
+            n_rows, n_labels = values.shape
+            if n_rows != len(texts):
+                raise ValueError(f"{n_rows} rows for {len(texts)} texts")
+            if n_labels != (self._n_labels or n_labels):
+                raise ValueError(f"{n_labels} labels, {self._n_labels} before")
+            errors = dict(logits.errors or {})
+            finite = np.isfinite(values)
+            if not finite.all():
+                bad = np.flatnonzero(~finite.all(axis=1)).tolist()
+                errors = dict.fromkeys(bad, _NOT_FINITE) | errors
+        except BaseException as exc:
+            return exc
+        self._n_labels = n_labels
+        return Logits(values, errors or None)
+
+    def _learn(self, parts: list[Encoded], elapsed_s: float) -> None:
+        tokens = sum(part.total_tokens for part in parts)
+        longest = max(int(part.lengths.max()) for part in parts)
+        self._curve.observe(tokens, longest, elapsed_s)
         rate = tokens / max(elapsed_s, 1e-6)
         self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * rate if self._tokens_per_s else rate
+        logger.debug("%d tokens in %.4f s; %d wait", tokens, elapsed_s, self.queued_tokens)
 
     def _drain_time_s(self) -> float:
         if not self._tokens_per_s:
             return 1.0
         return float(math.ceil(min(self.queued_tokens / self._tokens_per_s, 60.0)))
+
+
+class _OwnThread:
+    """Runs one function at a time, outside the event loop."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="forward")
+
+    async def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+
+_NOT_FINITE = PredictionFailed("The model gave no finite number for this text.")
+
+
+def _deliver(group: list[Slice], logits: Logits) -> bool:
+    """Gives each call its rows. Whether the model worked on any text."""
+    errors = logits.errors or {}
+    first = 0
+    for piece in group:
+        last = first + len(piece)
+        if not errors:
+            piece.call.answer(piece.start, logits.values[first:last])
+        else:
+            for row, index in zip(range(first, last), range(piece.start, piece.stop), strict=True):
+                if error := errors.get(row):
+                    piece.call.fail(index, index + 1, error)
+                else:
+                    piece.call.answer(index, logits.values[row : row + 1])
+        first = last
+    return not all(isinstance(errors.get(row), PredictionFailed) for row in range(first))
 
 
 def _failure(exc: BaseException) -> ServiceError:

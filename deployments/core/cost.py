@@ -1,0 +1,107 @@
+"""What a forward pass costs on this machine, learned from those that ran.
+
+seconds ≈ a + b·tokens + c·tokens·longest: starting it, the layers' products, and attention or
+padding, which grow with the longest text of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Float64 = npt.NDArray[np.float64]
+
+# The shape of the curve belongs to the model and is averaged over some hundred passes; the speed
+# belongs to the moment (other processes, heat) and follows within some ten.
+_KEEP = 1 - 1 / 300
+SPEED_MEMORY = 10
+# Passes after which speed is told from shape.
+WARM_UP = 20
+# A pass that took much longer than expected is believed up to this factor: a pause of the garbage
+# collector must not count for ten passes, and a slower machine is believed after a few.
+MAX_SURPRISE = 2.0
+# Coefficients of which nothing is known yet share what was measured; the weight of that guess, in
+# passes.
+_RIDGE = 1e-3
+# Later passes change the shape little each.
+_SOLVE_EVERY = 10
+# Mean absolute deviations within which 98 of 100 passes stay, where they scatter normally.
+_DEVIATIONS = 2.5
+
+
+class Coefficients(NamedTuple):
+    """a in seconds, b per token, c per token and token of the longest text."""
+
+    start_s: float
+    token_s: float
+    attention_s: float
+
+    def pass_s(self, tokens: float, longest: float) -> float:
+        return self.start_s + tokens * (self.token_s + longest * self.attention_s)
+
+
+class CostCurve:
+    """Learns from every forward pass, in some microseconds."""
+
+    def __init__(self) -> None:
+        self.n_observed = 0
+        # Of the least-squares problem: the upper half of its matrix by rows, and its right side.
+        self._sums = [0.0] * 9
+        self._shape = Coefficients(0.0, 0.0, 0.0)
+        self._log_speed = 0.0
+        self._spread = 0.0
+
+    def observe(self, tokens: int, longest: int, elapsed_s: float) -> None:
+        """A pass over `tokens` tokens, of which the longest text has `longest`, took so long."""
+        elapsed_s = max(elapsed_s, 1e-6)
+        if self.n_observed:
+            limit = math.log(MAX_SURPRISE)
+            expected_s = self._shape.pass_s(tokens, longest)
+            surprise = math.log(elapsed_s / expected_s) - self._log_speed
+            surprise = min(max(surprise, -limit), limit)
+            elapsed_s = expected_s * math.exp(surprise)
+            if self.n_observed >= WARM_UP:
+                self._log_speed += surprise / SPEED_MEMORY
+                self._spread += (abs(surprise) - self._spread) / (2 * SPEED_MEMORY)
+        # Divided by what they took, passes count alike, short or long.
+        x, y, z = 1.0 / elapsed_s, tokens / elapsed_s, tokens * longest / elapsed_s
+        new = (x * x, x * y, x * z, y * y, y * z, z * z, x, y, z)
+        self._sums = [_KEEP * old + term for old, term in zip(self._sums, new, strict=True)]
+        self.n_observed += 1
+        if self.n_observed <= WARM_UP or self.n_observed % _SOLVE_EVERY == 0:
+            self._shape = _non_negative(self._sums)
+
+    def predict(self, tokens: Float64, longest: Float64) -> Float64:
+        """Seconds that all but some in a hundred passes stay under; zero while nothing is known.
+
+        tokens, longest: float64 [n], one value per pass in question.
+        """
+        a, b, c = self.coefficients()
+        margin = math.exp(_DEVIATIONS * self._spread)
+        return margin * (a + tokens * (b + c * longest))
+
+    def coefficients(self) -> Coefficients:
+        """The curve as the machine is now, for logs and metrics."""
+        speed = math.exp(self._log_speed)
+        return Coefficients(*(value * speed for value in self._shape))
+
+
+def _non_negative(sums: list[float]) -> Coefficients:
+    """The least-squares solution without its negative terms: a pass has no negative cost."""
+    xx, xy, xz, yy, yz, zz = sums[:6]
+    gram = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+    moment = np.array(sums[6:])
+    scale = np.sqrt(np.diag(gram))
+    active = scale > 0
+    solution = np.zeros(3)
+    while True:
+        s = scale[active]
+        scaled = gram[np.ix_(active, active)] / np.outer(s, s) + _RIDGE * np.eye(len(s))
+        solution[active] = np.linalg.solve(scaled, moment[active] / s) / s
+        if (solution >= 0).all():
+            return Coefficients(*solution.tolist())
+        active &= solution > 0
+        solution[~active] = 0.0
