@@ -127,7 +127,8 @@ MLSERVER = Peer(
     title="MLServer",
     setup="custom runtime, adaptive batching of 32 within 10 ms, one process for the model",
     dtypes=(*PRECISIONS, "none"),
-    requirements=("mlserver==1.7.1", *TORCH),
+    # Its workers ask for an event loop before they make one, which later uvloops refuse.
+    requirements=("mlserver==1.7.1", "uvloop==0.21.0", *TORCH),
     packages=("mlserver", "torch", "transformers"),
     command=mlserver_command,
     path="/v2/models/bert/infer",

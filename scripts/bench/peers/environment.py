@@ -27,8 +27,10 @@ def install(peer: Peer) -> None:
     wanted = "\n".join(peer.requirements) + "\n"
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
+    peer.folder.mkdir(parents=True, exist_ok=True)
     print(f"{peer.title}: installing {', '.join(peer.requirements)} (minutes)", flush=True)
-    venv.create(peer.folder, symlinks=True)
+    if not peer.bin.exists():
+        venv.create(peer.folder, symlinks=True)
     log = peer.folder / "pip.log"
     with log.open("wb") as out:
         try:
