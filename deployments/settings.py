@@ -101,7 +101,7 @@ class BatchingSettings(_Strict):
         default=64, description="Calls under way from one ingress replica, at most."
     )
     min_gap_ms: Annotated[float, Field(ge=0)] = Field(
-        default=5.0, description="Pause between two calls while one is under way; none when idle."
+        default=10.0, description="Pause between two calls while one is under way; none when idle."
     )
 
 

@@ -5,12 +5,16 @@ Answers arrive as dicts from the other stages; their structs only describe them.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from deployments.core.types import Options
+
+# Equal options are one object, which pickle sends once per micro-batch instead of once per text.
+_options = lru_cache(maxsize=256)(Options)
 
 SCHEMA_REF = "#/components/schemas/{name}"
 
@@ -63,7 +67,7 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
 
     @property
     def options(self) -> Options:
-        return Options(self.top_k, self.raw_scores, self.threshold, self.truncation)
+        return _options(self.top_k, self.raw_scores, self.threshold, self.truncation)
 
 
 class Prediction(Struct):

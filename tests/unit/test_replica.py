@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
+from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from deployments.core.errors import (
@@ -48,7 +49,7 @@ def test_anything_else_is_not_ours() -> None:
 def records() -> Iterator[list[logging.LogRecord]]:
     """All that reaches the handlers of Serve's logger."""
     serve, ours = logging.getLogger("ray.serve"), logging.getLogger("deployments")
-    before = [serve.handlers, serve.filters, ours.handlers, ours.level, ours.propagate]
+    before = [serve.handlers, serve.filters, serve.level, ours.handlers, ours.level, ours.propagate]
     seen: list[logging.LogRecord] = []
 
     class Keep(logging.Handler):
@@ -57,7 +58,9 @@ def records() -> Iterator[list[logging.LogRecord]]:
 
     serve.handlers = [Keep()]
     yield seen
-    serve.handlers, serve.filters, ours.handlers, ours.level, ours.propagate = before  # type: ignore[assignment]
+    serve.handlers, serve.filters, serve.level, *rest = before  # type: ignore[assignment]
+    ours.handlers, ours.level, ours.propagate = rest  # type: ignore[assignment]
+    serve.setLevel(serve.level)  # forgets what it remembers of levels
 
 
 def log_as_serve_does(error: Exception) -> None:
@@ -75,6 +78,21 @@ def test_our_records_go_where_serves_go_from_the_level_up(
     logger.info("not this")
     logger.warning("but this")
     assert [record.getMessage() for record in records] == ["but this"]
+
+
+@pytest.mark.parametrize(("kept", "made"), [(True, True), (False, False)])
+def test_records_of_calls_are_made_only_where_the_access_log_is_kept(
+    records: list[logging.LogRecord], kept: bool, made: bool
+) -> None:
+    serve = logging.getLogger("ray.serve")
+    serve.setLevel("INFO")
+    del serve.handlers[1:]  # pytest adds its own
+    if not kept:
+        serve.handlers[0].addFilter(log_access_log_filter)
+    set_log_level("INFO")
+    assert serve.isEnabledFor(logging.INFO) == made
+    serve.warning("still said")
+    assert [record.getMessage() for record in records] == ["still said"]
 
 
 def test_a_callers_mistake_is_not_logged(records: list[logging.LogRecord]) -> None:

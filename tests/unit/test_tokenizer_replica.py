@@ -29,15 +29,15 @@ pytestmark = pytest.mark.anyio
 
 
 def handle(**methods: Callable[..., Any]) -> Any:
-    """As a DeploymentHandle is called: `handle.method.remote(...)` is awaited."""
+    """As a DeploymentHandle: `handle.options(method_name=...).remote(...)` is awaited."""
 
-    def method(function: Callable[..., Any]) -> SimpleNamespace:
+    def options(method_name: str, **_: str) -> SimpleNamespace:
         async def remote(*args: Any) -> Any:
-            return function(*args)
+            return methods[method_name](*args)
 
         return SimpleNamespace(remote=remote)
 
-    return SimpleNamespace(**{name: method(function) for name, function in methods.items()})
+    return SimpleNamespace(options=options)
 
 
 @pytest.fixture

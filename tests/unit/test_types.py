@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.core import errors
-from deployments.core.types import Encoded
+from deployments.core.types import Encoded, Logits
 
 
 def encoded(rows: list[list[int]], with_types: bool) -> Encoded:
@@ -33,6 +33,20 @@ def test_texts_without_types_count_as_zeros_beside_texts_with() -> None:
     joined = Encoded.concat([encoded([[2, 2]], False), encoded([[1, 2]], True)])
     assert joined.token_type_ids is not None
     assert joined.token_type_ids.tolist() == [0, 0, 1, 0]
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1), min_size=1), st.booleans())
+def test_texts_and_logits_survive_the_way_between_processes(
+    rows: list[list[int]], with_types: bool
+) -> None:
+    whole = encoded(rows, with_types)
+    copy = pickle.loads(pickle.dumps(whole))  # noqa: S301 - our own bytes
+    for name in ("input_ids", "lengths", "token_type_ids"):
+        np.testing.assert_equal(getattr(copy, name), getattr(whole, name))
+    logits = Logits(np.ones((2, 3), np.float32), {1: errors.PredictionFailed("why")})
+    back = pickle.loads(pickle.dumps(logits))  # noqa: S301
+    np.testing.assert_equal(back.values, logits.values)
+    assert back.errors[1].message == "why"
 
 
 def test_every_error_survives_the_way_between_processes() -> None:
