@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from numbers import Real
@@ -37,6 +38,10 @@ MAX_TRIES = 3
 # Callers keep their own deadlines; this only ends a call that would hang for ever.
 POSTPROCESS_TIMEOUT_S = 60.0
 INFO_TIMEOUT_S = 10.0
+
+# The Rust tokenizer's own threads, one per CPU of the machine, would crowd out the model's. Read at
+# each call; micro-batches are encoded beside each other anyway.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 T = TypeVar("T")
 
