@@ -22,7 +22,8 @@ from deployments.core.errors import DeadlineExceeded, InvalidInput, NotReady, Se
 from deployments.core.microbatch import MicroBatcher
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
-from deployments.core.tokenize import EncodedTexts, TextEncoder, load_tokenizer
+from deployments.core.tokenize import EncodedTexts, TextEncoder
+from deployments.core.tokenizer_apart import load_tokenizer_apart
 from deployments.core.types import Answer, Encoded, Float32, Logits, Options, TextInput
 from deployments.replica import LOST_REPLICA, as_service_error, live_settings, set_log_level
 from deployments.settings import Settings, TokenizerUserConfig
@@ -58,7 +59,7 @@ class Tokenizer:
         self._info_call = classifier.options(method_name="info")
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
         self._model = model_info(settings.model)
-        self._encoder = TextEncoder(load_tokenizer(settings.model), self._model.max_length)
+        self._encoder = TextEncoder(load_tokenizer_apart(settings.model), self._model.max_length)
         self._pipeline = Pipeline(self._encode, self._predict, self._postprocess)
         batching = settings.batching
         self._microbatcher = MicroBatcher(

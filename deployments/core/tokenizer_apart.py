@@ -1,0 +1,79 @@
+"""The tokenizer without what reads it.
+
+transformers brings torch with it: seconds at start and 200 MB for as long as the process lives, of
+which a Tokenizer replica needs nothing more once it has its tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deployments.core.engines.cache import cache_dir
+from deployments.core.model_source import find_model
+from deployments.core.tokenize import load_tokenizer
+from deployments.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".onnx", ".h5", ".msgpack", ".gguf"}
+
+
+def load_tokenizer_apart(settings: ModelSettings) -> Tokenizer:
+    """What `load_tokenizer` gives, made in a process of its own that ends again.
+
+    transformers builds some tokenizers anew from several files, so tokenizer.json alone would not
+    do. What it made of a directory is kept until a file in it or a version changes.
+
+    Raises:
+        ValueError: as `load_tokenizer`.
+    """
+    from tokenizers import Tokenizer
+
+    kept = _place(settings)
+    if kept is not None and kept.is_file():
+        return Tokenizer.from_file(str(kept))
+    # spawn: a fork would copy threads' locks, and all that this process holds.
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
+        serialized = apart.submit(_serialized, settings).result()
+    if kept is not None:
+        _write(kept, serialized)
+    return Tokenizer.from_str(serialized)
+
+
+def _serialized(settings: ModelSettings) -> str:
+    text: str = load_tokenizer(settings).to_str()
+    return text
+
+
+def _place(settings: ModelSettings) -> Path | None:
+    """Where the tokenizer of a model directory is kept; None for a hub id or without a cache."""
+    source, cache = Path(find_model(settings.id)), cache_dir()
+    if cache is None or not source.is_dir():
+        return None
+    digest = hashlib.sha256(
+        f"{metadata.version('transformers')} {metadata.version('tokenizers')} "
+        f"{settings.trust_remote_code}".encode()
+    )
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.suffix not in _WEIGHTS:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"\n{path.name} {content}".encode())
+    return cache / "tokenizers" / f"{digest.hexdigest()}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    """At once and wholly, as others may read it meanwhile; not at all where there is no room."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as f:
+            f.write(text)
+        Path(f.name).replace(path)
+    except OSError:
+        return
