@@ -1,0 +1,111 @@
+"""Converted models on disk: made once, whole or not at all, and made again where damaged.
+
+<cache_dir()>/converted/<engine>-<dtype>-<key>/    what the engine wrote
+                                                   checksums.json, SHA-256 of each file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import filelock
+
+from deployments.core.engines.cache import cache_dir
+from deployments.core.engines.choices import model_fingerprint, package_versions
+from deployments.core.engines.cpu import cpu_features
+from deployments.settings import ModelSettings
+
+logger = logging.getLogger(__name__)
+
+# Changes whenever the same model would be converted differently.
+_FORMAT = 1
+_CHECKSUMS = "checksums.json"
+
+T = TypeVar("T")
+
+
+def converted(
+    model: ModelSettings,
+    engine: str,
+    dtype: str,
+    convert: Callable[[Path], None],
+    load: Callable[[Path], T],
+) -> T:
+    """What `load` makes of the directory that `convert` filled, now or at an earlier start.
+
+    Kept by the model's content, the versions of all packages that take part and the CPU's features
+    (quantisation depends on them). Replicas that start together convert once. What can't be loaded
+    any more is made again. Where nothing can be kept, a temporary directory is used.
+
+    Raises:
+        whatever `convert` raises, and `load` on what `convert` has just made.
+    """
+    root, fingerprint = cache_dir(), model_fingerprint(model)
+    if root is None or fingerprint is None:
+        with tempfile.TemporaryDirectory(prefix="rayclassify") as directory:
+            convert(Path(directory))
+            return load(Path(directory))
+    root = root / "converted"
+    root.mkdir(exist_ok=True)
+    key = json.dumps(
+        [_FORMAT, fingerprint, model.max_length, package_versions(), cpu_features()],
+        sort_keys=True,
+    )
+    name = f"{engine}-{dtype}-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    with _lock(root / f"{name}.lock"):
+        if (root / name).exists():
+            try:
+                _verify(root / name)
+                return load(root / name)
+            except Exception as exc:
+                # Whatever is wrong with it, the model itself is still there.
+                logger.warning("a converted model is damaged (%s): again", type(exc).__name__)
+                shutil.rmtree(root / name, ignore_errors=True)
+        _make(root / name, convert)
+    return load(root / name)
+
+
+def _make(directory: Path, convert: Callable[[Path], None]) -> None:
+    # Beside its final place: a rename within one file system happens wholly or not at all.
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{directory.name}.", dir=directory.parent))
+    try:
+        convert(unfinished)
+        checksums = {path.name: _sha256(path) for path in sorted(unfinished.iterdir())}
+        (unfinished / _CHECKSUMS).write_text(json.dumps(checksums), encoding="utf-8")
+        unfinished.rename(directory)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _verify(directory: Path) -> None:
+    """Raises ValueError or OSError where a file is not what was written.
+
+    Engines map weights into memory without a look: a file cut short would end the process later.
+    """
+    checksums = json.loads((directory / _CHECKSUMS).read_text(encoding="utf-8"))
+    for name, expected in checksums.items():
+        if _sha256(directory / name) != expected:
+            raise ValueError(f"{name} is not what was written")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _lock(path: Path) -> filelock.BaseFileLock | nullcontext[None]:
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire()
+        lock.release()
+    except (OSError, NotImplementedError):  # a file system without locks: convert twice
+        return nullcontext()
+    return lock
