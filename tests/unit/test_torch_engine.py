@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from deployments.core.engines import parity
 from deployments.core.engines.base import EngineUnavailable
 from deployments.core.engines.hardware import pick_device, pick_dtype
-from deployments.core.engines.padded import group_by_length
+from deployments.core.engines.padding import group_by_length
 from deployments.core.engines.probe import probe_batch
 from deployments.core.engines.torch_engine import TorchEngine
 from deployments.core.model_source import ModelNotFound
