@@ -1,214 +1,152 @@
-"""Measure the service under load: requests a second and latency, by number of connections.
+"""Measure engines, service and peers; write docs/benchmark.json, tables and plots.
 
-Starts a service of its own on a free port, with the Serve config given, asks it with `wrk` and
-stops it again. `--engine none` leaves out the model, so that what remains is the chain itself.
+Everything runs on this machine, the client too: compare within one run only. Each figure is kept
+as soon as it is measured; Ctrl-C stops what was started and keeps the figures.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import re
-import signal
-import socket
-import subprocess
+import shutil
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
-
-import requests
-import typer
-import yaml
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from typing import Annotated
 
 ROOT = Path(__file__).resolve().parents[1]
-START_TIMEOUT_S = 180.0
-TEXT = "这是一个示例文本"
-# wrk's own report, as one line of JSON; latencies are in microseconds there.
-REPORT = """
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = [==[%s]==]
-done = function(summary, latency, requests)
-  local e = summary.errors
-  io.write(string.format(
-    '\\nREPORT {"requests": %%d, "duration_us": %%d, "p50_us": %%d, "p99_us": %%d, ' ..
-    '"errors": %%d}\\n', summary.requests, summary.duration, latency:percentile(50),
-    latency:percentile(99), e.connect + e.read + e.write + e.status + e.timeout))
-end
-"""
+# This checkout's packages before installed ones.
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
 
-app = typer.Typer(add_completion=False)
+import typer  # noqa: E402
+from bench.bars import bars  # noqa: E402
+from bench.load import WrkMissing  # noqa: E402
+from bench.models import SHAPES  # noqa: E402
+from bench.readme import write  # noqa: E402
+from bench.report import IMAGES  # noqa: E402
+from bench.session import Plan, Session  # noqa: E402
+from bench.store import Store  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from deployments.launch.machine import cpu_count  # noqa: E402
+
+DOCS = ROOT / "docs"
 console = Console()
+app = typer.Typer(add_completion=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One run of wrk."""
+def modes() -> dict[str, Callable[[Session], None]]:
+    """Mode → what measures it. Imported late, for a quick --help."""
+    from bench.arrivals import measure_openloop
+    from bench.growth import measure_growth
+    from bench.raw import measure_raw
+    from bench.share import measure_service
+    from bench.versus import measure_peers
 
-    connections: int
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
+    return {
+        "raw": measure_raw,
+        "service": measure_service,
+        "peers": measure_peers,
+        "openloop": measure_openloop,
+        "growth": measure_growth,
+    }
 
 
 @app.command()
 def main(
-    config: Annotated[Path, typer.Option(help="Serve config to measure.")] = ROOT
-    / "serve_config.yaml",
-    engine: Annotated[
-        str, typer.Option(help="`none` measures the chain without a model; `torch` the whole.")
-    ] = "none",
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODE]...",
+            help="raw: engines in-process; service: what of that arrives over HTTP; peers: other "
+            "servers; openloop: latency under Poisson arrivals; growth: replicas, nodes, lengths. "
+            "all by default. report: tables and plots again, from the JSON.",
+        ),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Runs of 4 seconds: a try.")] = False,
+    duration_s: Annotated[float, typer.Option(help="Seconds of a run, at least.", min=1)] = 10.0,
     connections: Annotated[
         str, typer.Option(help="Open connections, one run each, separated by commas.")
     ] = "1,16,64,256",
-    duration_s: Annotated[int, typer.Option(help="Length of each run.", min=1)] = 10,
-    text: Annotated[str, typer.Option(help="The text of every request.")] = TEXT,
+    threads: Annotated[
+        int | None, typer.Option(help="Of each engine and peer; all CPUs by default.", min=1)
+    ] = None,
+    shapes: Annotated[
+        str, typer.Option(help="Models of raw and service, separated by commas.")
+    ] = ",".join(SHAPES),
+    peers: Annotated[str, typer.Option(help="Only these, by name, e.g. ray-chain,litserve.")] = "",
+    engine: Annotated[str, typer.Option(help="Of our service: auto, torch, openvino …")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of our service: auto, float32 …")] = "auto",
+    config: Annotated[Path, typer.Option(help="Serve config to measure.")] = ROOT
+    / "serve_config.yaml",
     setting: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Change a setting, e.g. batching.max_inflight_batches=1; repeatable."
+            "--set",
+            help="Change a setting of our service, e.g. batching.min_gap_ms=1 or "
+            "Classifier.max_batch_tokens=2048; repeatable.",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Write the figures as JSON here too.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip modes measured to their end with this commit.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="JSON to add to.")] = DOCS / "benchmark.json",
 ) -> None:
-    """Load a service with WRK and print requests a second, p50 and p99 by connections.
+    """Measure, then write tables and plots beside OUTPUT and the README's table.
 
-    Ratios within one run mean something; figures of two runs, or two machines, do not compare.
+    Example: `python scripts/benchmark.py service --quick --set batching.min_gap_ms=1`
     """
-    changes = [f"engine.name={engine}", *(setting or [])]
-    counts = [int(count) for count in connections.split(",")]
-    with running_service(config, changes) as url:
-        load(url, 16, 3, text)  # the first requests pay for lazy imports and cold caches
-        runs = [load(url, n, duration_s, text) for n in track(counts, description="measuring")]
-        info = requests.get(f"{url}/info", timeout=10).json()
-    report = {"machine": machine(), "service": info, "changes": changes, "text": text}
-    show(runs, report)
-    if output is not None:
-        report["runs"] = [asdict(run) for run in runs]
-        output.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def running_service(config: Path, changes: list[str]) -> Iterator[str]:
-    """URL of a service started from `config` with `changes`; it is stopped at the end."""
-    loaded = yaml.safe_load(config.read_text(encoding="utf-8"))
-    loaded["http_options"]["port"] = port = free_port()
-    for change in changes:
-        apply(loaded["applications"][0]["args"], change)
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        yaml.safe_dump(loaded, file, sort_keys=False)
-        file.flush()
-        command = [str(Path(sys.executable).with_name("rayclassify")), "serve", file.name]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-        try:
-            wait_ready(process, url := f"http://127.0.0.1:{port}")
-            yield url
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=90)
-
-
-def apply(args: dict[str, Any], change: str) -> None:
-    """Sets `a.b=value` in the nested settings `args`."""
-    path, _, value = change.partition("=")
-    *sections, name = path.split(".")
-    for section in sections:
-        args = args[section]
-    args[name] = yaml.safe_load(value)
-
-
-def wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise typer.Exit(process.returncode)  # it has said why
-        try:
-            if requests.get(f"{url}/ready", timeout=2).ok:
-                return
-        except requests.RequestException:
-            time.sleep(0.2)
-    raise typer.Exit(1)
-
-
-def load(url: str, connections: int, duration_s: int, text: str) -> Measurement:
-    """One run of wrk with `connections` open connections, each asking again when answered."""
-    with tempfile.NamedTemporaryFile("w", suffix=".lua", encoding="utf-8") as script:
-        script.write(REPORT % json.dumps({"text": text}, ensure_ascii=False))
-        script.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{duration_s}", "-s", script.name]
-        try:
-            done = subprocess.run(
-                [*command, "--timeout", "30", f"{url}/classify"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-        except FileNotFoundError:
-            console.print("wrk is not installed; Debian and Ubuntu: apt install wrk")
-            raise typer.Exit(1) from None
-    found = re.search(r"REPORT (\{.*\})", done.stdout)
-    assert found is not None, done.stdout  # noqa: S101
-    raw = json.loads(found.group(1))
-    return Measurement(
-        connections=connections,
-        requests_per_s=round(raw["requests"] / raw["duration_us"] * 1e6, 1),
-        p50_ms=raw["p50_us"] / 1_000,
-        p99_ms=raw["p99_us"] / 1_000,
-        errors=raw["errors"],
+    plan = Plan(
+        duration_s=4.0 if quick else duration_s,
+        connections=tuple(int(count) for count in connections.split(",")),
+        threads=threads or cpu_count(),
+        engine=engine,
+        dtype=dtype,
+        shapes=tuple(shapes.split(",")),
+        changes=tuple(setting or ()),
+        config=config,
+        only_peers=tuple(filter(None, peers.split(","))),
     )
+    store = Store(output)
+    session = Session(plan, store, console)
+    stopped = False
+    known = modes()
+    todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())
+    if unknown := [*(set(todo) - {*known, "report"}), *(set(plan.shapes) - set(SHAPES))]:
+        raise typer.BadParameter(f"{unknown[0]!r}; modes: {', '.join(known)}, report, all; "
+                                 f"shapes: {', '.join(SHAPES)}")  # fmt: skip
+    if shutil.which("wrk") is None and set(todo) - {"raw", "report"}:
+        console.print(str(WrkMissing()))
+        raise typer.Exit(1)
+    try:
+        for name in todo:
+            if name != "report" and not (resume and store.is_done(name)):
+                known[name](session)
+    except KeyboardInterrupt:
+        stopped = True
+        console.print("Stopped; what was measured is kept.")
+    finally:
+        store.save()
+        publish(store)
+    raise typer.Exit(130 if stopped else 0)
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    cpu = next(
-        (line.partition(":")[2].strip() for line in cpu_lines() if line.startswith("model name")),
-        platform.processor(),
-    )
-    packages = ("ray", "torch", "transformers", "rayclassify")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-    }
+def publish(store: Store) -> None:
+    """Tables and plots out of what is in the store, beside its file."""
+    docs = store.path.parent
+    try:
+        from bench.plots import draw
 
-
-def cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def show(runs: list[Measurement], report: dict[str, Any]) -> None:
-    where, service = report["machine"], report["service"]
-    title = f"{service['engine']}, {service['dtype']}, {where['cores']} cores of {where['cpu']}"
-    table = Table("connections", "requests/s", "p50 ms", "p99 ms", "errors", title=title)
-    for run in runs:
-        table.add_row(
-            str(run.connections),
-            f"{run.requests_per_s:,.0f}",
-            f"{run.p50_ms:.1f}",
-            f"{run.p99_ms:.1f}",
-            str(run.errors),
-        )
+        draw(store.modes, docs / IMAGES)
+    except ImportError:
+        console.print("No plots without matplotlib: pip install -e '.[plots]'")
+    # A run written elsewhere is nobody's business but its owner's.
+    write(store.modes, docs, ROOT / "README.md" if docs == DOCS else None)
+    table = Table("bar", "measured", "")
+    for bar in bars(store.modes):
+        word = {True: "[green]met", False: "[red]missed", None: ""}[bar.met]
+        table.add_row(bar.demand, bar.measured, word)
     console.print(table)
-    console.print(f"{', '.join(report['changes'])}; {where['versions']}", highlight=False)
+    console.print(f"{store.path}, {docs / 'benchmark.md'}, {docs / IMAGES}/", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import socket
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -36,9 +37,22 @@ from deployments.settings import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from bench.readme import put_into, readme_block  # noqa: E402
+from bench.report import SECTIONS  # noqa: E402
+from bench.report import page as benchmark_page  # noqa: E402
+
 PAGES = {
     name: (ROOT / name).read_text(encoding="utf-8")
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "k8s/README.md", "docs/log.md")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "k8s/README.md",
+        "docs/log.md",
+        "docs/benchmark.md",
+    )
 }
 README = PAGES["README.md"]
 
@@ -253,16 +267,17 @@ def test_ci_runs_the_readmes_own_test_command() -> None:
 
 
 def test_the_figures_of_the_benchmark_are_the_measured_ones() -> None:
-    runs = {
-        engine: json.loads((ROOT / "docs" / f"benchmark-{engine}.json").read_text())["runs"]
-        for engine in ("none", "torch")
-    }
-    for chain, whole in zip(runs["none"], runs["torch"], strict=True):
-        assert chain["errors"] == whole["errors"] == 0
-        cells = [
-            f"{chain['requests_per_s']:,.0f}",
-            f"{chain['p50_ms']:.1f} ms",
-            f"{whole['requests_per_s']:,.0f}",
-            f"{whole['p50_ms']:.1f} ms",
-        ]
-        assert f"| {chain['connections']} | {' | '.join(cells)} |" in README
+    modes = json.loads((ROOT / "docs" / "benchmark.json").read_text(encoding="utf-8"))["modes"]
+    message = "run `python scripts/benchmark.py report`"
+    assert put_into(README, readme_block(modes)) == README, message
+    drawn = [name for name in SECTIONS if (ROOT / f"docs/images/{name}-light.svg").exists()]
+    written = (ROOT / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    assert benchmark_page(modes, drawn) == written, message
+
+
+def test_every_picture_has_a_light_and_a_dark_side() -> None:
+    for text, folder in ((README, ROOT), (PAGES["docs/benchmark.md"], ROOT / "docs")):
+        shown = re.findall(r'(?:src|srcset)="([^"]+)"', text)
+        assert len(set(shown)) == 2 * text.count("<picture>")
+        for path in shown:
+            assert (folder / path).exists(), path

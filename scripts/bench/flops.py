@@ -1,0 +1,121 @@
+"""How much a text costs in floating point operations, and how many the machine can do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .models import Shape
+
+# Rows of the matrix products: from what stays in the cache of a core up to a full batch.
+_ROWS = (256, 1_024)
+_ROUNDS = 3
+
+
+def flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
+    """Operations to classify texts of so many tokens, a multiplication and an addition counted as
+    two. Matrix products only, attention included; nothing for padding, which is no work asked for.
+    """
+    n = np.asarray(lengths, np.float64)
+    h, i = shape.hidden, shape.intermediate
+    weights = 4 * h * h + 2 * h * i  # query, key, value, output; up, down
+    attention = 2 * n * h  # scores, and the weighted sum of the values
+    per_text = shape.layers * 2 * n * (weights + attention)
+    head = 2 * (h * h + h * shape.labels)  # pooler and classifier, for the first token only
+    return float((per_text + head).sum())
+
+
+def gemm_peak(shape: Shape, precision: str, num_threads: int, budget_s: float = 3.0) -> dict:
+    """The fastest product of this model's shapes in this process, in 1e9 operations a second.
+
+    precision: float32, bfloat16 or int8. The way and the rows that gave the maximum are said.
+    """
+    import torch
+
+    torch.set_num_threads(num_threads)
+    h, i = shape.hidden, shape.intermediate
+    products = [(m, k, n) for m in _ROWS for k, n in ((h, h), (h, i), (i, h))]
+    best: dict[str, Any] = {"gflops": 0.0}
+    with torch.inference_mode():
+        for m, k, n in products:
+            for way, run in _ways(precision, m, k, n).items():
+                slice_s = budget_s / len(products) / _ROUNDS / 2
+                seconds = min(_sustained_s(run, slice_s) for _ in range(_ROUNDS))
+                gflops = 2 * m * k * n / seconds / 1e9
+                if gflops > best["gflops"]:
+                    best = {"gflops": round(gflops, 1), "way": way, "product": [m, k, n]}
+    return best
+
+
+def _sustained_s(run: Callable[[], Any], for_s: float) -> float:
+    """Seconds a call takes, as the mean over calls for `for_s` seconds, at least two."""
+    run()
+    calls, started = 0, time.perf_counter()
+    while calls < 2 or time.perf_counter() - started < for_s:
+        run()
+        calls += 1
+    return (time.perf_counter() - started) / calls
+
+
+def _ways(precision: str, m: int, k: int, n: int) -> dict[str, Callable[[], Any]]:
+    """Every way torch has here to multiply [m, k] with the weights of a Linear(k, n)."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    if precision == "int8":
+        return {**_dynamic_int8(m, k, n), **_onednn_int8(m, k, n)}
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    x = torch.randn(m, k, generator=generator).to(dtype)
+    weight = torch.randn(n, k, generator=generator).to(dtype)
+    bias = torch.randn(n, generator=generator).to(dtype)
+    ways: dict[str, Callable[[], Any]] = {
+        "F.linear": lambda: torch.nn.functional.linear(x, weight, bias)
+    }
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, m)
+        prepacked = lambda: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")  # noqa: E731
+        prepacked()
+        ways["oneDNN, prepacked"] = prepacked
+    except (RuntimeError, AttributeError, NotImplementedError):
+        pass  # this build of torch has no oneDNN
+    return ways
+
+
+def _dynamic_int8(m: int, k: int, n: int) -> dict[str, Callable[[], Any]]:
+    """Weights in int8, rows quantised in the call, as torch's dynamic quantisation does it."""
+    import warnings
+
+    import torch
+
+    x = torch.randn(m, k, generator=torch.Generator().manual_seed(0))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            layer = torch.ao.quantization.quantize_dynamic(
+                torch.nn.Sequential(torch.nn.Linear(k, n)), {torch.nn.Linear}, torch.qint8
+            )
+        layer(x)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return {}
+    return {"dynamic quantisation": lambda: layer(x)}
+
+
+def _onednn_int8(m: int, k: int, n: int) -> dict[str, Callable[[], Any]]:
+    """The product alone, of rows that are int8 already."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 255, (m, k), dtype=torch.uint8, generator=generator)
+    weight = torch.randint(-127, 127, (n, k), dtype=torch.int8, generator=generator)
+    scales, zeros, bias = torch.full((n,), 0.01), torch.zeros(n, dtype=torch.int32), torch.zeros(n)
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(weight, [m, k])
+        tail = (bias, 1.0, 0, torch.float32, "none", [], "")
+        run = lambda: torch.ops.onednn.qlinear_pointwise(x, 0.01, 128, packed, scales, zeros, *tail)  # noqa: E731
+        run()
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return {}
+    return {"oneDNN, int8 rows": run}

@@ -1,0 +1,227 @@
+"""docs/benchmark.md, out of the JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import machine
+from .bars import Modes, bars
+
+IMAGES = "images"
+
+Part = dict[str, Any]
+
+
+def page(modes: Modes, images: Iterable[str] = ()) -> str:
+    """docs/benchmark.md: every table, with what its figures depend on beneath."""
+    images = set(images)
+    parts = [
+        "# How fast\n",
+        "Written by `python scripts/benchmark.py` from [benchmark.json](benchmark.json); not by "
+        "hand. Client and\nservices share the machine. Compare within one table only.\n",
+        "## The bars\n",
+        bars_table(modes),
+    ]
+    for name, (title, tables) in SECTIONS.items():
+        if name not in modes:
+            continue
+        part = modes[name]
+        parts.append(f"## {title}\n")
+        if not part["complete"]:
+            parts.append("Interrupted: what is missing was not measured.\n")
+        if name in images:
+            parts.append(picture(name, title, IMAGES))
+        parts += tables(part)
+        parts.append(caption(part) + "\n")
+    return "\n".join(parts)
+
+
+def caption(part: Part) -> str:
+    """Machine, threads, texts, length of a run and commit of a part."""
+    where, how, what = part["machine"], part["settings"], part.get("workload")
+    texts = (
+        f" {what['texts']} real reviews of {what['tokens_mean']:g} tokens on average (median "
+        f"{what['tokens_p50']}, longest {what['tokens_max']}; {what['truncated']} cut to that)."
+        if what
+        else ""
+    )
+    return (
+        f"{machine.describe(where)}.{texts} {how['threads']} threads for each model, runs of "
+        f"{how['duration_s']:g} s or more. Commit {where['commit']}, {where['measured_at']}, load "
+        f"before {where['load_before']}."
+    )
+
+
+def picture(name: str, title: str, folder: str) -> str:
+    return (
+        "<picture>\n"
+        f'  <source media="(prefers-color-scheme: dark)" srcset="{folder}/{name}-dark.svg">\n'
+        f'  <img alt="{title}" src="{folder}/{name}-light.svg">\n'
+        "</picture>\n"
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table, with a line after it."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def bars_table(modes: Modes) -> str:
+    words = {True: "met", False: "**missed**", None: ""}
+    rows = [(bar.demand, bar.measured, words[bar.met]) for bar in bars(modes)]
+    return table(("demand", "measured", ""), rows)
+
+
+def raw_tables(part: Part) -> list[str]:
+    out = []
+    for found in part["shapes"].values():
+        peaks = ", ".join(
+            f"{name} {peak['gflops']:,.0f}" for name, peak in found.get("peaks", {}).items()
+        )
+        out.append(
+            f"**{found['title']}**: {found['gflops_per_text']:.2f} GFLOP a text. Fastest matrix "
+            f"product of its shapes, GFLOP/s: {peaks}.\n"
+        )
+        rows = [
+            (row["title"], f"{row['texts_per_s']:,.1f}", f"{row['gflops']:,.0f}",
+             f"{row['share_of_peak']:.0%}" if row["share_of_peak"] else "–", row["batching"])
+            if "texts_per_s" in row
+            else (row["title"], "–", "", "", one_line(row.get("unavailable", "")))
+            for row in found["engines"]
+        ]  # fmt: skip
+        out.append(table(("engine", "texts/s", "GFLOP/s", "of the peak", ""), rows))
+    return out
+
+
+def service_tables(part: Part) -> list[str]:
+    out = []
+    for found in part["shapes"].values():
+        info = found.get("info", {})
+        engine = "" if info.get("engine") == "none" else f", {engine_of(info)}"
+        out.append(f"**{found['title']}**{engine}")
+        if "raw_single_p50_ms" in found:
+            out[-1] += f"; one text alone in-process: {found['raw_single_p50_ms']:.1f} ms"
+        out[-1] += "\n"
+        head = ["connections", "requests/s", "of the raw engine", *LATENCY_HEAD, *COUNT_HEAD]
+        rows = [
+            [
+                run["connections"],
+                f"{run['requests_per_s']:,.1f}",
+                f"{run['share']:.0%} of {run['raw_texts_per_s']:,.1f}" if "share" in run else "–",
+                *_latency(run),
+                *counts_of(run),
+            ]
+            for run in found.get("runs", ())
+        ]
+        out.append(table(head, rows))
+    return out
+
+
+def peers_tables(part: Part) -> list[str]:
+    out = [f"**{part['shape']}**, each as its own documentation advises for throughput\n"]
+    out.append(_peer_table(part["rows"]))
+    out.append("**No model**: what each server itself costs\n")
+    out.append(_peer_table(part["null"]))
+    setups = {row["title"]: _setup(row) for row in part["rows"] if row.get("setup")}
+    out.append("\n".join(f"- {title}: {setup}" for title, setup in setups.items()) + "\n")
+    return out
+
+
+def _setup(row: Part) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in row.get("versions", {}).items())
+    return f"{row['setup']} ({versions})" if versions else str(row["setup"])
+
+
+def _peer_table(rows: list[Part]) -> str:
+    head = ["", "precision", "labels", "connections", "requests/s", *LATENCY_HEAD, *COUNT_HEAD]
+    lines: list[list[object]] = []
+    for row in rows:
+        who = [row["title"], precision_of(row)]
+        if not row.get("runs"):
+            reason = one_line(row.get("unavailable", "not run"))
+            lines.append([*who, "–", "–", f"can't run: {reason}", *[""] * 5])
+        for run in row.get("runs", ()):
+            rate = f"{run['requests_per_s']:,.1f}"
+            cells = [labels_of(row), run["connections"], rate, *_latency(run), *counts_of(run)]
+            lines.append([*who, *cells])
+    return table(head, lines)
+
+
+def openloop_tables(part: Part) -> list[str]:
+    rows = [
+        (f"{row['share']:.0%}", f"{row['rate_per_s']:,.0f}", *_latency(row), row["errors"],
+         f"{row['client_cpu']:.0%} of a core, p99 {row['lag_p99_ms']:.1f} ms late")
+        for row in part.get("rows", ())
+    ]  # fmt: skip
+    return [
+        f"**{part['shape']}**, {engine_of(part.get('info', {}))}; capacity "
+        f"{part.get('capacity_per_s', 0):,.0f} requests/s (64 connections), p50 at 1 connection "
+        f"{part.get('p50_at_1_ms', 0):.1f} ms. Poisson arrivals; latency counts from the moment at "
+        "which a request was due.\n",
+        table(("of capacity", "requests/s", *LATENCY_HEAD, "errors", "the client itself"), rows),
+    ]
+
+
+def growth_tables(part: Part) -> list[str]:
+    names = {"none": "no model", "waiting": "waits as a model of its own device would"}
+    rows = [
+        (names[row["kind"]], row["nodes"], row["replicas"]["Classifier"],
+         row["replicas"]["Tokenizer"], f"{row['requests_per_s']:,.0f}", *counts_of(row))
+        for row in part["replicas"]
+    ]  # fmt: skip
+    head = ("classifier", "nodes", "classifiers", "tokenizers", "requests/s", *COUNT_HEAD)
+    cost = [
+        (row["tokens"], f"{row['engine_ms']:.2f} ms", f"{row['service_ms']:.2f} ms", row["errors"])
+        for row in part["cost"]
+    ]
+    return [
+        f"All nodes, the client too, share {part['machine']['cores']} cores: without a model "
+        "nothing can grow beyond them. The stand-in waits as long as a model of "
+        f"{part['waiting_tokens_per_s']:,.0f} tokens/s a replica and needs no core: it shows what "
+        "the chain lets through.\n",
+        table(head, rows),
+        f"**What a text costs by its length**, {part['shape']}, {engine_of(part.get('info', {}))}, "
+        "64 connections\n",
+        table(("tokens", "engine alone", "whole service", "errors"), cost),
+    ]
+
+
+LATENCY_HEAD = ("p50", "p95", "p99")
+COUNT_HEAD = ("errors", "truncated")
+SECTIONS: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
+    "raw": ("Engines alone, against what the machine can do", raw_tables),
+    "service": ("The service against its own engine", service_tables),
+    "peers": ("The service against others", peers_tables),
+    "openloop": ("Latency when requests arrive by chance", openloop_tables),
+    "growth": ("Growth, and the cost of a text", growth_tables),
+}
+
+
+def labels_of(row: Part) -> str:
+    return f"{row['agree']} of {row['sample']}" if "agree" in row else "–"
+
+
+def precision_of(row: Part) -> str:
+    if row["dtype"] == "auto" and "info" in row:
+        return engine_of(row["info"])
+    return {"none": "–"}.get(row["dtype"], row["dtype"])
+
+
+def engine_of(info: Part) -> str:
+    return f"{info.get('engine', '?')} {info.get('dtype', '?')}"
+
+
+def _latency(run: Part) -> list[str]:
+    return [f"{run[name]:,.1f} ms" for name in ("p50_ms", "p95_ms", "p99_ms")]
+
+
+def counts_of(run: Part) -> list[object]:
+    bad = sum(n for status, n in run["statuses"].items() if status != "200")
+    return [bad + run["socket_errors"], run["truncated"]]
+
+
+def one_line(reason: str) -> str:
+    return " ".join(reason.split()).replace("|", "/")[:160]

@@ -1,0 +1,137 @@
+"""Our own service, started from a Serve config with some changes, and stopped again."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+
+from .child import environment, stop
+from .endpoint import Endpoint
+from .machine import ROOT
+
+CONFIG = ROOT / "serve_config.yaml"
+START_TIMEOUT_S = 300.0
+
+
+class ServiceFailed(Exception):
+    """It did not come up; the message is the last that it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that answers. `info`: what GET /info says."""
+
+    endpoint: Endpoint
+    info: dict[str, Any]
+
+
+@contextmanager
+def running_service(changes: Sequence[str], config: Path = CONFIG) -> Iterator[Service]:
+    """A service of `config` with `changes` (`engine.name=none`), one replica of each deployment.
+
+    Raises:
+        ServiceFailed
+    """
+    with tempfile.TemporaryDirectory() as run:
+        file, log = Path(run, "serve.yaml"), Path(run, "log")
+        port = free_port()
+        changed = changed_config(yaml.safe_load(config.read_text(encoding="utf-8")), changes)
+        changed["http_options"]["port"] = port
+        file.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
+        command = [sys.executable, "-m", "deployments.cli", "serve", str(file)]
+        # The launcher gives its run a name of its own, and ends all that belongs to it.
+        env = {k: v for k, v in environment(Path(run)).items() if not k.startswith("RAYCLASSIFY")}
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=out,
+                env=env,
+                start_new_session=True,
+            )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_ready(process, url, log)
+            yield Service(our_endpoint(url), requests.get(f"{url}/info", timeout=30).json())
+        finally:
+            stop(process, Path(run), patience_s=0.5, after_interrupt_s=90)
+
+
+def our_endpoint(url: str) -> Endpoint:
+    return Endpoint(
+        url,
+        "/classify",
+        body=lambda text: json.dumps({"text": text}, ensure_ascii=False).encode(),
+        label_of=lambda answer: str(json.loads(answer)["label"]),
+    )
+
+
+def changed_config(config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """`config` with `a.b=value` set under `args:`, or `Classifier.x=value` in a `user_config:`.
+
+    Every deployment gets the replicas that it starts with, no more: one that starts in the middle
+    of a run would be measured too.
+    """
+    application = config["applications"][0]
+    deployments = {one["name"]: one for one in application["deployments"]}
+    for one in deployments.values():
+        if (scaling := one.pop("autoscaling_config", None)) is not None:
+            one["num_replicas"] = scaling.get("initial_replicas") or scaling["min_replicas"]
+    for change in changes:
+        path, _, value = change.partition("=")
+        first, *rest = path.split(".")
+        target = deployments[first]["user_config"] if first in deployments else application["args"]
+        *sections, name = rest if first in deployments else [first, *rest]
+        for section in sections:
+            target = target[section]
+        target[name] = yaml.safe_load(value)
+    return config
+
+
+def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Returns when the service answers with a loaded model.
+
+    Raises:
+        ServiceFailed: it ended before, or took too long.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if requests.get(f"{url}/ready", timeout=2).ok:
+                return
+        except requests.RequestException:
+            time.sleep(0.2)
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
+    raise ServiceFailed((lines or ["not ready in time"])[0][:300])
+
+
+def free_port(in_a_row: int = 1) -> int:
+    """The first of so many ports that nobody listens on."""
+    while True:
+        with ExitStack() as held:
+            try:
+                sockets = [held.enter_context(socket.socket())]
+                sockets[0].bind(("127.0.0.1", 0))
+                first = int(sockets[0].getsockname()[1])
+                for port in range(first + 1, first + in_a_row):
+                    sockets.append(held.enter_context(socket.socket()))
+                    sockets[-1].bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            return first

@@ -1,0 +1,242 @@
+"""The benchmark's tables, plots and bars say what is in its JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from bench.bars import Bar, bars
+from bench.readme import END, START, put_into, readme_block
+from bench.report import page
+from bench.store import Store
+
+HEAD: dict[str, Any] = {
+    "machine": {
+        "cpu": "Some CPU", "cpu_features": ["avx2", "avx512_vnni"], "cores": 2, "load_before": 0.1,
+        "versions": {"ray": "2.60.0", "torch": "2.13.0"}, "commit": "abc", "measured_at": "today",
+    },
+    "settings": {"threads": 2, "duration_s": 10, "connections": [1, 16, 64, 256]},
+    "workload": {
+        "texts": 256, "tokens_mean": 72.9, "tokens_p50": 46, "tokens_max": 512, "truncated": 1,
+    },
+    "complete": True,
+}  # fmt: skip
+INFO = {"engine": "openvino", "dtype": "int8"}
+
+
+def run(connections: int, requests_per_s: float, p50_ms: float = 10.0, **more: Any) -> Any:
+    return {
+        "connections": connections, "requests_per_s": requests_per_s, "p50_ms": p50_ms,
+        "p95_ms": 2 * p50_ms, "p99_ms": 3 * p50_ms, "statuses": {"200": 500}, "socket_errors": 0,
+        "truncated": 1, **more,
+    }  # fmt: skip
+
+
+def peer(name: str, title: str, dtype: str, *runs: Any, **more: Any) -> dict[str, Any]:
+    return {"name": name, "title": title, "dtype": dtype, "runs": list(runs), "sample": 64, **more}
+
+
+def measured() -> dict[str, Any]:
+    """A run in which one bar is missed and one can't be told."""
+    shape = {
+        "title": "BERT-base (12 × 768)", "info": INFO, "raw_single_p50_ms": 20.0,
+        "raw_rates": [100.0] * 3,
+        "runs": [
+            run(1, 40, 22.5, raw_texts_per_s=100.0, share=0.4),
+            run(64, 92, 600, raw_texts_per_s=100.0, share=0.92),
+        ],
+    }  # fmt: skip
+    minilm = {**shape, "title": "MiniLM (6 × 384)", "raw_single_p50_ms": 5.0}
+    counts = (1, 16, 64, 256)
+    return {
+        "raw": {
+            **HEAD,
+            "shapes": {
+                "bert-base": {
+                    "title": "BERT-base (12 × 768)",
+                    "gflops_per_text": 12.76,
+                    "peaks": {"float32": {"gflops": 100.0}, "int8": {"gflops": 2_000.0}},
+                    "engines": [
+                        {"title": "transformers float32, 32 texts padded", "name": "transformers",
+                         "dtype": "float32", "texts_per_s": 4.0, "gflops": 51.0,
+                         "share_of_peak": 0.51, "batching": "padded"},
+                        {"title": "openvino int8", "name": "openvino", "dtype": "int8",
+                         "texts_per_s": 95.0, "gflops": 1_212.0, "share_of_peak": 0.606,
+                         "batching": "packed"},
+                        {"title": "onnxruntime int8", "name": "onnxruntime", "dtype": "int8",
+                         "unavailable": "onnxruntime is not installed"},
+                    ],
+                }
+            },
+        },
+        "service": {
+            **HEAD,
+            "shapes": {
+                "bert-base": shape,
+                "minilm": minilm,
+                "none": {
+                    "title": "no model",
+                    "info": {"engine": "none", "dtype": "none"},
+                    "runs": [run(n, 20 * n) for n in counts],
+                },
+            },
+        },
+        "peers": {
+            **HEAD,
+            "shape": "BERT-base (12 × 768)",
+            "rows": [
+                peer("ours", "ours, engine: auto", "auto", run(16, 80), run(64, 92, 650.0),
+                     info=INFO, agree=64),
+                peer("ours", "ours", "float32", run(64, 15), agree=64),
+                peer("ours", "ours", "bfloat16", run(64, 50), agree=64),
+                peer("ray-chain", "Ray Serve, documentation-style chain", "float32", run(64, 4),
+                     agree=64, setup="four deployments"),
+                peer("fastapi", "FastAPI + transformers pipeline", "float32",
+                     run(64, 11, socket_errors=3), agree=63, setup="one queue"),
+                {"name": "mlserver", "title": "MLServer", "dtype": "float32",
+                 "unavailable": "needs | Python 3.10"},
+                peer("ray-chain", "Ray Serve, documentation-style chain", "bfloat16", run(64, 10),
+                     agree=64, setup="four deployments"),
+            ],
+            "null": [
+                peer("ours", "ours", "none", *(run(n, 16 * n) for n in counts)),
+                peer("litserve", "LitServe", "none", *(run(n, 7 * n) for n in counts)),
+            ],
+        },
+        "openloop": {
+            **HEAD, "shape": "MiniLM (6 × 384)", "info": INFO, "p50_at_1_ms": 8.0,
+            "capacity_per_s": 300.0,
+            "rows": [
+                {"share": share, "rate_per_s": 300 * share, "p50_ms": 10.0, "p95_ms": 20.0,
+                 "p99_ms": p99, "errors": 0, "client_cpu": 0.02, "lag_p99_ms": 0.4}
+                for share, p99 in ((0.25, 15.0), (0.5, 20.0), (0.75, 30.0), (0.9, 48.0))
+            ],
+        },
+        "growth": {
+            **HEAD, "shape": "MiniLM (6 × 384)", "info": INFO, "waiting_tokens_per_s": 20_000.0,
+            "replicas": [
+                {"kind": kind, "nodes": 1, "nodes_with_classifier": 1,
+                 "replicas": {"Classifier": n, "Tokenizer": 1}, **run(256, 270 * n)}
+                for kind in ("waiting", "none") for n in (1, 2, 4)
+            ],
+            "cost": [
+                {"tokens": n, "engine_ms": n / 40, "service_ms": n / 38, "errors": 0}
+                for n in (8, 64, 512)
+            ],
+        },
+    }  # fmt: skip
+
+
+def bar(demand: str) -> Bar:
+    (found,) = (one for one in bars(measured()) if demand in one.demand)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("demand", "figures", "met"),
+    [
+        ("≥ 90 % of the raw engine", "92% (92.0 of 100.0 texts/s, openvino int8)", True),
+        ("chain, float32", "23.0 × (92.0 against 4.0)", True),
+        ("chain, bfloat16", "9.2 × (92.0 against 10.0)", True),
+        ("float32: ≥ 1.5 ×", "1.4 × (15.0 against 11.0): FastAPI + transformers pipeline", False),
+        ("bfloat16: ≥ 1.5 ×", "5.0 × (50.0 against 10.0)", True),
+        ("auto ≥ 3 ×", "8.4 × (92.0 against 11.0)", True),
+        ("≥ 25 ×", "not measured (ray-chain none)", None),
+        ("≥ 2 × LitServe", "2.3 × (4,096.0 against 1,792.0)", True),
+        ("ahead of LitServe", "2.3 × at 16, 2.3 × at 64, 2.3 × at 256", True),
+        ("BERT-base, p50", "+2.5 ms (22.5 after 20.0)", True),
+        ("MiniLM, p50", "+17.5 ms (22.5 after 5.0)", False),
+        ("p99 ≤ 5 ×", "6.0 × (48.0 ms after 8.0 ms)", False),
+    ],
+)
+def test_a_bar_is_met_or_missed_by_its_own_figures(
+    demand: str, figures: str, met: bool | None
+) -> None:
+    found = bar(demand)
+    assert found.measured.startswith(figures)
+    assert found.met is met
+
+
+def test_without_figures_no_bar_is_met_or_missed() -> None:
+    assert {one.met for one in bars({})} == {None}
+
+
+def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
+    text = page(measured())
+    assert "| openvino int8 | 95.0 | 1,212 | 61% | packed |" in text
+    assert "onnxruntime is not installed" in text
+    assert "| 64 | 92.0 | 92% of 100.0 |" in text
+    assert "can't run: needs / Python 3.10" in text
+    assert "63 of 64" in text
+    assert "| 90% | 270 |" in text
+    assert "2 cores of Some CPU (avx512_vnni)" in text
+
+
+def test_an_interrupted_mode_says_so() -> None:
+    modes = measured()
+    modes["openloop"]["complete"] = False
+    assert "Interrupted" in page(modes)
+    assert "Interrupted" not in page(measured())
+
+
+def test_a_mode_interrupted_anywhere_still_makes_a_page() -> None:
+    for name, part in measured().items():
+        rows = {key: [] for key in ("rows", "null", "replicas", "cost") if key in part}
+        shapes = {"shapes": {}} if "shapes" in part else {}
+        begun = {**HEAD, "complete": False, "shape": "", "waiting_tokens_per_s": 1.0}
+        assert page({name: {**begun, **rows, **shapes}})
+
+
+def test_the_readme_shows_the_best_run_of_each_and_all_errors() -> None:
+    block = readme_block(measured())
+    assert "| ours, engine: auto | openvino int8 | 92.0 | 650 ms | 0 | 64 of 64 |" in block
+    assert "| FastAPI + transformers pipeline | float32 | 11.0 | 10 ms | 3 | 63 of 64 |" in block
+    assert "ours 4,096; LitServe 1,792" in block
+    readme = f"before\n{START}\nold\n{END}\nafter\n"
+    put = put_into(readme, block)
+    assert put.startswith(f"before\n{START}\n")
+    assert put.endswith(f"{END}\nafter\n")
+    assert "old" not in put
+    assert put_into(put, block) == put
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+def test_every_plot_has_both_themes_and_the_same_bytes_again(tmp_path: Path) -> None:
+    from bench.plots import draw
+
+    made = draw(measured(), tmp_path)
+    assert len(made) == 2 * len(measured())
+    first = {path: path.read_bytes() for path in made}
+    assert {path: path.read_bytes() for path in draw(measured(), tmp_path)} == first
+    light = (tmp_path / "peers-light.svg").read_text(encoding="utf-8")
+    assert "Some CPU" in light
+    assert "FastAPI" in light
+
+
+def test_a_mode_measured_again_replaces_its_own_part_only(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.json"
+    path.write_text(json.dumps({"modes": measured()}), encoding="utf-8")
+    store = Store(path)
+    store.begin("raw", {"threads": 1})
+    store.save()
+    modes = json.loads(path.read_text(encoding="utf-8"))["modes"]
+    assert modes["raw"]["settings"] == {"threads": 1}
+    assert not modes["raw"]["complete"]
+    assert modes["peers"] == measured()["peers"]
+
+
+def test_only_a_mode_measured_to_its_end_here_and_now_is_done(tmp_path: Path) -> None:
+    store = Store(tmp_path / "benchmark.json")
+    part = store.begin("raw", {})
+    assert not store.is_done("raw")
+    part["complete"] = True
+    assert store.is_done("raw")
+    part["machine"]["commit"] = "another"
+    assert not store.is_done("raw")
