@@ -130,7 +130,8 @@ def raw(part: Part, theme: Theme) -> Any:
         return None
     rows = max(len(one["engines"]) for one in shapes)
     figure, axes = _figure(len(shapes), 1.3 + 0.28 * rows)
-    for column, (found, one) in enumerate(zip(shapes, axes[0], strict=True)):
+    shown: list[str] = []
+    for found, one in zip(shapes, axes[0], strict=True):
         engines = [row for row in found["engines"] if "texts_per_s" in row]
         colours = [theme.other if row["name"] == "transformers" else theme.ours for row in engines]
         titles = [row["title"] for row in engines]
@@ -141,8 +142,9 @@ def raw(part: Part, theme: Theme) -> Any:
         one.bar_label(drawn, labels, padding=4, fontsize=8)
         one.margins(x=0.3)
         one.set_title(f"{found['title']}: texts/s (of the peak)", fontsize=10)
-        if column and titles == [row["title"] for row in shapes[0]["engines"]]:
+        if titles == shown:  # the same engines in the same order: said once
             one.set_yticklabels([])
+        shown = titles
     return figure
 
 
@@ -186,7 +188,7 @@ def openloop(part: Part, theme: Theme) -> Any:
     axes.set(xlabel="share of capacity (%)", xticks=x)
     axes.set_ylim(bottom=0)
     axes.set_title(f"{part['shape']}: latency in ms, Poisson arrivals")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 0.85), ncols=3)
+    axes.legend(loc="center left")
     return figure
 
 
@@ -201,6 +203,8 @@ def growth(part: Part, theme: Theme) -> Any:
             points = dict(zip(x, [row["requests_per_s"] for row in rows], strict=True))
             left.plot(list(points), list(points.values()), color=colour, label=name)
     left.set(xlabel="Classifier replicas")
+    if part["replicas"]:
+        _plain_ticks(left, sorted({row["replicas"]["Classifier"] for row in part["replicas"]}))
     left.set_ylim(bottom=0)
     left.set_title("Requests/s by replicas, on 1 to 3 Ray nodes")
     left.legend(loc="center right", fontsize=8)
@@ -210,6 +214,7 @@ def growth(part: Part, theme: Theme) -> Any:
     right.set(xscale="log", yscale="log", xlabel="tokens")
     right.set_title(f"{part['shape']}: ms a text by its length")
     right.legend(loc="upper left", fontsize=8)
+    right.yaxis.set_major_formatter("{x:g}")
     _plain_ticks(right, LENGTHS_SHOWN)
     return figure
 
