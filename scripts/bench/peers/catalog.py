@@ -25,15 +25,36 @@ def script(name: str) -> Callable[[Run], list[str]]:
     return lambda run: [str(run.bin / "python"), str(SERVERS / name)]
 
 
-def settings(**values: object) -> Callable[[Run], dict[str, str]]:
-    """PEER_<NAME>=value for the server file; `workers` share the threads among them."""
+def shared_out(run: Run, workers: int, **values: object) -> dict[str, str]:
+    """`workers` processes that share the threads; PEER_<NAME>=value for the other settings."""
+    threads = str(max(1, run.num_threads // workers))
+    named = {f"PEER_{name.upper()}": str(value) for name, value in values.items()}
+    return {
+        "PEER_WORKERS": str(workers),
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        **named,
+    }
 
-    def env(run: Run) -> dict[str, str]:
-        threads = str(max(1, run.num_threads // int(str(values.get("workers", 1)))))
-        found = {f"PEER_{name.upper()}": str(value) for name, value in values.items()}
-        return found | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
 
-    return env
+def litserve_env(run: Run) -> dict[str, str]:
+    """Sizes found by trying, as its page on batching advises (docs/log.md has the figures).
+
+    More than one worker, and the fast queue, as in its BERT benchmark.
+    """
+    if run.dtype == "none":
+        return shared_out(
+            run, 1, api_servers=1, fast_queue=1, max_batch_size=256, batch_timeout_s=0.001
+        )
+    return shared_out(
+        run, run.num_threads, api_servers=1, fast_queue=1, max_batch_size=8, batch_timeout_s=0.01
+    )
+
+
+def bentoml_env(run: Run) -> dict[str, str]:
+    """A worker a core, as its page "Parallelize requests handling" says for CPUs."""
+    workers = 1 if run.dtype == "none" else run.num_threads
+    return shared_out(run, workers, max_batch_size=MAX_BATCH_SIZE)
 
 
 RAY_CHAIN = Peer(
@@ -53,7 +74,8 @@ RAY_CHAIN = Peer(
 FASTAPI = Peer(
     name="fastapi",
     title="FastAPI + transformers pipeline",
-    setup="one queue, one thread that runs the pipeline, no batches: as transformers' pages on "
+    setup="a worker a core; in each one queue, one thread that runs the pipeline, no batches: as "
+    "FastAPI's page on workers and transformers' pages on "
     "pipelines in web servers and on batching say for CPUs",
     dtypes=PRECISIONS,
     requirements=("fastapi==0.165.0", "uvicorn[standard]==0.54.0", *TORCH),
@@ -61,7 +83,9 @@ FASTAPI = Peer(
     command=lambda run: [
         *(str(run.bin / "uvicorn"), "fastapi_pipeline:app", "--app-dir", str(SERVERS)),
         *("--host", "127.0.0.1", "--port", str(run.port), "--no-access-log"),
+        *("--workers", str(run.num_threads)),  # FastAPI's page "Server Workers"
     ],
+    env=lambda run: shared_out(run, run.num_threads),
     path="/classify",
     body=json_body(lambda text: {"text": text}),
     label_of=label_field,
@@ -70,14 +94,13 @@ FASTAPI = Peer(
 LITSERVE = Peer(
     name="litserve",
     title="LitServe",
-    setup="laid out as LitServe's own BERT benchmark: batches of 32 within 10 ms, fast queue",
+    setup="laid out as LitServe's own BERT benchmark: a worker a core with one thread each, fast "
+    "queue; batches of 8 within 10 ms (null model: one worker, 256 within 1 ms), found by trying",
     dtypes=(*PRECISIONS, "none"),
     requirements=("litserve==0.2.19", *TORCH),
     packages=("litserve", "torch", "transformers"),
     command=script("litserve_api.py"),
-    env=settings(
-        workers=1, api_servers=1, fast_queue=1, max_batch_size=MAX_BATCH_SIZE, batch_timeout_s=0.01
-    ),
+    env=litserve_env,
     path="/classify",
     body=json_body(lambda text: {"text": text}),
     label_of=label_field,
@@ -86,7 +109,8 @@ LITSERVE = Peer(
 BENTOML = Peer(
     name="bentoml",
     title="BentoML",
-    setup="adaptive batching up to 32, latency limit out of reach so that nothing is refused",
+    setup="a worker a core with one thread each, adaptive batching up to 32, latency limit out of "
+    "reach so that nothing is refused",
     dtypes=(*PRECISIONS, "none"),
     requirements=("bentoml==1.4.40", *TORCH),
     packages=("bentoml", "torch", "transformers"),
@@ -94,7 +118,7 @@ BENTOML = Peer(
         *(str(run.bin / "bentoml"), "serve", "bentoml_service:Classifier"),
         *("--working-dir", str(SERVERS), "--host", "127.0.0.1", "--port", str(run.port)),
     ],
-    env=settings(workers=1, max_batch_size=MAX_BATCH_SIZE),
+    env=bentoml_env,
     path="/classify",
     body=json_body(lambda text: {"texts": [text]}),
     label_of=lambda answer: str(json.loads(answer)[0]["label"]),
