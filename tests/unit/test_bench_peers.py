@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -115,6 +116,13 @@ def test_a_server_that_ignores_the_request_to_end_is_killed(
 def test_a_failure_of_the_measurement_stops_the_server_too(port: int) -> None:
     with pytest.raises(ZeroDivisionError), serve(stand_in(), port) as endpoint:
         raise ZeroDivisionError
+    with pytest.raises(requests.ConnectionError):
+        ask(endpoint, TEXT)
+
+
+def test_a_benchmark_that_is_asked_to_end_stops_the_server_first(port: int) -> None:
+    with pytest.raises(SystemExit), serve(stand_in(), port) as endpoint:
+        signal.raise_signal(signal.SIGTERM)
     with pytest.raises(requests.ConnectionError):
         ask(endpoint, TEXT)
 

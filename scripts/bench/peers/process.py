@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -42,10 +44,13 @@ def server(command: Sequence[str], env: dict[str, str], log: Path) -> Iterator[s
         except OSError as error:
             program = Path(command[0]).name
             raise PeerUnavailable(f"{program} can't be started: {error.strerror}") from error
+    # Killed politely, Python would leave without passing `finally`: make that an exit like others.
+    asked_to_end = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield process
     finally:
         stop(process, mark)
+        signal.signal(signal.SIGTERM, asked_to_end)
 
 
 def stop(process: subprocess.Popen, mark: str) -> None:
