@@ -1,4 +1,4 @@
-"""The command line: `rayclassify serve | check | classify`."""
+"""The command line: `rayclassify serve | check | doctor | classify`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from deployments import __version__
 from deployments.cli.check import check
 from deployments.cli.classify import classify
+from deployments.cli.doctor import doctor
 from deployments.cli.serve import serve
 
 app = typer.Typer(
@@ -44,4 +45,5 @@ def main(
 
 app.command()(serve)
 app.command()(check)
+app.command()(doctor)
 app.command()(classify)

@@ -187,8 +187,7 @@ def test_the_log_shows_the_table(model: ModelSettings, caplog: pytest.LogCapture
     assert lines.splitlines()[1:4] == [
         "  engine          texts/s  max drift  same labels  verdict",
         "  torch bfloat16      300       0.01            -  chosen",
-        "  torch int8          200       0.01            -  "
-        "slower: 0.67 times the chosen one's speed",
+        "  torch int8          200       0.01            -  slower: 0.67×",
     ]
 
 

@@ -107,7 +107,7 @@ def test_the_fastest_that_agrees_is_chosen() -> None:
     assert chosen.texts_per_s == pytest.approx(500)
     assert chosen.max_drift == pytest.approx(0.05)
     assert chosen.label_agreement == 1.0
-    assert rows[TORCH_BF16].verdict == "slower: 0.40 times the chosen one's speed"
+    assert rows[TORCH_BF16].verdict == "slower: 0.40×"
 
 
 def test_a_fast_one_that_drifts_is_refused_with_its_figures() -> None:

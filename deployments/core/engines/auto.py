@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from deployments.core.engines import catalog, isolation
 from deployments.core.engines.base import Engine
@@ -55,18 +56,16 @@ class AutoEngine:
             self._engine = self._load(candidates[0])
             return
         choices = Choices()
-        key = circumstances(self._model, self._settings, self._num_threads)
-        if self._take_cached(choices.read(key)):
+        if self._take_cached(choices.read(self._key())):
             return
         with choices.one_at_a_time():
             # Another replica may have measured while this one waited.
-            if self._take_cached(choices.read(key)):
+            if self._take_cached(choices.read(self._key())):
                 return
+            logger.info("measuring %d engines, as no earlier start did", len(candidates))
             rows = self.measure(candidates)
-            if rows and rows[0].chosen:
-                # A model from the hub has its files here only now.
-                key = key or circumstances(self._model, self._settings, self._num_threads)
-                choices.store(key, rows)
+            # The key anew: a model from the hub has its files here only now.
+            choices.store(self._key(), rows)
         self._selected_by = "measurement"
         self._engine = self._best_that_loads(rows)
         logger.info("engine: %s, by measurement here:\n%s", self._taken, table(rows))
@@ -93,6 +92,21 @@ class AutoEngine:
         except OSError as exc:
             logger.warning("engines can't be measured here (%s)", type(exc).__name__)
             return []
+
+    def cached(self) -> list[Measured] | None:
+        """The rows of an earlier measurement that still hold."""
+        return Choices().read(self._key())
+
+    def measure_anew(self, candidates: Sequence[Candidate]) -> list[Measured]:
+        """As `measure`, once no other process measures, and kept for the starts to come."""
+        choices = Choices()
+        with choices.one_at_a_time():
+            rows = self.measure(candidates)
+            choices.store(self._key(), rows)
+        return rows
+
+    def _key(self) -> dict[str, Any] | None:
+        return circumstances(self._model, self._settings, self._num_threads)
 
     def _take_cached(self, rows: list[Measured] | None) -> bool:
         if not rows or not rows[0].chosen:

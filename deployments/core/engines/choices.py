@@ -97,8 +97,11 @@ class Choices:
         return rows or None
 
     def store(self, key: dict[str, Any] | None, rows: list[Measured]) -> None:
-        """Replaces what was kept under these circumstances, at once and wholly."""
-        if self._directory is None or key is None:
+        """Replaces what was kept under these circumstances, at once and wholly.
+
+        Rows of which none is chosen are not kept: the next start tries again.
+        """
+        if self._directory is None or key is None or not rows or not rows[0].chosen:
             return
         content = json.dumps({**key, "rows": [row.to_json() for row in rows]}, indent=1)
         try:

@@ -12,8 +12,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from deployments.core.engines.catalog import Candidate, make
@@ -35,9 +36,12 @@ class Task:
     candidates: tuple[Candidate, ...]
 
 
-def measure(task: Task) -> list[Measured]:
+OnRow = Callable[[Measured], None]
+
+
+def measure(task: Task, on_row: OnRow = lambda row: None) -> list[Measured]:
     """A row for each candidate, in their order; a crash of the process is the row of the candidate
-    that it was at.
+    that it was at. `on_row` is called with each row as soon as it is known.
 
     Raises:
         OSError: no process can be started here.
@@ -46,16 +50,17 @@ def measure(task: Task) -> list[Measured]:
     while len(rows) < len(task.candidates):
         first = task.candidates[:1] if rows else ()  # the others need its answers again
         rest = task.candidates[len(rows) :]
-        new, end = _run(Task(task.model, task.engine, task.num_threads, (*first, *rest)))
+        new, end = _run(replace(task, candidates=(*first, *rest)), on_row)
         rows += new[len(first) :]
         if len(rows) < len(task.candidates):
             rows.append(Measured(task.candidates[len(rows)], verdict=f"failed: {end}"))
+            on_row(rows[-1])
             if len(rows) == 1:
                 return rows  # there is no reference
     return rows
 
 
-def _run(task: Task) -> tuple[list[Measured], str]:
+def _run(task: Task, on_row: OnRow) -> tuple[list[Measured], str]:
     """The rows that one process came to, and how it ended."""
     request = {
         "model": task.model.model_dump(),
@@ -83,7 +88,9 @@ def _run(task: Task) -> tuple[list[Measured], str]:
             with suppress(BrokenPipeError):  # it ended before it read; its exit code says how
                 json.dump(request, child.stdin)
                 child.stdin.close()
-            rows.extend(Measured.from_json(json.loads(line)) for line in child.stdout)
+            for line in child.stdout:
+                rows.append(Measured.from_json(json.loads(line)))
+                on_row(rows[-1])
             child.wait()
         except BaseException:
             child.kill()

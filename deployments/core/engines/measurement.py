@@ -186,9 +186,9 @@ def _judged(row: Measured, chosen: Measured, allowed: bool) -> Measured:
     elif not allowed:
         verdict = "for comparison only: not what args.engine asks for"
     elif row.speed > chosen.speed:
-        verdict = f"less exact, and only {row.speed / chosen.speed:.2f} times as fast"
+        verdict = f"less exact, only {row.speed / chosen.speed:.2f}× as fast"
     else:
-        verdict = f"slower: {row.speed / chosen.speed:.2f} times the chosen one's speed"
+        verdict = f"slower: {row.speed / chosen.speed:.2f}×"
     return replace(row, verdict=verdict)
 
 
