@@ -18,7 +18,7 @@ from deployments.core.engines.base import Engine, EngineUnavailable
 from deployments.core.engines.cache import CACHE_DIR_ENV
 from deployments.core.engines.catalog import REFERENCE, Candidate
 from deployments.core.engines.isolation import Task
-from deployments.core.engines.measurement import Measured
+from deployments.core.engines.measurement import BUSY, Measured
 from deployments.core.engines.torch_engine import TorchEngine
 from deployments.core.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings, Settings
@@ -164,6 +164,19 @@ def test_where_nothing_can_be_measured_it_is_float32(
     assert engine.info().dtype == "float32"
     assert "can't be measured here" in caplog.text
     assert not list(own_cache.glob("choices/*"))  # the next start tries again
+
+
+def test_what_a_busy_machine_cut_short_is_measured_again(model: ModelSettings) -> None:
+    measurer = Measurer()
+
+    def cut_short(task: Task) -> list[Measured]:
+        return [*measurer(task)[:-1], Measured(task.candidates[-1], verdict=BUSY)]
+
+    for _ in range(2):
+        engine = AutoEngine(model, EngineSettings(device="cpu"), 1, measure=cut_short)
+        engine.load()
+        assert engine.info().selected_by == "measurement"
+    assert measurer.calls == 2
 
 
 def test_a_lone_candidate_is_taken_unmeasured(model: ModelSettings) -> None:

@@ -15,7 +15,9 @@ from deployments.core.engines.catalog import REFERENCE, Candidate, fitting
 from deployments.core.engines.measurement import (
     ANSWERS_S,
     BUDGET_S,
+    BUSY,
     CHUNK_TEXTS,
+    PATIENCE_S,
     Measured,
     Measurement,
     choose,
@@ -27,7 +29,7 @@ TORCH_BF16 = Candidate("torch", "bfloat16")
 TORCH_INT8 = Candidate("torch", "int8")
 OPENVINO_INT8 = Candidate("openvino", "int8")
 DEFAULTS = EngineSettings()
-N_TEXTS = 2 * CHUNK_TEXTS
+N_TEXTS = 4 * CHUNK_TEXTS
 
 PROBE = Encoded(np.arange(N_TEXTS, dtype=np.int32), np.ones(N_TEXTS, np.int32))
 
@@ -180,11 +182,25 @@ def test_no_candidate_is_begun_after_the_budget() -> None:
 
 
 def test_a_slow_reference_answers_fewer_texts_and_the_others_are_compared_on_these() -> None:
-    kinds = {REFERENCE: Kind(ANSWERS_S / 20), TORCH_BF16: Kind(0.001)}
+    kinds = {REFERENCE: Kind(ANSWERS_S / CHUNK_TEXTS), TORCH_BF16: Kind(0.001)}
     rows = rows_of(kinds)
-    assert rows[0].texts_per_s == pytest.approx(20 / ANSWERS_S)
+    assert rows[0].texts_per_s == pytest.approx(CHUNK_TEXTS / ANSWERS_S)
     assert rows[1].label_agreement == 1.0
     assert choose(rows, kinds)[0].candidate == TORCH_BF16
+
+
+def test_on_a_busy_machine_patience_ends_though_little_was_computed() -> None:
+    clock = Clock()
+    measurement = Measurement(
+        PROBE,
+        "regression",
+        DEFAULTS,
+        lambda candidate: StandIn(Kind(load_s=PATIENCE_S + 1), clock),
+        clock,
+        computing=lambda: 0.01 * clock.now,
+    )
+    assert measurement.measure(REFERENCE).agrees
+    assert measurement.measure(TORCH_BF16).verdict == BUSY
 
 
 def test_the_reference_is_taken_where_none_of_the_wanted_agrees() -> None:

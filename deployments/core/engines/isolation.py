@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,8 +22,8 @@ from deployments.core.engines.catalog import Candidate, make
 from deployments.core.engines.measurement import Measured, Measurement
 from deployments.settings import EngineSettings, ModelSettings
 
-# A process that is not done by then hangs. Far beyond what measuring may take.
-TIMEOUT_S = 240.0
+# An engine without a row by then hangs: far beyond what converting a large model takes.
+HANGS_S = 300.0
 _MODULE = __name__
 
 
@@ -81,14 +82,13 @@ def _run(task: Task, on_row: OnRow) -> tuple[list[Measured], str]:
     ) as child:
         assert child.stdin is not None  # noqa: S101 - as asked for above
         assert child.stdout is not None  # noqa: S101
-        watch = threading.Timer(TIMEOUT_S, child.kill)
-        watch.daemon = True
-        watch.start()
+        watch = _Watch(child)
         try:
             with suppress(BrokenPipeError):  # it ended before it read; its exit code says how
                 json.dump(request, child.stdin)
                 child.stdin.close()
             for line in child.stdout:
+                watch.restart()
                 rows.append(Measured.from_json(json.loads(line)))
                 on_row(rows[-1])
             child.wait()
@@ -96,8 +96,29 @@ def _run(task: Task, on_row: OnRow) -> tuple[list[Measured], str]:
             child.kill()
             raise
         finally:
-            watch.cancel()
+            watch.stop()
     return rows, _how_it_ended(child.returncode)
+
+
+class _Watch:
+    """Kills a process that says nothing for `HANGS_S`."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+        self._timer = self._start()
+
+    def restart(self) -> None:
+        self._timer.cancel()
+        self._timer = self._start()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _start(self) -> threading.Timer:
+        timer = threading.Timer(HANGS_S, self._child.kill)
+        timer.daemon = True
+        timer.start()
+        return timer
 
 
 def _how_it_ended(code: int) -> str:
@@ -109,16 +130,21 @@ def _how_it_ended(code: int) -> str:
 
 
 def _main(request: dict[str, Any], out: TextIO) -> None:
+    from transformers.utils.logging import disable_progress_bar
+
     from deployments.core.engines.probe import probe_batch
     from deployments.core.model_source import model_info
 
+    disable_progress_bar()
     model = ModelSettings.model_validate(request["model"])
     settings = EngineSettings.model_validate(request["engine"])
+    num_threads = request["num_threads"]
     measurement = Measurement(
         probe_batch(model),
         model_info(model).problem_type,
         settings,
-        lambda candidate: make(candidate, model, settings, request["num_threads"]),
+        lambda candidate: make(candidate, model, settings, num_threads),
+        computing=lambda: time.process_time() / num_threads,
     )
     for name, dtype in request["candidates"]:
         row = measurement.measure(Candidate(name, dtype))

@@ -20,17 +20,23 @@ from deployments.settings import EngineSettings
 
 logger = logging.getLogger(__name__)
 
-# Micro-batches as a service under load forms them; one has each length of the probe's mix.
-CHUNK_TEXTS = 24
-# How long one engine may take for its answers on the probe, of which one chunk is always asked,
-# and for the rounds after it, in which its speed is the best of each chunk.
-ANSWERS_S = 6.0
+# Small enough that a slow machine can stop between two, large enough to be batches.
+CHUNK_TEXTS = 12
+# How long the reference may compute its answers on the probe, of which one chunk is always asked,
+# and how long each engine computes the rounds in which its speed is the best of each chunk.
+ANSWERS_S = 3.0
 ROUNDS_S = 1.0
 MAX_ROUNDS = 20
-# After this long no further candidate is begun.
+# No further candidate is begun after so much computing, or so much time on a machine that is busy
+# with other things.
 BUDGET_S = 60.0
+PATIENCE_S = 180.0
 # An engine must be this much faster to be taken before a more exact one.
 NEAR_TIE = 0.1
+
+
+BUSY = "skipped: the machine is too busy"
+"""Verdict of a candidate that might have been measured at a calmer time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +86,29 @@ class Measurement:
         settings: EngineSettings,
         make: Callable[[Candidate], Engine],
         clock: Callable[[], float] = time.perf_counter,
+        computing: Callable[[], float] | None = None,
     ) -> None:
+        """computing: seconds computed so far, which stand still where others have the CPU."""
         self._chunks = _chunks(probe)
         self._problem_type = problem_type
         self._settings = settings
         self._make = make
         self._clock = clock
+        self._computing = computing or clock
         self._reference: Float32 | None = None
         self._begun_s = clock()
+        self._budget_ends_s = self._computing() + BUDGET_S
 
     def measure(self, candidate: Candidate) -> Measured:
         """The candidate's row."""
         if candidate != REFERENCE and self._reference is None:
             return Measured(candidate, verdict=f"skipped: {REFERENCE} gave nothing to compare with")
-        if self._clock() - self._begun_s > BUDGET_S:
+        if self._computing() > self._budget_ends_s:
             return Measured(
                 candidate, verdict=f"skipped: the {BUDGET_S:.0f} s for measuring were over"
             )
+        if self._clock() - self._begun_s > PATIENCE_S:
+            return Measured(candidate, verdict=BUSY)
         try:
             return self._measure(candidate)
         except (EngineUnavailable, ModelNotFound) as exc:  # our own words
@@ -130,11 +142,12 @@ class Measurement:
         """Logits of the first chunks and the seconds that each took."""
         parts: list[Float32] = []
         seconds: list[float] = []
+        until = self._computing() + ANSWERS_S
         for chunk in self._chunks:
             started = self._clock()
             parts.append(engine.predict(chunk).values)
             seconds.append(self._clock() - started)
-            if self._reference is None and sum(seconds) > ANSWERS_S:
+            if self._reference is None and self._computing() > until:
                 # The others are compared on as many texts as the reference had time for.
                 self._chunks = self._chunks[: len(parts)]
                 break
@@ -142,10 +155,10 @@ class Measurement:
 
     def _rounds(self, engine: Engine, seconds: list[float]) -> None:
         """Lowers each chunk's seconds to its best: what disturbs a measurement only adds to it."""
-        until = self._clock() + ROUNDS_S
+        until = self._computing() + ROUNDS_S
         for _ in range(MAX_ROUNDS):
             for i, chunk in enumerate(self._chunks):
-                if self._clock() > until:
+                if self._computing() > until:
                     return
                 started = self._clock()
                 engine.predict(chunk)

@@ -1,0 +1,168 @@
+"""`rayclassify doctor` on this machine, and on machines that are pretended."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from deployments.cli import app
+from deployments.cli.doctor_facts import advice, machine_facts
+from deployments.core.engines import cpu
+from deployments.core.engines.cache import CACHE_DIR_ENV
+from deployments.core.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ZEN_4 = "avx2 avx512f avx512_vnni avx512_bf16"
+
+
+def doctor(*args: str) -> Result:
+    return CliRunner().invoke(app, ["doctor", *args])
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    monkeypatch.setenv(CACHE_DIR_ENV, str(tmp_path / "cache"))
+
+    def write(model: str = "models/demo", **engine: Any) -> str:
+        loaded = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+        args = loaded["applications"][0]["args"]
+        args["model"]["id"] = model
+        args["engine"] |= {"device": "cpu", **engine}
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(loaded), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_it_tells_what_the_machine_has_without_measuring(config: Callable[..., str]) -> None:
+    result = doctor(config(), "--no-measure")
+    assert result.exit_code == 0, result.output
+    for word in ("CPU", "cores", "memory", "GPUs", "proxy", "torch", "extra openvino"):
+        assert word in result.output
+    assert "not measured yet. The first start chooses among: torch float32" in result.output
+    assert "GFLOP/s" not in result.output
+
+
+def test_json_has_the_same_and_nothing_else_on_stdout(config: Callable[..., str]) -> None:
+    found = json.loads(doctor(config(), "--no-measure", "--json").stdout)
+    assert found["machine"]["cpu"]["usable_cpus"] >= 1
+    assert found["machine"]["packages"]["torch"]
+    assert set(found["machine"]["extras"]) == {"openvino", "onnxruntime"}
+    assert found["engine"]["rows"] == []
+
+
+def test_what_it_measures_the_next_start_takes(
+    config: Callable[..., str], make_tiny_model: Callable[..., Path]
+) -> None:
+    path = config(model=str(make_tiny_model()), name="torch", num_threads=1)
+    found = json.loads(doctor(path, "--json").stdout)
+    assert found["peak_gflops"]["cpu float32"] > 0.1
+    first = found["engine"]["rows"][0]
+    assert first["verdict"] == "chosen"
+    chosen = f"{first['candidate']['name']} {first['candidate']['dtype']}"
+    later = doctor(path, "--no-measure").output
+    assert f"{chosen}: measured earlier, and the next start takes it" in later
+    assert "set name: torch and dtype:" in later
+
+
+def test_a_wrong_config_is_said_as_check_says_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("applications: 3")
+    result = doctor(str(path))
+    assert result.exit_code == 2
+    assert "applications" in result.output
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ({"device": "cuda:7"}, "torch sees"),
+        ({"device": "cpu", "name": "none"}, "answers without a model"),
+        ({"name": "torch", "dtype": "float32"}, "all that the config allows here; not measured"),
+    ],
+)
+def test_engines_that_the_config_names(
+    config: Callable[..., str], engine: dict[str, str], message: str
+) -> None:
+    result = doctor(config(**engine), "--no-measure")
+    assert message in " ".join(result.output.split())
+    assert result.exit_code == (1 if "cuda:7" in engine.values() else 0)
+
+
+def test_a_model_that_is_not_there_is_exit_code_1(config: Callable[..., str]) -> None:
+    result = doctor(config(model="./no/such/model"), "--no-measure")
+    assert result.exit_code == 1
+    assert "no model in './no/such/model'" in result.output
+
+
+def facts_of(features: str, *installed: str) -> dict[str, Any]:
+    extras = {name: {"installed": name in installed} for name in ("openvino", "onnxruntime")}
+    return {"cpu": {"kind": cpu_kind(features.split())}, "extras": extras}
+
+
+def test_what_a_missing_extra_brings_is_told_from_measurements_on_such_a_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    speeds = {"torch float32": 10.0, "torch int8": 40.0, "openvino int8": 60.0}
+    monkeypatch.setitem(KNOWN, cpu_kind(ZEN_4.split()), KnownSpeeds("BERT-base, here", speeds))
+    openvino, onnxruntime = advice(facts_of(ZEN_4), "cpu")
+    assert openvino == (
+        "openvino is not installed: `pip install 'rayclassify[openvino]'`. On a CPU of this kind "
+        "(AVX-512 + VNNI + BF16) its best, openvino int8, ran at 1.5 times the speed of the best "
+        "without it, torch int8 (BERT-base, here)."
+    )
+    assert "is not known" in onnxruntime
+
+
+def test_what_is_not_known_is_said_plainly() -> None:
+    lines = advice(facts_of("asimd", "onnxruntime"), "cpu")
+    assert len(lines) == 1
+    assert "on a CPU of this kind (Arm) is not known" in lines[0]
+    assert "run this again" in lines[0]
+
+
+def test_an_extra_brings_nothing_on_a_gpu() -> None:
+    assert all("CPUs only" in line for line in advice(facts_of(ZEN_4), "cuda"))
+
+
+def test_extras_that_are_here_need_no_advice() -> None:
+    assert advice(facts_of(ZEN_4, "openvino", "onnxruntime"), "cpu") == []
+
+
+@pytest.mark.parametrize(
+    ("features", "kind"),
+    [
+        (ZEN_4, "AVX-512 + VNNI + BF16"),
+        (ZEN_4 + " amx_int8 amx_bf16", "AMX"),
+        ("avx2 avx512f", "AVX-512"),
+        ("avx2 avx_vnni", "AVX2 + VNNI"),
+        ("avx2", "AVX2"),
+        ("asimd i8mm bf16", "Arm + I8MM + BF16"),
+        ("", "other"),
+    ],
+)
+def test_kinds_of_cpu(features: str, kind: str) -> None:
+    assert cpu_kind(features.split()) == kind
+
+
+def test_features_are_read_as_the_kernel_lists_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(cpu, "CPUINFO", info)
+    assert cpu.cpu_features() == ()
+    info.write_text("model name\t: A CPU\nflags\t\t: fpu avx2 amx_int8 avx512f\n")
+    assert cpu.cpu_model() == "A CPU"
+    assert cpu.cpu_features() == ("avx2", "avx512f", "amx_int8")
+
+
+def test_facts_are_plain_values() -> None:
+    json.dumps(machine_facts())
