@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.core.engines import catalog, make_engine
+from deployments.core.engines import catalog, isolation, make_engine
 from deployments.core.engines.auto import AutoEngine
 from deployments.core.engines.base import Engine, EngineUnavailable
 from deployments.core.engines.cache import CACHE_DIR_ENV
@@ -238,3 +238,18 @@ def test_real_engines_are_measured_in_a_process_of_their_own(model: ModelSetting
     assert all(row.agrees and row.texts_per_s and row.texts_per_s > 0 for row in rows)
     (reference,) = (row for row in rows if row.candidate == REFERENCE)
     assert reference.max_drift == 0.0
+
+
+def test_an_engine_that_crashes_its_process_is_a_row_and_the_next_is_measured(
+    model: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("import os; os.abort()")
+    monkeypatch.syspath_prepend(tmp_path)  # before the real one, in the process that measures too
+    crashing = Candidate("openvino", "float32")
+    task = isolation.Task(model, EngineSettings(device="cpu"), 1, (REFERENCE, crashing, BF16))
+    seen: list[Measured] = []
+    rows = isolation.measure(task, seen.append)
+    assert [row.candidate for row in rows] == [REFERENCE, crashing, BF16]
+    assert rows[1].verdict == "failed: its process was killed by SIGABRT"
+    assert rows[2].agrees
+    assert rows[1] in seen

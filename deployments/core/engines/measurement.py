@@ -30,7 +30,9 @@ MAX_ROUNDS = 20
 # No further candidate is begun after so much computing, or so much time on a machine that is busy
 # with other things.
 BUDGET_S = 60.0
-PATIENCE_S = 180.0
+PATIENCE_S = 120.0
+# So many times as long as it computes may an engine take for its answers and its rounds.
+MAX_STRETCH = 5
 # An engine must be this much faster to be taken before a more exact one.
 NEAR_TIE = 0.1
 
@@ -142,12 +144,12 @@ class Measurement:
         """Logits of the first chunks and the seconds that each took."""
         parts: list[Float32] = []
         seconds: list[float] = []
-        until = self._computing() + ANSWERS_S
+        over = self._limit(ANSWERS_S)
         for chunk in self._chunks:
             started = self._clock()
             parts.append(engine.predict(chunk).values)
             seconds.append(self._clock() - started)
-            if self._reference is None and self._computing() > until:
+            if self._reference is None and over():
                 # The others are compared on as many texts as the reference had time for.
                 self._chunks = self._chunks[: len(parts)]
                 break
@@ -155,14 +157,19 @@ class Measurement:
 
     def _rounds(self, engine: Engine, seconds: list[float]) -> None:
         """Lowers each chunk's seconds to its best: what disturbs a measurement only adds to it."""
-        until = self._computing() + ROUNDS_S
+        over = self._limit(ROUNDS_S)
         for _ in range(MAX_ROUNDS):
             for i, chunk in enumerate(self._chunks):
-                if self._computing() > until:
+                if over():
                     return
                 started = self._clock()
                 engine.predict(chunk)
                 seconds[i] = min(seconds[i], self._clock() - started)
+
+    def _limit(self, seconds: float) -> Callable[[], bool]:
+        """Whether so much has been computed from now on, or far more time is gone."""
+        computed, ended = self._computing() + seconds, self._clock() + MAX_STRETCH * seconds
+        return lambda: self._computing() > computed or self._clock() > ended
 
     def _compare(self, values: Float32) -> Agreement:
         if self._reference is None:
