@@ -53,4 +53,4 @@ KNOWN: dict[str, KnownSpeeds] = {
         },
     ),
 }
-"""By `cpu_kind`. The figures stand in docs/log.md."""
+"""By `cpu_kind`. This row is from the prototype: to be measured again with the engines of today."""
