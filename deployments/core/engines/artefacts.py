@@ -26,7 +26,7 @@ from deployments.settings import ModelSettings
 logger = logging.getLogger(__name__)
 
 # Changes whenever the same model would be converted differently.
-_FORMAT = 1
+_FORMAT = 2
 _CHECKSUMS = "checksums.json"
 
 T = TypeVar("T")
