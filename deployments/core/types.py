@@ -52,10 +52,6 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A dataclass with slots pickles field by field in Python: 3× the time.
-        return Encoded, (self.input_ids, self.lengths, self.token_type_ids)
-
     @property
     def total_tokens(self) -> int:
         return len(self.input_ids)
@@ -108,9 +104,6 @@ class Logits:
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Logits, (self.values, self.errors)
 
 
 @dataclass(frozen=True, slots=True)

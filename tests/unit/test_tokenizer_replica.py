@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from deployments.core.errors import (
 from deployments.core.model_source import model_info
 from deployments.core.postprocess import LabelDecoder
 from deployments.settings import Settings
-from deployments.tokenizer import Tokenizer, _retried
+from deployments.tokenizer import INLINE_CHARS, Tokenizer, _retried
 
 pytestmark = pytest.mark.anyio
 
@@ -101,6 +102,23 @@ async def test_wrong_arguments_are_named_as_over_http(
 async def test_too_many_texts_are_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(TooLarge, match="text has 10000 texts; the limit is 50"):
         await tokenizer.classify(["很好"] * 10_000)
+
+
+async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
+    tokenizer: Tokenizer,
+) -> None:
+    threads: list[int] = []
+    encoder = tokenizer._encoder
+
+    class Watched:
+        def encode(self, inputs: Any) -> Any:
+            threads.append(threading.get_ident())
+            return encoder.encode(inputs)
+
+    tokenizer._encoder = Watched()  # type: ignore[assignment]
+    await tokenizer.classify("很好")
+    await tokenizer.classify("很好" * INLINE_CHARS)
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 class Calls:
