@@ -26,10 +26,13 @@ class _Waiter:
 
 
 class MicroBatcher:
-    """Sends micro-batches at once when idle, and at most every `min_gap_s` while one is under way.
+    """Sends micro-batches at once when idle, and at most every `min_gap_s` under load.
 
-    The pause is what lets a batch gather under load; idle callers never wait for it. A fixed low
-    limit on calls under way would gather too, but leave all but the first classifiers idle.
+    The pause is what lets a batch gather: a call costs as much as ten texts in it. It ends early
+    where nothing is under way and as many texts wait as there were when a call was last answered:
+    who was answered together asks again together. So a lone caller never waits, nor does anybody
+    where calls take longer than the pause. A fixed low limit on calls under way would gather too,
+    but leave all but the first classifiers idle.
 
     run: answers a micro-batch; gets the texts and the seconds left to each.
     """
@@ -52,7 +55,9 @@ class MicroBatcher:
         self._queue: deque[_Waiter] = deque()
         self._inflight: dict[asyncio.Task[None], list[_Waiter]] = {}
         self._last_sent = float("-inf")
+        self._expected = 0
         self._wakeup: asyncio.Handle | None = None
+        self._pausing = False
 
     async def submit(self, items: Sequence[TextInput], timeout_s: float) -> list[Result]:
         """One result per item, in order.
@@ -91,13 +96,21 @@ class MicroBatcher:
                 self._end_abandoned()
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._wakeup is not None or not self._queue or len(self._inflight) >= self._max_inflight:
+        """Sets when to send next; to be called when texts come and when a call ends."""
+        if not self._queue or len(self._inflight) >= self._max_inflight:
+            return
+        if self._wakeup is not None and not self._pausing:
             return
         pause_s = self._last_sent + self._min_gap_s - loop.time()
-        if not self._inflight or pause_s <= 0:
+        all_back = not self._inflight and len(self._queue) >= self._expected
+        if pause_s <= 0 or all_back:
+            if self._wakeup is not None:
+                self._wakeup.cancel()
+            self._pausing = False
             # Not here and now: other requests may arrive in this very turn of the loop.
             self._wakeup = loop.call_soon(self._send, loop, context=contextvars.Context())
-        else:
+        elif self._wakeup is None:
+            self._pausing = True
             self._wakeup = loop.call_later(pause_s, self._send, loop, context=contextvars.Context())
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -118,10 +131,6 @@ class MicroBatcher:
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         del self._inflight[task]
-        if self._wakeup is not None and not self._inflight:
-            # The pause is for gathering while the model works; it works no longer.
-            self._wakeup.cancel()
-            self._wakeup = None
         self._schedule(task.get_loop())
 
     def _end_abandoned(self) -> None:
@@ -147,6 +156,7 @@ class MicroBatcher:
             results = [ServiceError()] * len(waiters)
             if not all(waiter.future.done() for waiter in waiters):
                 logger.error("micro-batch of %d texts failed: %s", len(waiters), type(exc).__name__)
+        self._expected = self.pending
         for waiter, result in zip(waiters, results, strict=True):
             if not waiter.future.done():
                 waiter.future.set_result(result)

@@ -111,19 +111,68 @@ async def test_more_calls_may_be_under_way_so_that_all_classifiers_work() -> Non
     await asyncio.gather(*tasks)
 
 
-async def test_the_gap_gathers_only_while_a_call_is_under_way() -> None:
+async def test_a_lone_caller_never_waits_for_the_gap() -> None:
+    batcher = gatherer(Chain(), max_inflight=8, min_gap_s=3_600)
+    for text in "abc":
+        assert await batcher.submit(inputs(text), 10) == [{"label": text}]
+
+
+async def test_the_gap_gathers_until_those_are_back_who_asked_before() -> None:
     chain = Chain()
-    batcher = gatherer(chain, max_inflight=8, min_gap_s=3_600)
-    assert await batcher.submit(inputs("a"), 10) == [{"label": "a"}]
-    assert await batcher.submit(inputs("b"), 10) == [{"label": "b"}]  # idle again: no wait
     chain.gate.clear()
-    tasks = await start(batcher, "c")
-    tasks += await start(batcher, "d")
-    tasks += await start(batcher, "e")
-    assert chain.batches == [["a"], ["b"], ["c"]]  # d and e gather
+    batcher = gatherer(chain, max_inflight=8, min_gap_s=3_600)
+    first = await start(batcher, "a")
+    tasks = await start(batcher, "b")
+    tasks += await start(batcher, "c")
+    assert chain.batches == [["a"]]  # b and c gather
     chain.gate.set()
+    await asyncio.gather(*first)
+    tasks += await start(batcher, "a again")
     await asyncio.gather(*tasks)
-    assert chain.batches[3:] == [["d", "e"]]
+    assert chain.batches == [["a"], ["b", "c", "a again"]]
+
+
+async def test_who_does_not_come_back_is_waited_for_no_longer_than_the_gap() -> None:
+    chain = Chain()
+    chain.gate.clear()
+    batcher = gatherer(chain, max_inflight=8, min_gap_s=0.02)
+    first = await start(batcher, "a")
+    second = await start(batcher, "b")
+    chain.gate.set()
+    assert await asyncio.gather(*first, *second) == [[{"label": "a"}], [{"label": "b"}]]
+
+
+async def test_where_calls_take_longer_than_the_gap_nobody_waits_between_them() -> None:
+    chain = Chain()
+    batcher = gatherer(chain, max_inflight=8, min_gap_s=0.001)
+    chain.gate.clear()
+    first = await start(batcher, "a", "b", "c")
+    await asyncio.sleep(0.002)
+    second = await start(batcher, "d")
+    assert chain.batches == [["a", "b", "c"], ["d"]]  # sent beside the call under way
+    chain.gate.set()
+    await asyncio.gather(*first, *second)
+
+
+async def test_callers_that_ask_again_and_again_fall_into_step() -> None:
+    """16 connections cost 16 texts a call, not half of them while the others are under way."""
+    sizes: list[int] = []
+
+    async def chain(items: Sequence[TextInput], timeouts_s: Sequence[float]) -> list[Result]:
+        sizes.append(len(items))
+        await asyncio.sleep(0.001)
+        return [{"label": item.text} for item in items]
+
+    batcher = MicroBatcher(chain, max_texts=64, max_inflight=8, min_gap_s=30, max_pending=100)
+
+    async def caller(number: int) -> None:
+        for _ in range(10):
+            await batcher.submit(inputs(str(number)), 60)
+            for _ in range(number % 5):  # some are slower to ask again
+                await asyncio.sleep(0)
+
+    await asyncio.gather(*(caller(number) for number in range(16)))
+    assert sizes == [16] * 10
 
 
 async def test_a_batch_holds_at_most_max_texts() -> None:
