@@ -7,6 +7,7 @@ as soon as it is measured; Ctrl-C stops what was started and keeps the figures.
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,8 @@ def main(
     if shutil.which("wrk") is None and set(todo) - {"raw", "report"}:
         console.print(str(WrkMissing()))
         raise typer.Exit(1)
+    # As Ctrl-C: what was started ends in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for name in todo:
             if name != "report" and not (resume and store.is_done(name)):

@@ -188,7 +188,7 @@ def openloop(part: Part, theme: Theme) -> Any:
     axes.set(xlabel="share of capacity (%)", xticks=x)
     axes.set_ylim(bottom=0)
     axes.set_title(f"{part['shape']}: latency in ms, Poisson arrivals")
-    axes.legend(loc="center left")
+    axes.legend(loc="upper center")
     return figure
 
 
