@@ -1,4 +1,4 @@
-"""The command line: `rayclassify serve | check | doctor | classify`."""
+"""The command line: `rayclassify serve | check | doctor | classify | tune`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.doctor import doctor
 from deployments.cli.serve import serve
+from deployments.cli.tune import tune
 
 app = typer.Typer(
     name="rayclassify",
@@ -47,3 +48,4 @@ app.command()(serve)
 app.command()(check)
 app.command()(doctor)
 app.command()(classify)
+app.command()(tune)

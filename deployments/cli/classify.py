@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -72,6 +73,13 @@ def _texts(texts: list[str], file: Path | None) -> tuple[Iterable[str], int | No
     if not file.is_file():
         raise typer.BadParameter(f"{file} is no file.", param_hint="--file")
     return _lines(file.open("rb")), _count_lines(file)
+
+
+def read_lines(file: str, at_most: int) -> list[str]:
+    """The first texts of a file, one per line; `-` for stdin."""
+    if file != "-" and not Path(file).is_file():
+        raise typer.BadParameter(f"{file} is no file.", param_hint="TEXTS")
+    return list(islice(_lines(sys.stdin.buffer if file == "-" else Path(file).open("rb")), at_most))
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:
