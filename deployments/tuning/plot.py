@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from deployments.tuning.choice import Result, Setup, pareto_front
+from deployments.tuning.choice import Result, pareto_front
 
 _COLOURS = ("#2a6fbb", "#d1495b", "#2e933c", "#8f5db7", "#c77f1a", "#008b8b", "#6b6b6b", "#b5528a")
 
@@ -22,18 +22,15 @@ def plot(
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    names = sorted({_group(result.setup) for result in results})
+    names = sorted({str(result.setup) for result in results})
     for i, name in enumerate(names):
-        own = sorted(
-            (r for r in results if _group(r.setup) == name), key=lambda r: r.setup.max_batch_tokens
-        )
+        own = [result for result in results if str(result.setup) == name]
         axes.plot(
             [r.p99_ms for r in own],
             [r.texts_per_s for r in own],
-            "o-",
+            "o",
             color=_COLOURS[i % len(_COLOURS)],
-            linewidth=0.6,
-            markersize=4,
+            markersize=5,
             label=name,
         )
     front = pareto_front(results)
@@ -69,7 +66,3 @@ def plot(
     axes.grid(alpha=0.25)
     axes.legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=150)
-
-
-def _group(setup: Setup) -> str:
-    return str(setup)
