@@ -90,6 +90,8 @@ def tune(
     results, failures, stopped = _search(
         encoded, settings, target_p99_ms, connections, cores, budget_s, err
     )
+    if stopped:
+        err.print("Stopped: this is what was known by then.")
     for reason in failures:
         err.print(reason, soft_wrap=True, markup=False)
     if not results:
