@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,7 @@ from deployments.cli.classify import read_lines
 
 if TYPE_CHECKING:
     from deployments.core.engines.catalog import Candidate
+    from deployments.core.engines.measurement import Measured
     from deployments.core.types import Encoded
     from deployments.settings import Settings
     from deployments.tuning.choice import Result
@@ -185,7 +186,12 @@ def _search(
     with Progress(*columns, console=err, transient=True, redirect_stdout=False) as progress:
         try:
             task = progress.add_task("engines against float32", total=None)
-            candidates = _candidates(load, cores, failures)
+            candidates = _candidates(
+                load,
+                cores,
+                failures,
+                lambda row: progress.update(task, description=f"{row.candidate} checked"),
+            )
             search = Search(setups(candidates, layouts(cores), load), load, budget_s)
             for setup in search.run():
                 progress.update(
@@ -202,7 +208,9 @@ def _search(
     return list(search.results.values()), failures, stopped
 
 
-def _candidates(load: Workload, cores: int, failures: list[str]) -> list[Candidate]:
+def _candidates(
+    load: Workload, cores: int, failures: list[str], on_row: Callable[[Measured], None]
+) -> list[Candidate]:
     """Engines worth measuring under load: they agree with float32, and aren't hopelessly slow."""
     from deployments.core.engines import catalog, isolation
     from deployments.core.engines.base import EngineUnavailable
@@ -215,7 +223,7 @@ def _candidates(load: Workload, cores: int, failures: list[str]) -> list[Candida
         return candidates
     others = tuple(c for c in candidates if c != catalog.REFERENCE)
     rows = isolation.measure(
-        isolation.Task(load.model, load.engine, cores, (catalog.REFERENCE, *others))
+        isolation.Task(load.model, load.engine, cores, (catalog.REFERENCE, *others)), on_row
     )
     fastest = max((row.speed for row in rows if row.agrees), default=0.0)
     failures += [f"{row.candidate}: {row.verdict}" for row in rows if not row.agrees]
