@@ -9,6 +9,8 @@ from deployments.tuning.choice import Result, pareto_front
 
 _COLOURS = ("#2a6fbb", "#d1495b", "#2e933c", "#8f5db7", "#c77f1a", "#008b8b", "#6b6b6b", "#b5528a")
 
+_MARKERS = "os^Dv"  # the next where the colours are used up
+
 
 def plot(
     results: Sequence[Result],
@@ -28,7 +30,7 @@ def plot(
         axes.plot(
             [r.p99_ms for r in own],
             [r.texts_per_s for r in own],
-            "o",
+            _MARKERS[i // len(_COLOURS) % len(_MARKERS)],
             color=_COLOURS[i % len(_COLOURS)],
             markersize=5,
             label=name,
