@@ -14,8 +14,10 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployments.core.engines import parity
 from deployments.core.engines.encoder import PostNormEncoder
 from deployments.core.engines.heads import HEADS
+from deployments.core.engines.linear import accelerate
 from deployments.core.engines.packed import CannotPack, PackedRunner, StockEncoder
 from deployments.core.engines.padded import PaddedRunner
 from deployments.core.types import Encoded
@@ -98,6 +100,19 @@ def test_packed_logits_are_the_padded_ones(case: str, lengths: list[int], seed: 
     packed, padded = runners(case)
     batch = batch_of(lengths, seed=seed)
     np.testing.assert_allclose(packed(batch), padded(batch), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("case", CASES)
+def test_fewer_bits_keep_to_the_stated_bounds(case: str, dtype: str) -> None:
+    packed, padded = (runners.__wrapped__(case)[0], runners(case)[1])
+    batch = batch_of([1, 150, 20, 20, 3, 77])
+    if dtype == "bfloat16":
+        packed.model.to(torch.bfloat16)
+        packed.encoder.to(torch.bfloat16)
+    if not accelerate(packed.encoder, dtype):
+        pytest.skip(f"no {dtype} products on this machine")
+    assert parity.drift(packed(batch), padded(batch)) <= parity.MAX_DRIFT[dtype]
 
 
 @pytest.mark.parametrize("case", ["bert", "roberta", "electra", "albert"])

@@ -8,6 +8,7 @@ disagree with the plain product, the plain layer stays.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -86,7 +87,7 @@ class Int8Dense(nn.Module):
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         shape = x.shape
-        x, scale, zero = quantise(x.reshape(-1, shape[-1]))
+        x, scale, zero = quantise(x.reshape(-1, shape[-1]).contiguous())
         weights = (self._weight, self._scales, self._zeros)
         linear = torch.ops.onednn.qlinear_pointwise
         y: torch.Tensor
@@ -127,18 +128,22 @@ class Int8Dense(nn.Module):
 
 
 def quantise(x: torch.Tensor) -> tuple[torch.Tensor, float, int]:
-    """x ≈ scale * (q - zero), with q uint8 over the whole range of x. Returns (q, scale, zero).
+    """x ≈ scale * (q - zero), q uint8 over the whole range of a contiguous x: (q, scale, zero).
 
     Raises:
         ValueError: x has a NaN.
     """
     low, high = (float(edge) for edge in x.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)
-    # 254 steps, not 255: then rounding by cutting off after + 0.5 can't leave 0…255.
-    scale = max((high - low) / 254, 1e-30)
+    scale = max((high - low) / 255, 1e-30)
     zero = round(-low / scale)
-    q = torch.add(torch.tensor(zero + 0.5), x, alpha=1 / scale).to(torch.uint8)
-    return q, scale, zero
+    if hasattr(torch, "quantize_per_tensor"):
+        # 5 times as fast as a cast, which isn't vectorised. Its storage is read as it lies, as
+        # `int_repr` would copy it. Torch calls it deprecated, hence the branch below.
+        storage = torch.quantize_per_tensor(x, scale, zero, torch.quint8).untyped_storage()
+        return torch.empty(0, dtype=torch.uint8).set_(storage, 0, x.shape, x.stride()), scale, zero
+    q = torch.add(torch.tensor(float(zero)), x, alpha=1 / scale).round_().clamp_(0, 255)
+    return q.to(torch.uint8), scale, zero
 
 
 def accelerate(module: nn.Module, dtype: str) -> bool:
@@ -169,6 +174,9 @@ def _agrees(make: type[PrepackedDense | Int8Dense], dtype: torch.dtype) -> bool:
 
     x, residual = normal(2, 5, 64), normal(2, 5, 32)
     try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
+            quantise(x.float().view(-1, 64))  # torch warns once, then never again
         for activation in (*ACTIVATIONS, None):
             plain = Dense(normal(32, 64) / 8, normal(32), activation)
             fast = make(plain)

@@ -16,6 +16,9 @@ from deployments.core.types import Encoded, Float32
 
 # A CPU's rows are cut so that a layer's activations stay in its cache; the log has the figures.
 CPU_ROW_TOKENS = 512
+# oneDNN makes a program for each number of tokens, in milliseconds, and keeps a thousand: a few
+# tokens of filling, so that a service soon has met all of them.
+CPU_ROW_MULTIPLE = 8
 
 
 class CannotPack(Exception):
@@ -95,7 +98,9 @@ class PackedRunner:
 
     @torch.inference_mode()
     def _run(self, row: Encoded) -> torch.Tensor:
-        device = self.model.device
+        device, n = self.model.device, len(row)
+        if self._on_cpu:
+            row = _filled(row, CPU_ROW_MULTIPLE)
         spans = Spans(row.lengths, device)
         positions = _position_ids(row, self._first_position, self._pad_token_id)
         types = None
@@ -106,7 +111,7 @@ class PackedRunner:
         hidden = self.encoder(
             _to_device(row.input_ids, device), _to_device(positions, device), types, spans
         )
-        return self._head(self.model, self._pool(hidden, spans))
+        return self._head(self.model, self._pool(hidden, spans)[:n])
 
     def _pool(self, hidden: torch.Tensor, spans: Spans) -> torch.Tensor:
         if self._mean:
@@ -133,6 +138,15 @@ def _rows(lengths: np.ndarray, max_tokens: int | None) -> tuple[np.ndarray, list
         tokens += length
     rows.append(slice(first, len(order)))
     return order, rows
+
+
+def _filled(row: Encoded, multiple: int) -> Encoded:
+    """The row with a last text of nothing, where its tokens are no multiple of `multiple`."""
+    missing = -row.total_tokens % multiple
+    if not missing:
+        return row
+    nothing = Encoded(np.zeros(missing, np.int32), np.asarray([missing], np.int32))
+    return Encoded.concat([row, nothing])
 
 
 def _positions(model: Any) -> tuple[int, int | None]:

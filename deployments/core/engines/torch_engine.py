@@ -23,7 +23,7 @@ from deployments.settings import EngineSettings, ModelSettings
 
 logger = logging.getLogger(__name__)
 
-_WARMUP_LENGTHS = (8, 32, 128, 512)
+_WARMUP_LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 
 Runner = PackedRunner | PaddedRunner
 
