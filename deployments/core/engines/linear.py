@@ -155,7 +155,9 @@ def accelerate(module: nn.Module, dtype: str) -> bool:
     make: type[PrepackedDense | Int8Dense] = Int8Dense if dtype == "int8" else PrepackedDense
     if not _agrees(make, torch.bfloat16 if dtype == "bfloat16" else torch.float32):
         return False
-    for parent in list(module.modules()):
+    # Parents only: a list of all modules would keep the old weights until the end.
+    parents = [m for m in module.modules() if not isinstance(m, nn.Linear | Dense)]
+    for parent in parents:
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear):
                 child = Dense(child.weight.data, None if child.bias is None else child.bias.data)
