@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from deployments.core.batcher import TokenBatcher
+from deployments.core.batcher import ModelThread, TokenBatcher
 from deployments.core.engines import make_engine
 from deployments.core.errors import Overloaded, PredictionFailed
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
@@ -26,12 +26,14 @@ class Classifier:
         live = ClassifierUserConfig()
         self._live: ClassifierUserConfig | None = None
         self._engine = make_engine(settings, num_threads)
+        thread = ModelThread()
+        thread.wait_for(self._engine.load)
         self._batcher = TokenBatcher(
             self._engine.predict,
             max_batch_tokens=live.max_batch_tokens,
             max_queue_tokens=live.max_queue_tokens,
+            run=thread,
         )
-        self._engine.load()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)

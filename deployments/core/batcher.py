@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,8 @@ from deployments.core.token_queue import Call, Slice, TokenQueue, cut, living
 from deployments.core.types import Encoded, Float32, Logits
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Halving a batch of which nothing works ends after 1 + 2 + 4 + 8 + 16 passes: then each sixteenth
 # has failed, and the model is at fault rather than a text.
@@ -64,7 +66,7 @@ class TokenBatcher:
         self.failed_batches = 0
         self._predict = predict
         self._clock = clock
-        self._run = run or _OwnThread()
+        self._run = run or ModelThread()
         self._queue = TokenQueue()
         self._curve = CostCurve()
         self._loop_task: asyncio.Task[None] | None = None
@@ -217,14 +219,22 @@ class TokenBatcher:
         return float(math.ceil(min(self.queued_tokens / self._tokens_per_s, 60.0)))
 
 
-class _OwnThread:
-    """Runs one function at a time, outside the event loop."""
+class ModelThread:
+    """The thread that the model lives in: one function at a time, outside the event loop.
+
+    An engine is loaded here too. OpenMP keeps a pool of threads for each thread that it is called
+    from, and two pools on the same cores double the time of a short pass (docs/log.md).
+    """
 
     def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
 
-    async def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+    async def __call__(self, function: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+    def wait_for(self, function: Callable[[], T]) -> T:
+        """The same for callers that may block, such as a replica that starts."""
+        return self._executor.submit(function).result()
 
 
 _NOT_FINITE = PredictionFailed("The model gave no finite number for this text.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deployments.core.batcher import TokenBatcher
+from deployments.core.batcher import ModelThread, TokenBatcher
 from deployments.core.engines.catalog import Candidate, make
 from deployments.core.types import Encoded, Float32
 from deployments.settings import EngineSettings, ModelSettings
@@ -68,7 +68,8 @@ def work(replica: Replica, parent: Connection) -> None:
     os.dup2(1, 2)
     try:
         engine = make(replica.candidate, replica.model, replica.engine, replica.num_threads)
-        engine.load()
+        thread = ModelThread()
+        thread.wait_for(engine.load)
     except Exception as exc:
         parent.send(Failed(type(exc).__name__))
         return
@@ -81,6 +82,7 @@ def work(replica: Replica, parent: Connection) -> None:
                 max_batch_tokens=run.max_batch_tokens,
                 max_queue_tokens=1_000_000_000,
                 target_p99_ms=replica.target_p99_ms,
+                run=thread,
             )
             parent.send(asyncio.run(put_under_load(batcher, replica.texts.split(), run)))
     except (EOFError, BrokenPipeError):
