@@ -116,7 +116,8 @@ def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
             if requests.get(f"{url}/ready", timeout=2).ok:
                 return
         except requests.RequestException:
-            time.sleep(0.2)
+            pass  # nobody listens yet
+        time.sleep(0.2)  # asked without a pause, it would take a core from what is starting
     lines = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
     raise ServiceFailed((lines or ["not ready in time"])[0][:300])
 

@@ -138,7 +138,7 @@ def _measure(
                 row["agree"] = sum(a == b for a, b in zip(labels, expected, strict=True))
             row["runs"] = []
             for n in counts:
-                duration_s = enough_s(rate, session.plan.duration_s, max(256, 4 * n))
+                duration_s = enough_s(rate, session.plan.duration_s, max(96, 2 * n))
                 row["runs"].append(asdict(load(endpoint, texts, n, duration_s)))
                 session.store.save()
     except (PeerUnavailable, ServiceFailed, LoadFailed) as exc:
