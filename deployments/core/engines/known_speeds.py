@@ -42,15 +42,17 @@ def cpu_kind(features: Collection[str]) -> str:
 
 KNOWN: dict[str, KnownSpeeds] = {
     "AVX-512 + VNNI + BF16": KnownSpeeds(
-        where="BERT-base, 96 Chinese reviews of 71 tokens on average, 2 cores of Zen 5",
+        where="BERT-base, 256 Chinese reviews of 73 tokens on average, 2 cores of Zen 4",
         texts_per_s={
-            "torch float32": 15,
-            "torch bfloat16": 51,
-            "torch int8": 67,
-            "openvino bfloat16": 60,
-            "openvino int8": 98,
-            "onnxruntime float32": 26,
+            "torch float32": 16.3,
+            "torch bfloat16": 29.1,
+            "torch int8": 46.9,
+            "openvino float32": 14.4,
+            "openvino bfloat16": 28.3,
+            "openvino int8": 49.9,
+            "onnxruntime float32": 13.7,
+            "onnxruntime int8": 38.4,
         },
     ),
 }
-"""By `cpu_kind`. This row is from the prototype: to be measured again with the engines of today."""
+"""By `cpu_kind`. By `scripts/benchmark.py raw`, see docs/benchmark.md."""
