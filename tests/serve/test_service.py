@@ -232,7 +232,7 @@ def test_no_text_in_any_log(service: Service) -> None:
 def test_the_log_level_changes_live(service: Service) -> None:
     def batches_logged() -> int:
         logs = [path for path in log_files() if "replica_classify_Classifier" in path.name]
-        return sum(path.read_text(encoding="utf-8").count("batch of 1 texts") for path in logs)
+        return sum(path.read_text(encoding="utf-8").count(" tokens in ") for path in logs)
 
     config = read_config()
     config["applications"][0]["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
