@@ -107,7 +107,12 @@ def parse(answers: str, connections: int, client_cpu_s: float = 0.0) -> Measurem
     return Measurement(
         connections=connections,
         duration_s=round(duration_s, 1),
-        requests_per_s=round(rate(np.asarray(rest.split(), np.float64), duration_s), 2),
+        requests_per_s=round(
+            rate(
+                np.asarray(rest.split(), np.float64), duration_s, connections, raw["p50_us"] / 1e6
+            ),
+            2,
+        ),
         p50_ms=raw["p50_us"] / 1_000,
         p95_ms=raw["p95_us"] / 1_000,
         p99_ms=raw["p99_us"] / 1_000,
@@ -118,12 +123,15 @@ def parse(answers: str, connections: int, client_cpu_s: float = 0.0) -> Measurem
     )
 
 
-def rate(times_s: np.ndarray, duration_s: float) -> float:
+def rate(times_s: np.ndarray, duration_s: float, connections: int, latency_s: float) -> float:
     """Answers a second in the steady part of a run: the slope of their number over time.
 
     Answers come in bursts, one per batch. Their number by the length of the run would count a
     burst too many or too few (a tenth, for a slow service); the slope hardly minds where in a
     burst the run ends. It also leaves out the start, where nothing can be answered yet.
+
+    A server so slow that the run saw one burst has no slope: there it is Little's law, as many
+    requests as there are connections in the time that one takes.
     """
     if len(times_s) < 2:
         return len(times_s) / duration_s
@@ -132,6 +140,8 @@ def rate(times_s: np.ndarray, duration_s: float) -> float:
     steady = times_s >= first_s + WARM_SHARE * duration_s
     if steady.sum() < 8 or np.ptp(times_s[steady]) <= 0:
         return len(times_s) / duration_s
+    if np.ptp(times_s[steady]) < latency_s / 2:
+        return connections / latency_s
     x, y = times_s[steady], numbers[steady]
     return float(np.polyfit(x - x.mean(), y, 1)[0])
 

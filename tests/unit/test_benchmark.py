@@ -165,7 +165,7 @@ def test_a_rate_does_not_hang_on_where_in_a_burst_the_run_ends() -> None:
 
     # The last burst just inside of the run, and just outside of it.
     for n, duration_s in ((16, 20.0), (15, 19.9)):
-        assert load.rate(bursts(n), duration_s) == pytest.approx(40, rel=0.02)
+        assert load.rate(bursts(n), duration_s, 64, 1.6) == pytest.approx(40, rel=0.02)
 
 
 def test_the_requests_of_the_file_are_whole_http_requests() -> None:
@@ -236,3 +236,8 @@ def test_a_child_that_fails_says_why_and_ends() -> None:
             process.ask(do="nothing")
         pid = process.process
     assert pid.poll() is not None
+
+
+def test_a_run_that_saw_one_burst_is_counted_by_its_latency() -> None:
+    once = 113.0 + np.arange(64) * 3e-4
+    assert load.rate(once, 20.0, connections=64, latency_s=13.1) == pytest.approx(64 / 13.1)
