@@ -34,6 +34,7 @@ Start = Callable[[], Any]
 def measure_peers(session: Session) -> None:
     """Everybody in float32; in bfloat16 Ray's chain and the fastest of the others."""
     from .peers import PEERS
+    from .peers.agreement import expected_labels
 
     peers = [p for p in PEERS if not session.plan.only_peers or p.name in session.plan.only_peers]
     real = [peer for peer in peers if REFERENCE_DTYPE in peer.dtypes]
@@ -43,7 +44,7 @@ def measure_peers(session: Session) -> None:
         part.update(shape=BERT_BASE.title, workload=workload.statistics(), rows=[], null=[])
         texts = workload.texts
         session.step("peers: labels by transformers alone")
-        expected = reference_labels(session.model(BERT_BASE), texts[:SAMPLE])
+        expected = expected_labels(session.model(BERT_BASE), texts[:SAMPLE])
         for title, engine, dtype in (
             ("ours, engine: auto", "auto", "auto"),
             ("ours", "torch", "float32"),
@@ -162,18 +163,3 @@ def ask(endpoint: Endpoint, text: str) -> str:
         return endpoint.label_of(answer.content) if answer.ok else f"status {answer.status_code}"
     except (requests.RequestException, ValueError, KeyError, IndexError) as exc:
         return type(exc).__name__
-
-
-def reference_labels(model: Path, texts: Sequence[str]) -> list[str]:
-    """What transformers says in float32, one text at a time: no padding, nothing of a server."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    classifier = AutoModelForSequenceClassification.from_pretrained(model).float().eval()
-    labels = []
-    with torch.inference_mode():
-        for text in texts:
-            inputs = tokenizer(text, truncation=True, max_length=512, return_tensors="pt")
-            labels.append(classifier.config.id2label[int(classifier(**inputs).logits.argmax())])
-    return labels

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def reviews(count: int) -> list[str]:
     return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).digest())[:count]
 
 
-def expected_labels(model_dir: Path, texts: list[str]) -> list[str]:
+def expected_labels(model_dir: Path, texts: Sequence[str]) -> list[str]:
     """Labels of the model in float32, one text at a time: no padding, nothing of a server."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
