@@ -104,6 +104,8 @@ def measured() -> dict[str, Any]:
                  "unavailable": "needs | Python 3.10"},
                 peer("ray-chain", "Ray Serve, documentation-style chain", "bfloat16", run(64, 10),
                      agree=64, setup="four deployments"),
+                peer("fastapi", "FastAPI + transformers pipeline", "bfloat16", run(64, 8),
+                     agree=64, setup="one queue"),
             ],
             "null": [
                 peer("ours", "ours", "none", *(run(n, 16 * n) for n in counts)),
@@ -162,6 +164,15 @@ def test_a_bar_is_met_or_missed_by_its_own_figures(
     found = bar(demand)
     assert found.measured.startswith(figures)
     assert found.met is met
+
+
+def test_without_the_peer_that_won_in_float32_there_is_no_fastest_in_bfloat16() -> None:
+    modes = measured()
+    rows = modes["peers"]["rows"]
+    rows[:] = [row for row in rows if (row["name"], row["dtype"]) != ("fastapi", "bfloat16")]
+    (found,) = (one for one in bars(modes) if "bfloat16: ≥ 1.5 ×" in one.demand)
+    assert found.measured == "not measured (FastAPI + transformers pipeline in bfloat16)"
+    assert found.met is None
 
 
 def test_without_figures_no_bar_is_met_or_missed() -> None:
