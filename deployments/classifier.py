@@ -11,6 +11,7 @@ from deployments.core.batcher import ModelThread, TokenBatcher
 from deployments.core.engines import make_engine
 from deployments.core.errors import Overloaded, PredictionFailed
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
+from deployments.launch.machine import threads_for
 from deployments.replica import live_settings, set_log_level
 from deployments.settings import ClassifierUserConfig, Settings
 
@@ -22,7 +23,7 @@ class Classifier:
     """Token ids in, logits out. Ready when the model is loaded and warm."""
 
     def __init__(self, settings: Settings) -> None:
-        num_threads = settings.engine.num_threads or _assigned_cpus()
+        num_threads = settings.engine.num_threads or threads_for(_assigned_cpus())
         live = ClassifierUserConfig()
         self._live: ClassifierUserConfig | None = None
         self._engine = make_engine(settings, num_threads)
@@ -70,6 +71,6 @@ class Classifier:
             raise error
 
 
-def _assigned_cpus() -> int:
-    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
-    return max(1, int(cpus))
+def _assigned_cpus() -> float:
+    cpus: float = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    return cpus

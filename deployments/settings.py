@@ -63,7 +63,7 @@ class EngineSettings(_Strict):
     )
     num_threads: PositiveInt | None = Field(
         default=None,
-        description="CPU threads per replica; null: the replica's num_cpus, at least 1.",
+        description="CPU threads per replica; null: its num_cpus, 1 or more, at most what is here.",
     )
     max_logit_drift: Annotated[float, Field(gt=0)] = Field(
         default=0.1,

@@ -19,6 +19,7 @@ from deployments.cli.check import (
     read_config,
 )
 from deployments.core.engines.measurement import Measured
+from deployments.launch.machine import threads_for
 from deployments.settings import Settings
 
 NOT_RUNNABLE = 1
@@ -105,7 +106,8 @@ def _classifier(config: dict[str, Any]) -> tuple[Settings, int]:
         settings = Settings()
     deployments = {d.get("name"): d for d in app.get("deployments") or []}
     options = (deployments.get("Classifier") or {}).get("ray_actor_options") or {}
-    return settings, settings.engine.num_threads or max(1, int(options.get("num_cpus", 1)))
+    num_threads = settings.engine.num_threads or threads_for(options.get("num_cpus", 1))
+    return settings, num_threads
 
 
 def _pick(settings: Settings, num_threads: int, measure: bool, show: Any) -> Pick:

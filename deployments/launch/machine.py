@@ -35,6 +35,14 @@ def cpu_count() -> int:
     return cpus if limit is None else max(1, min(cpus, int(limit)))
 
 
+def threads_for(num_cpus: float) -> int:
+    """Threads for a replica that Ray gave `num_cpus`: never more than may run here at once.
+
+    Ray counts what it was told (`ray start --num-cpus`), be it more than there is.
+    """
+    return max(1, min(int(num_cpus), cpu_count()))
+
+
 def cgroup_cpu_limit() -> float | None:
     """CPUs' worth of time that the container's quota allows; None where there is no quota.
 

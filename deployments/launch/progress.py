@@ -11,7 +11,7 @@ import requests
 
 STARTING_RAY = "starting Ray"
 DEPLOYING = "deploying"
-LOADING = "loading the model"
+LOADING = "loading the model (a first start also measures engines)"
 STARTING_HTTP = "waiting for the HTTP port"
 
 

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,48 @@ def test_what_a_busy_machine_cut_short_is_measured_again(model: ModelSettings) -
         engine.load()
         assert engine.info().selected_by == "measurement"
     assert measurer.calls == 2
+
+
+@pytest.mark.parametrize(("cpu_share", "calls"), [(0.6, 2), (0.9, 1), (None, 1)])
+def test_a_choice_made_beside_other_work_is_not_kept(
+    model: ModelSettings,
+    caplog: pytest.LogCaptureFixture,
+    cpu_share: float | None,
+    calls: int,
+) -> None:
+    measurer = Measurer()
+
+    def beside_others(task: Task) -> list[Measured]:
+        return [replace(row, cpu_share=cpu_share) for row in measurer(task)]
+
+    for _ in range(2):
+        AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=beside_others).load()
+    assert measurer.calls == calls
+    assert ("other work had the CPU" in caplog.text) == (calls == 2)
+
+
+@pytest.mark.parametrize("allowed", [[BF16, INT8], [REFERENCE, INT8]])
+def test_where_nothing_that_was_asked_for_agrees_the_log_warns(
+    model: ModelSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    allowed: list[Candidate],
+) -> None:
+    monkeypatch.setattr(catalog, "candidates", lambda settings: allowed)
+
+    def drifting(task: Task) -> list[Measured]:
+        return [
+            Measured(
+                c, texts_per_s=9.0, agrees=c == REFERENCE, verdict="" if c == REFERENCE else "x"
+            )
+            for c in task.candidates
+        ]
+
+    engine = AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=drifting)
+    engine.load()
+    assert engine.info().dtype == "float32"
+    warned = "nothing that args.engine allows agrees with the model" in caplog.text
+    assert warned == (REFERENCE not in allowed)
 
 
 def test_a_lone_candidate_is_taken_unmeasured(model: ModelSettings) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 import torch
 import transformers as hf
 
+from deployments.core.engines.artefacts import UNUSED_S
 from deployments.core.engines.base import EngineUnavailable
 from deployments.core.engines.graph import GraphEngine, check_conversion
 from deployments.core.engines.onnxruntime import OnnxRuntimeEngine
@@ -219,6 +222,24 @@ def test_other_weights_are_converted_anew(
     torch.nn.init.normal_(model.classifier.weight)
     model.save_pretrained(directory)
     assert np.abs(engine_for(make, directory).predict(batch).values - first).max() > 1e-2
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_what_no_start_used_for_long_is_deleted_by_the_next_conversion(
+    make: type[GraphEngine], make_tiny_model: Callable[..., Path], own_cache: Path
+) -> None:
+    used, unused = make_tiny_model(initializer_range=0.1), make_tiny_model(initializer_range=0.2)
+    engine_for(make, used)
+    engine_for(make, unused)
+    kept = {path for path in (own_cache / "converted").iterdir() if path.is_dir()}
+    long_ago = time.time() - UNUSED_S - 60
+    for path in kept:
+        os.utime(path, (long_ago, long_ago))
+    engine_for(make, used)  # a use makes it young again
+    engine_for(make, make_tiny_model(initializer_range=0.3))
+    left = {path for path in (own_cache / "converted").iterdir() if path.is_dir()}
+    assert len(left & kept) == 1
+    assert len(left) == 2
 
 
 @pytest.mark.parametrize("make", ENGINES)

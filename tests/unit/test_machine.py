@@ -35,6 +35,17 @@ def test_the_tightest_cpu_quota_counts(tmp_path: Path, in_groups) -> None:  # ty
     assert machine.cpu_count() == 1
 
 
+@pytest.mark.parametrize(
+    ("num_cpus", "quota", "threads"),
+    [(1, "max", 1), (0.25, "max", 1), (64, "150000", 1), (10_000, "max", None)],
+)
+def test_threads_are_those_that_ray_gave_but_no_more_than_can_run(  # type: ignore[no-untyped-def]
+    tmp_path: Path, in_groups, num_cpus: float, quota: str, threads: int | None
+) -> None:
+    in_groups(group(tmp_path / "inner", cpu__max=f"{quota} 100000"))
+    assert machine.threads_for(num_cpus) == (threads or len(os.sched_getaffinity(0)))
+
+
 def test_cpu_quotas_of_cgroup_v1(tmp_path: Path, in_groups) -> None:  # type: ignore[no-untyped-def]
     free = group(tmp_path / "free", cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
     in_groups(free)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,8 +28,10 @@ from deployments.settings import ModelSettings
 logger = logging.getLogger(__name__)
 
 # Changes whenever the same model would be converted differently.
-_FORMAT = 2
+_FORMAT = 3
 _CHECKSUMS = "checksums.json"
+# Older versions of packages and models leave theirs behind.
+UNUSED_S = 30 * 24 * 3600.0
 
 T = TypeVar("T")
 
@@ -64,11 +68,13 @@ def converted(
         if (root / name).exists():
             try:
                 _verify(root / name)
+                os.utime(root / name)
                 return load(root / name)
             except Exception as exc:
                 # Whatever is wrong with it, the model itself is still there.
                 logger.warning("a converted model is damaged (%s): again", type(exc).__name__)
                 shutil.rmtree(root / name, ignore_errors=True)
+        _forget_unused(root)
         _make(root / name, convert)
     return load(root / name)
 
@@ -83,6 +89,15 @@ def _make(directory: Path, convert: Callable[[Path], None]) -> None:
         unfinished.rename(directory)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _forget_unused(root: Path) -> None:
+    """Deletes what no start has used for `UNUSED_S`. Who has it open keeps what it mapped."""
+    for path in root.iterdir():
+        with suppress(OSError):  # another replica was first
+            if path.is_dir() and time.time() - path.stat().st_mtime > UNUSED_S:
+                shutil.rmtree(path)
+                logger.info("a converted model that was unused for 30 days is deleted")
 
 
 def _verify(directory: Path) -> None:

@@ -69,6 +69,12 @@ class AutoEngine:
         self._selected_by = "measurement"
         self._engine = self._best_that_loads(rows)
         logger.info("engine: %s, by measurement here:\n%s", self._taken, table(rows))
+        if rows and self._taken not in candidates:
+            logger.warning(
+                "nothing that args.engine allows agrees with the model: it runs as %s. The table "
+                "above says why; max_logit_drift and min_label_agreement set what is near enough.",
+                self._taken,
+            )
 
     def predict(self, batch: Encoded) -> Logits:
         if self._engine is None:

@@ -25,7 +25,7 @@ class Candidate:
 REFERENCE = Candidate("torch", "float32")
 """What every other engine must agree with, and what runs where none does."""
 
-EXTRAS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime",)}
+EXTRAS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx")}
 """The extra of our package that brings an engine → the modules that it needs."""
 
 _CLASSES = {

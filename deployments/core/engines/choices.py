@@ -17,7 +17,7 @@ import filelock
 
 from deployments.core.engines.cache import cache_dir
 from deployments.core.engines.cpu import cpu_features, cpu_model
-from deployments.core.engines.measurement import BUSY, Measured
+from deployments.core.engines.measurement import Measured
 from deployments.core.model_source import find_model
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 600.0
 _PACKAGES = ("rayclassify", "torch", "transformers", "numpy", "openvino", "nncf", "onnxruntime")
 # Changes whenever rows would be read or judged differently.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def circumstances(
@@ -99,12 +99,16 @@ class Choices:
     def store(self, key: dict[str, Any] | None, rows: list[Measured]) -> None:
         """Replaces what was kept under these circumstances, at once and wholly.
 
-        Rows of which none is chosen, or that a busy machine cut short, are not kept: the next start
-        tries again.
+        Rows of which none is chosen, or that other work on this machine disturbed, are not kept:
+        the next start tries again.
         """
         if self._directory is None or key is None or not rows or not rows[0].chosen:
             return
-        if any(row.verdict == BUSY for row in rows):
+        if any(row.disturbed for row in rows):
+            logger.warning(
+                "other work had the CPU while engines were measured: this choice is for now, the "
+                "next start measures again. Set args.engine's name and dtype to measure no more."
+            )
             return
         content = json.dumps({**key, "rows": [row.to_json() for row in rows]}, indent=1)
         try:

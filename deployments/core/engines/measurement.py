@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,9 @@ MAX_STRETCH = 5
 # An engine must be this much faster to be taken before a more exact one.
 NEAR_TIE = 0.1
 
+# Of a calm machine's time every engine here computes 0.82 or more; beside one other busy process
+# none more than 0.82, and most 0.65 or less (docs/log.md).
+CALM_SHARE = 0.75
 
 BUSY = "skipped: the machine is too busy"
 """Verdict of a candidate that might have been measured at a calmer time."""
@@ -46,7 +50,8 @@ class Measured:
     """One candidate's row. What could not be found out is None.
 
     agrees: whether it may be chosen. verdict: why it may not (`refused: …`, `failed: …`,
-    `skipped: …`); else, once a choice is made, `chosen` or why it was not.
+    `skipped: …`); else, once a choice is made, `chosen` or why it was not. cpu_share: CPU seconds
+    per thread and second while its speed was measured; None on other devices.
     """
 
     candidate: Candidate
@@ -55,6 +60,7 @@ class Measured:
     label_agreement: float | None = None
     batching: str | None = None
     start_s: float | None = None
+    cpu_share: float | None = None
     agrees: bool = False
     verdict: str = ""
 
@@ -66,6 +72,11 @@ class Measured:
     def speed(self) -> float:
         """texts_per_s, 0 where it is not known."""
         return self.texts_per_s or 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others had the CPU meanwhile, so that its speed says little."""
+        return self.verdict == BUSY or (self.cpu_share is not None and self.cpu_share < CALM_SHARE)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,14 +139,16 @@ class Measurement:
         start_s = self._clock() - started
         values, seconds = self._answers(engine)
         agreement = self._compare(values)
-        self._rounds(engine, seconds)
+        cpu_share = self._rounds(engine, seconds)
+        info = engine.info()
         return Measured(
             candidate,
             texts_per_s=len(values) / sum(seconds),
             max_drift=agreement.max_drift if np.isfinite(agreement.max_drift) else None,
             label_agreement=agreement.label_agreement,
-            batching=engine.info().batching,
+            batching=info.batching,
             start_s=start_s,
+            cpu_share=cpu_share if info.device == "cpu" else None,
             agrees=agreement.refusal is None,
             verdict=agreement.refusal or "",
         )
@@ -155,16 +168,19 @@ class Measurement:
                 break
         return np.concatenate(parts), seconds
 
-    def _rounds(self, engine: Engine, seconds: list[float]) -> None:
-        """Lowers each chunk's seconds to its best: what disturbs a measurement only adds to it."""
-        over = self._limit(ROUNDS_S)
-        for _ in range(MAX_ROUNDS):
-            for i, chunk in enumerate(self._chunks):
-                if over():
-                    return
-                started = self._clock()
-                engine.predict(chunk)
-                seconds[i] = min(seconds[i], self._clock() - started)
+    def _rounds(self, engine: Engine, seconds: list[float]) -> float:
+        """Lowers each chunk's seconds to its best: what disturbs a measurement only adds to it.
+
+        Returns the share of the time that went by in which it computed.
+        """
+        over, computed, begun = self._limit(ROUNDS_S), self._computing(), self._clock()
+        for i, chunk in islice(cycle(enumerate(self._chunks)), MAX_ROUNDS * len(self._chunks)):
+            if over():
+                break
+            started = self._clock()
+            engine.predict(chunk)
+            seconds[i] = min(seconds[i], self._clock() - started)
+        return (self._computing() - computed) / max(self._clock() - begun, 1e-9)
 
     def _limit(self, seconds: float) -> Callable[[], bool]:
         """Whether so much has been computed from now on, or far more time is gone."""
