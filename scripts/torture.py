@@ -1,0 +1,98 @@
+"""Try to break the service; write docs/reliability.json and the page made of it.
+
+Everything runs on this machine and is ended again. Ctrl-C stops what was started and keeps what
+was found.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+ROOT = Path(__file__).resolve().parents[1]
+# This checkout's packages before installed ones.
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
+
+import typer  # noqa: E402
+from bench.store import Store  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from trials.report import page  # noqa: E402
+from trials.session import Session  # noqa: E402
+
+DOCS = ROOT / "docs"
+BROKEN = 1
+"""Exit code: a promise was not kept."""
+
+console = Console()
+app = typer.Typer(add_completion=False)
+
+
+def modes() -> dict[str, Callable[[Session], None]]:
+    """Mode → what tries it. Imported late, for a quick --help."""
+    from trials.overload import try_overload
+
+    return {"overload": try_overload}
+
+
+@app.command()
+def main(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODE]...",
+            help="overload: far more than it can answer. "
+            "all by default. report: the page again, from the JSON.",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Seconds where it would be minutes: a try.")
+    ] = False,
+    output: Annotated[Path, typer.Option(help="JSON to add to.")] = DOCS / "reliability.json",
+) -> None:
+    """Try to break the service, then say which promises it kept.
+
+    Exit code 0; 1: a promise was not kept; 130: stopped.
+
+    Example: `python scripts/torture.py overload --quick --output /tmp/reliability.json`
+    """
+    known = modes()
+    todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())
+    if unknown := set(todo) - {*known, "report"}:
+        raise typer.BadParameter(f"{min(unknown)!r}; modes: {', '.join(known)}, report, all")
+    store = Store(output)
+    session = Session(store, console, quick)
+    stopped = False
+    # As Ctrl-C: what was started ends in order.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for name in todo:
+            if name != "report":
+                known[name](session)
+    except KeyboardInterrupt:
+        stopped = True
+        console.print("Stopped; what was found is kept.")
+    finally:
+        store.save()
+        output.with_suffix(".md").write_text(page(store.modes), encoding="utf-8")
+    kept = show(store, [name for name in todo if name != "report"] or list(store.modes))
+    raise typer.Exit(130 if stopped else 0 if kept else BROKEN)
+
+
+def show(store: Store, names: list[str]) -> bool:
+    """Prints the findings of these modes; whether every promise was kept."""
+    table = Table("promise", "cases", "result", "")
+    findings = [f for name in names for f in store.modes.get(name, {}).get("findings", [])]
+    for finding in findings:
+        word = "[green]kept" if finding["kept"] else "[red]broken"
+        table.add_row(finding["promise"], f"{finding['cases']:,}", finding["result"], word)
+    console.print(table)
+    console.print(f"{store.path}, {store.path.with_suffix('.md')}", soft_wrap=True)
+    return all(finding["kept"] for finding in findings)
+
+
+if __name__ == "__main__":
+    app()

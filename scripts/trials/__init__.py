@@ -1,0 +1,1 @@
+"""What `scripts/torture.py` does to the service, one module a mode."""
