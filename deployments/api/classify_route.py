@@ -7,6 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.api.answers import encode_json, error_answer, request_id_of
 from deployments.api.body import read_request
+from deployments.api.caller import caller_of
 from deployments.api.inputs import inputs_of
 from deployments.api.service import ClassifyService
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
@@ -47,15 +48,16 @@ class ClassifyRoute:
     async def _content(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the 200; every other status is an exception."""
         request = await read_request(scope, receive, self._limits)
-        inputs = inputs_of(request, self._limits)
+        caller = caller_of(scope, request, self._limits)
+        inputs = inputs_of(request, self._limits, caller)
         if isinstance(request.text, str):
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            (answer,) = await self._service.classify_inputs(inputs)
+            (answer,) = await self._service.classify_inputs(inputs, caller.timeout_s)
             if isinstance(answer, ServiceError):
                 raise answer
             return encode_json(answer)
-        answers = await self._service.classify_inputs(inputs)
+        answers = await self._service.classify_inputs(inputs, caller.timeout_s)
         _raise_if_refused(inputs, answers)
         return encode_json(_in_place(answers, scope))
 
