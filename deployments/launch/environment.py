@@ -27,6 +27,8 @@ _DEFAULTS = {
     "RAY_SERVE_LOG_TO_STDERR": "1",  # replicas' log lines reach the child's output
     "RAY_COLOR_PREFIX": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
+    # As the YAML has it; set here for Serve's own proxies, which start elsewhere.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.serve_edge:middlewares",
     # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
     "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "536870912",
 }
