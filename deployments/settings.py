@@ -48,6 +48,9 @@ class ModelSettings(_Strict):
     trust_remote_code: bool = Field(
         default=False, description="Run code that comes with the model."
     )
+    allow_pickle: bool = Field(
+        default=False, description="Load pickled weights (.bin) where there are no safetensors."
+    )
     max_length: PositiveInt | None = Field(
         default=None, description="Tokens a text may have; null: what the model was trained for."
     )
@@ -210,6 +213,9 @@ class PostprocessorUserConfig(_Strict):
         default=0.5, description="Multi-label: a label counts from this score up."
     )
     top_k: PositiveInt | None = Field(default=None, description="Labels in `scores`; null: all.")
+    round_scores: Annotated[int, Field(ge=0, le=8)] | None = Field(
+        default=None, description="Decimals of a score; null: all. Few tell a model's copier less."
+    )
 
 
 USER_CONFIGS: dict[str, type[_Strict]] = {
