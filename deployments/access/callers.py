@@ -49,6 +49,8 @@ class Callers:
 
             self._jwt = JwtVerifier(access)
         self._allowances: OrderedDict[str, Allowance] = OrderedDict()
+        # Made once for each entry that was read: a request then costs half.
+        self._of_keys: dict[str, tuple[ApiKey, Caller]] = {}
         self._default_rates = Rates(access.texts_per_s, None, access.texts_per_day)
 
     async def identify(self, token: bytes | None) -> Caller:
@@ -74,13 +76,23 @@ class Callers:
     def _of_key(self, key: ApiKey) -> Caller:
         if key.expires is not None and key.expires.timestamp() <= time.time():
             raise Unauthorized(f"This key expired on {key.expires:%Y-%m-%d}. Ask for a new one.")
+        known = self._of_keys.get(key.id)
+        if known is not None and known[0] is key:
+            return known[1]
         default = self._default_rates
         rates = Rates(
             key.texts_per_s or default.texts_per_s,
             key.burst_texts,
             key.texts_per_day or default.texts_per_day,
         )
-        return self._caller(f"key:{key.id}", frozenset(key.scopes), rates)
+        # What it has used stays used, as long as its limits stay.
+        if known is not None and known[1].allowance.rates == rates:
+            allowance = known[1].allowance
+        else:
+            allowance = Allowance(rates)
+        caller = Caller(f"key:{key.id}", frozenset(key.scopes), allowance)
+        self._of_keys[key.id] = key, caller
+        return caller
 
     def _caller(self, caller_id: str, scopes: frozenset[Scope], rates: Rates) -> Caller:
         allowances = self._allowances

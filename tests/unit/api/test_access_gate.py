@@ -187,6 +187,20 @@ def test_the_quota_of_a_day_ends(gate, refused):
     assert 1 <= int(response.headers["retry-after"]) <= 86_400
 
 
+def test_an_edit_of_the_file_gives_nobody_its_quota_back(service, keys_file, refused, monkeypatch):
+    monkeypatch.setattr("deployments.access.watched_file.CHECK_EVERY_S", 0.0)
+    gate = guarded(service, keys_file)
+    assert gate.classify({"text": ["a", "b", "c", "d"]}, bearer("poor")).status_code == 200
+    document = json.loads(keys_file.read_text())
+    document["keys"].pop(0)  # another's key
+    keys_file.write_text(json.dumps(document))
+    refused(gate.classify({"text": "a"}, bearer("shop")), 401, "unauthorized")
+    refused(gate.classify({"text": "a"}, bearer("poor")), 429, "quota_exceeded")
+    document["keys"][-1]["texts_per_day"] = 10
+    keys_file.write_text(json.dumps(document))
+    assert gate.classify({"text": "a"}, bearer("poor")).status_code == 200
+
+
 def test_limits_of_the_service_hold_where_a_key_has_none(service, keys_file, refused):
     gate = guarded(service, keys_file, texts_per_day=2)
     assert gate.classify({"text": ["a", "b"]}, bearer("shop")).status_code == 200
