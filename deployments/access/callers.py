@@ -37,7 +37,7 @@ class Callers:
     """Tells who asks, and keeps what each has left.
 
     Raises:
-        WrongFile: keys_file or the JWKS file can't be used.
+        WrongFileError: keys_file or the JWKS file can't be used.
     """
 
     def __init__(self, access: AccessSettings) -> None:

@@ -12,7 +12,7 @@ from typing import Any, cast, get_args
 import jwt
 
 from deployments.access.keys import Scope
-from deployments.access.watched_file import WatchedFile, WrongFile
+from deployments.access.watched_file import WatchedFile, WrongFileError
 from deployments.core.errors import NotReady, Unauthorized
 from deployments.settings import AccessSettings
 
@@ -45,7 +45,7 @@ class JwtVerifier:
     """Verifies signature, issuer, audience and times of a token.
 
     Raises:
-        WrongFile: the JWKS file can't be used.
+        WrongFileError: the JWKS file can't be used.
     """
 
     def __init__(self, access: AccessSettings) -> None:
@@ -106,7 +106,7 @@ def _parse_jwks(content: bytes) -> jwt.PyJWKSet:
     try:
         return jwt.PyJWKSet.from_dict(json.loads(content))
     except (ValueError, TypeError, AttributeError, jwt.PyJWTError) as exc:
-        raise WrongFile(f"it is no JWKS ({type(exc).__name__})") from None
+        raise WrongFileError(f"it is no JWKS ({type(exc).__name__})") from None
 
 
 def _pick(keys: jwt.PyJWKSet, kid: str) -> jwt.PyJWK | None:

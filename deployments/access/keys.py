@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from deployments.access.watched_file import WrongFile
+from deployments.access.watched_file import WrongFileError
 
 Scope = Literal["classify", "explain", "admin"]
 
@@ -76,7 +76,7 @@ def parse_keys(content: bytes) -> Keys:
     """The keys of a file: `keys:` and a list of entries.
 
     Raises:
-        WrongFile: no YAML or JSON, an unknown or wrong field, or a name or hash that comes twice.
+        WrongFileError: no YAML or JSON, an unknown or wrong field, a name or hash that comes twice.
     """
     entries = read_entries(content)
     keys: dict[bytes, ApiKey] = {}
@@ -88,10 +88,10 @@ def parse_keys(content: bytes) -> Keys:
             # Of the input itself nothing: somebody may have put a token there.
             found = exc.errors(include_input=False, include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in found["loc"])
-            raise WrongFile(f"keys[{index}].{where}: {found['msg']}") from None
+            raise WrongFileError(f"keys[{index}].{where}: {found['msg']}") from None
         digest = bytes.fromhex(key.sha256)
         if key.id in names or digest in keys:
-            raise WrongFile(f"keys[{index}]: its id or its sha256 is there twice")
+            raise WrongFileError(f"keys[{index}]: its id or its sha256 is there twice")
         names.add(key.id)
         keys[digest] = key
     return keys
@@ -101,20 +101,20 @@ def read_entries(content: bytes) -> list[Any]:
     """The list under `keys:`, its entries unchecked.
 
     Raises:
-        WrongFile: no YAML or JSON, or no such list.
+        WrongFileError: no YAML or JSON, or no such list.
     """
     try:
         text = content.decode()
         loaded = _load(text)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else "?"
-        raise WrongFile(f"line {line} is no YAML") from None
+        raise WrongFileError(f"line {line} is no YAML") from None
     except (ValueError, yaml.YAMLError) as exc:
-        raise WrongFile(f"it is neither YAML nor JSON ({type(exc).__name__})") from None
+        raise WrongFileError(f"it is neither YAML nor JSON ({type(exc).__name__})") from None
     if not isinstance(loaded, dict) or not isinstance(loaded.get("keys"), list):
-        raise WrongFile("it must hold `keys:` and a list below; an empty list lets nobody in")
+        raise WrongFileError("it must hold `keys:` and a list below; an empty list lets nobody in")
     if unknown := loaded.keys() - {"keys"}:
-        raise WrongFile(f"{len(unknown)} unknown keys stand beside `keys:`")
+        raise WrongFileError(f"{len(unknown)} unknown keys stand beside `keys:`")
     return list(loaded["keys"])
 
 

@@ -16,7 +16,7 @@ CHECK_EVERY_S = 1.0
 T = TypeVar("T")
 
 
-class WrongFile(Exception):
+class WrongFileError(Exception):
     """The file can't be used. The message says where and why, and quotes nothing of it."""
 
 
@@ -30,7 +30,7 @@ class WatchedFile(Generic[T]):
     parse: the file's bytes → what it says.
 
     Raises:
-        WrongFile: it is wrong from the start.
+        WrongFileError: it is wrong from the start.
     """
 
     def __init__(
@@ -63,14 +63,17 @@ class WatchedFile(Generic[T]):
         try:
             self._value = self._read()
             logger.info("%s has changed and was read again", self._path.name)
-        except WrongFile as exc:
+        except WrongFileError as exc:
             logger.error("%s is refused and the old one stays: %s", self._path.name, exc)
 
     def _read(self) -> T:
         try:
             content = self._path.read_bytes()
         except OSError as exc:
-            raise WrongFile(f"{self._path} can't be read ({type(exc).__name__})") from None
+            raise WrongFileError(
+                f"{self._path} can't be read ({type(exc).__name__}). Check args.access, "
+                "and that it is there on every machine that runs a Tokenizer."
+            ) from None
         return self._parse(content)
 
     def _current_state(self) -> tuple[int, ...] | None:

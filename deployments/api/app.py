@@ -29,7 +29,7 @@ def create_app(
     """The application that serves `service` over HTTP, to whom `access` lets in.
 
     Raises:
-        WrongFile: the keys that `access` names can't be used.
+        WrongFileError: the keys that `access` names can't be used.
     """
     classify = ClassifyRoute(service, limits)
     rest = Starlette(

@@ -46,12 +46,10 @@ class ServeEdge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = scope["headers"]
-        if not _FOR_SERVE.isdisjoint([name for name, _ in headers]):
-            timeout_s = next((_seconds(value) for name, value in headers if name == _TIMEOUT), None)
-            if timeout_s is not None:
-                scope[TIMEOUT_S] = timeout_s
-            scope["headers"] = [pair for pair in headers if pair[0] not in _FOR_SERVE]
+        for name, value in scope["headers"]:
+            if name in _FOR_SERVE or not value.isascii():
+                _take_out(scope)
+                break
         said: Message | None = None
 
         async def send_json(message: Message) -> None:
@@ -69,6 +67,26 @@ class ServeEdge:
             await send(message)
 
         await self._app(scope, receive, send_json)
+
+
+def _take_out(scope: Scope) -> None:
+    """What callers may not say to Serve, and what it would stumble over: it decodes some headers as
+    UTF-8, and answers 500 where that fails."""
+    kept = []
+    for name, value in scope["headers"]:
+        if name == _TIMEOUT and (timeout_s := _seconds(value)) is not None:
+            scope[TIMEOUT_S] = timeout_s
+        elif name not in _FOR_SERVE and _is_utf8(value):
+            kept.append((name, value))
+    scope["headers"] = kept
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _seconds(value: bytes) -> float | None:

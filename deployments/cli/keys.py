@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.access.keys import ApiKey, Keys, hash_of, new_token, parse_keys
-from deployments.access.watched_file import WrongFile
+from deployments.access.watched_file import WrongFileError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,7 +129,7 @@ def _read(file: Path, must_exist: bool = True) -> tuple[str, Keys]:
         return content.decode(), parse_keys(content)
     except OSError as exc:
         _fail(f"{file} can't be read ({type(exc).__name__}).")
-    except WrongFile as exc:
+    except WrongFileError as exc:
         _fail(f"{file}: {exc}")
 
 

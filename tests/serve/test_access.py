@@ -129,6 +129,12 @@ def test_huge_headers_are_refused_and_harm_nobody(service: Service) -> None:
     assert ask(service, SHOP).status_code == 200
 
 
+@pytest.mark.parametrize("name", ["x-request-id", "x-session-id", "serve_multiplexed_model_id"])
+def test_a_header_that_is_no_text_is_not_serves_undoing(service: Service, name: str) -> None:
+    headers: dict[str, Any] = {"X-API-Key": SHOP, name: b"\xff\xfe"}
+    assert service.post({"text": "很好"}, headers=headers).status_code == 200
+
+
 @pytest.fixture(scope="module")
 def slow_model(service: Service) -> Config:
     """The demo model, open to all, with a deadline that a long batch can't meet."""

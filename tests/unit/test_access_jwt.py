@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from deployments.access.callers import Caller, Callers
 from deployments.access.keys import hash_of, new_token
-from deployments.access.watched_file import WrongFile
+from deployments.access.watched_file import WrongFileError
 from deployments.core.errors import NotReady, Unauthorized
 from deployments.settings import AccessSettings
 
@@ -171,7 +171,7 @@ def test_settings_that_would_trust_anybody_are_refused():
 
 def test_a_wrong_file_stops_the_start(tmp_path):
     (tmp_path / "jwks.json").write_text("[]")
-    with pytest.raises(WrongFile, match="no JWKS"):
+    with pytest.raises(WrongFileError, match="no JWKS"):
         Callers(settings(tmp_path / "jwks.json"))
 
 

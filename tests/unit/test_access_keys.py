@@ -17,7 +17,7 @@ from deployments.access.keys import (
     new_token,
     parse_keys,
 )
-from deployments.access.watched_file import CHECK_EVERY_S, WatchedFile, WrongFile
+from deployments.access.watched_file import CHECK_EVERY_S, WatchedFile, WrongFileError
 
 
 class Clock:
@@ -98,7 +98,7 @@ HASH = "ab" * 32
     ],
 )
 def test_a_wrong_file_is_told_by_place_and_never_quoted(content, told):
-    with pytest.raises(WrongFile) as caught:
+    with pytest.raises(WrongFileError) as caught:
         parse_keys(content.encode())
     assert told in str(caught.value)
     assert "secret-by-mistake" not in str(caught.value)
@@ -106,7 +106,7 @@ def test_a_wrong_file_is_told_by_place_and_never_quoted(content, told):
 
 
 def test_bytes_that_are_no_text_are_refused():
-    with pytest.raises(WrongFile, match="neither YAML nor JSON"):
+    with pytest.raises(WrongFileError, match="neither YAML nor JSON"):
         parse_keys(b"\xff\xfe\x00")
 
 
@@ -165,5 +165,5 @@ def test_a_broken_file_keeps_the_old_keys_and_says_so_once(tmp_path, caplog, dam
 
 
 def test_a_file_that_is_wrong_from_the_start_stops_the_start(tmp_path):
-    with pytest.raises(WrongFile, match="can't be read"):
+    with pytest.raises(WrongFileError, match="can't be read"):
         WatchedFile(tmp_path / "none.yaml", parse_keys)

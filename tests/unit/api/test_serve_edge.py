@@ -55,6 +55,12 @@ def test_a_caller_that_hangs_up_cannot_keep_its_work_going():
     assert TIMEOUT_S not in seen
 
 
+def test_headers_that_serve_cannot_decode_do_not_reach_it():
+    good = [(b"x-a", "很好".encode()), (b"x-request-id", b"abc")]
+    seen, _ = ask([(b"x-session-id", b"\xff"), *good[:1], (b"x-request-id", b"\xfe\x00")])
+    assert seen["headers"] == good
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [
