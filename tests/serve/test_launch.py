@@ -166,7 +166,10 @@ def grpc_answer(port: int, method: str) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-def test_what_could_run_code_asks_for_a_token(config: Path, port: int) -> None:
+def test_every_open_port_asks_for_a_key_or_a_token_but_for_metrics(config: Path, port: int) -> None:
+    (config.parent / "keys.json").write_text('{"keys": []}')
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("keys_file: null", "keys_file: keys.json"), encoding="utf-8")
     with serve(config) as run:
         run.wait_for("Ready:")
         found = listeners(run.dir)
@@ -199,6 +202,18 @@ def test_what_could_run_code_asks_for_a_token(config: Path, port: int) -> None:
         assert set(told.values()) <= {
             grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED,
         }  # fmt: skip
+
+        # HTTP: our door, a replica's own and the fallback proxy's; the others only count.
+        doors = {}
+        for p, (ip, _) in found.items():
+            if ip not in ("::", "127.0.0.1"):
+                answer = requests.post(
+                    f"http://127.0.0.1:{p}/classify", json={"text": "a"}, timeout=10
+                )
+                assert answer.status_code >= 400, (p, found[p])
+                doors[p] = answer.status_code
+        assert doors[port] == 401
+        assert list(doors.values()).count(401) == 3, (doors, found)
         assert run.interrupt() == 0, run.lines
 
 
