@@ -38,6 +38,7 @@ class Callers:
 
     Raises:
         WrongFileError: keys_file or the JWKS file can't be used.
+        ModuleNotFoundError: JWTs without the extra `jwt`.
     """
 
     def __init__(self, access: AccessSettings) -> None:
@@ -45,8 +46,13 @@ class Callers:
         self._keys = WatchedFile(access.keys_file, parse_keys) if access.keys_file else None
         self._jwt: JwtVerifier | None = None
         if access.jwt_jwks is not None:
-            from deployments.access.jwt import JwtVerifier
-
+            try:
+                from deployments.access.jwt import JwtVerifier
+            except ImportError:
+                raise ModuleNotFoundError(
+                    "args.access.jwt_jwks needs PyJWT: pip install 'rayclassify[jwt]', on every "
+                    "machine that runs a Tokenizer."
+                ) from None
             self._jwt = JwtVerifier(access)
         self._allowances: OrderedDict[str, Allowance] = OrderedDict()
         # Made once for each entry that was read: a request then costs half.

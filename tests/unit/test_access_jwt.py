@@ -7,6 +7,7 @@ import base64
 import http.server
 import json
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -173,6 +174,13 @@ def test_a_wrong_file_stops_the_start(tmp_path):
     (tmp_path / "jwks.json").write_text("[]")
     with pytest.raises(WrongFileError, match="no JWKS"):
         Callers(settings(tmp_path / "jwks.json"))
+
+
+def test_without_the_extra_the_cure_is_told(file, monkeypatch):
+    monkeypatch.delitem(sys.modules, "deployments.access.jwt")
+    monkeypatch.setitem(sys.modules, "jwt", None)  # as where it is not installed
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rayclassify\[jwt\]'"):
+        Callers(settings(file))
 
 
 class Provider(http.server.ThreadingHTTPServer):
