@@ -84,7 +84,7 @@ class Tokenizer:
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self, self._settings.limits)
+        return create_app(self, self._settings.limits, self._settings.access)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from traceback import walk_tb
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 import deployments
+from deployments.api.security import ANSWER_HEADERS
 from deployments.core.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -36,6 +38,10 @@ class JSONAnswer(Response):
     """A value as `application/json`, in UTF-8."""
 
     media_type = "application/json"
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        super().init_headers(headers)
+        self.raw_headers += ANSWER_HEADERS
 
     def render(self, content: Any) -> bytes:
         return encode_json(content)

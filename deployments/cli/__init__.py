@@ -1,4 +1,4 @@
-"""The command line: `rayclassify serve | check | doctor | classify | tune`."""
+"""The command line: `rayclassify serve | check | doctor | classify | tune | keys`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deployments import __version__
 from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.doctor import doctor
+from deployments.cli.keys import app as keys
 from deployments.cli.serve import serve
 from deployments.cli.tune import tune
 
@@ -49,3 +50,4 @@ app.command()(check)
 app.command()(doctor)
 app.command()(classify)
 app.command()(tune)
+app.add_typer(keys, name="keys")
