@@ -8,7 +8,7 @@ import ray
 
 from deployments.core.batcher import ModelThread, TokenBatcher
 from deployments.core.engines import make_engine
-from deployments.core.health import ModelHealth
+from deployments.core.health import ModelHealth, prove
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.launch.machine import threads_for
 from deployments.replica import live_settings, set_log_level
@@ -25,6 +25,7 @@ class Classifier:
         self._engine = make_engine(settings, num_threads)
         thread = ModelThread()
         thread.wait_for(self._engine.load)
+        thread.wait_for(lambda: prove(self._engine.predict, settings.model.id))
         self._batcher = TokenBatcher(
             self._engine.predict,
             max_batch_tokens=live.max_batch_tokens,

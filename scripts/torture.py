@@ -33,9 +33,10 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
+    from trials.faults import try_faults
     from trials.overload import try_overload
 
-    return {"overload": try_overload}
+    return {"overload": try_overload, "faults": try_faults}
 
 
 @app.command()
@@ -45,6 +46,7 @@ def main(
         typer.Argument(
             metavar="[MODE]...",
             help="overload: far more than it can answer. "
+            "faults: parts of a cluster killed, frozen, poisoned, updated. "
             "all by default. report: the page again, from the JSON.",
         ),
     ] = None,

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import numpy as np
 
 from deployments.core.batcher import TokenBatcher
 from deployments.core.errors import Overloaded, PredictionFailed
-from deployments.core.types import Encoded
+from deployments.core.types import Encoded, Logits
 
 _HARMLESS = Encoded(np.zeros(8, np.int32), np.asarray([8], np.int32))
-_PROBE_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 5.0  # below Serve's health_check_timeout_s
+
+
+class ModelBroken(Exception):
+    """It loads and runs, but computes nothing of use."""
 
 
 class ModelStalled(Exception):
     """A forward pass takes longer than any should. Its thread can't be ended, only its process."""
+
+
+def prove(predict: Callable[[Encoded], Logits], model: str) -> None:
+    """One pass before the first caller's, so that an update to a broken model is not carried out.
+
+    Raises:
+        ModelBroken: not all of a harmless text's logits are finite numbers.
+    """
+    if not np.isfinite(predict(_HARMLESS).values).all():
+        raise ModelBroken(
+            f"the model {model!r} gives no finite number for a harmless text: its weights are "
+            "damaged, or too large for this precision. Save it again, or set "
+            "args.engine.dtype: float32."
+        )
 
 
 class ModelHealth:
@@ -29,7 +48,7 @@ class ModelHealth:
         self._batcher = batcher
 
     async def check(self) -> None:
-        """Returns within 10 s, whatever the model does.
+        """Returns within 5 s, whatever the model does.
 
         A pass that never ends shows by its age, whether the device hangs or the model's thread is
         gone. After an error on a GPU every later one fails too, and a replica that fails at once
