@@ -215,6 +215,10 @@ class ClassifierUserConfig(_Strict):
     max_queue_tokens: PositiveInt = Field(
         default=262_144, description="Tokens waiting in one replica; more: 429 with Retry-After."
     )
+    max_pass_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0,
+        description="A forward pass that runs longer hangs: the replica is replaced.",
+    )
 
 
 class PostprocessorUserConfig(_Strict):

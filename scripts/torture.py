@@ -34,9 +34,10 @@ app = typer.Typer(add_completion=False)
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
     from trials.access import try_access
+    from trials.faults import try_faults
     from trials.overload import try_overload
 
-    return {"overload": try_overload, "access": try_access}
+    return {"overload": try_overload, "faults": try_faults, "access": try_access}
 
 
 @app.command()
@@ -46,6 +47,7 @@ def main(
         typer.Argument(
             metavar="[MODE]...",
             help="overload: far more than it can answer. "
+            "faults: parts of a cluster killed, frozen, poisoned, updated. "
             "access: wrong keys, scopes, rates, keys that change. "
             "all by default. report: the page again, from the JSON.",
         ),
