@@ -105,7 +105,7 @@ def test_two_poisonous_texts_in_one_batch() -> None:
 def test_deaths_that_no_text_is_to_blame_for_cost_nobody_an_answer() -> None:
     deaths = iter([True, True, False])
 
-    async def predict(batch: Encoded, timeouts_s: Float32) -> Logits:
+    async def predict(batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
         if next(deaths, False):
             raise LostReplica
         return Logits(np.ones((len(batch), 1), np.float32))
