@@ -168,7 +168,7 @@ def _killed(session: Session, part: Part, there: Cluster) -> None:
         ),
         "SIGSTOP of a Classifier": (lambda: kill(there, "Classifier", signal.SIGSTOP), set()),
         "a worker node is lost": (
-            lambda: set(there.process.ask(do="lose_node")) and set(),
+            lambda: set(there.process.ask(do="lose_node")["gone"]),
             {"500 no JSON"},
         ),
     }

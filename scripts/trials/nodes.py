@@ -18,6 +18,8 @@ class Nodes(LocalCluster):
     """A head with Serve's controller and proxy, and workers with the replicas."""
 
     def __init__(self, files: Path) -> None:
+        shipped = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["controller_options"]
+        os.environ |= shipped["runtime_env"]["env_vars"]
         super().__init__(files)
         self._files = files
         self._workers = [self._cluster.add_node(num_cpus=CPUS_PER_NODE) for _ in range(2)]
@@ -74,13 +76,17 @@ class Nodes(LocalCluster):
         }
 
     def lose_node(self) -> dict[str, Any]:
-        """Kills a worker with all that runs on it, and adds another, as a cluster's autoscaler."""
-        holding = {r["node_id"] for rs in self._replicas().values() for r in rs}
-        lost = next((w for w in self._workers if w.node_id in holding), self._workers[0])
+        """Kills a worker with all that runs on it, and adds another, as a cluster's autoscaler.
+
+        gone: processes of the replicas that were on it.
+        """
+        replicas = [r for of_one in self._replicas().values() for r in of_one]
+        holding = {r["node_id"] for r in replicas}
+        lost = next(worker for worker in self._workers if worker.node_id in holding)
         self._workers.remove(lost)
         self._cluster.remove_node(lost, allow_graceful=False)
         self._workers.append(self._cluster.add_node(num_cpus=CPUS_PER_NODE))
-        return {}
+        return {"gone": [r["pid"] for r in replicas if r["node_id"] == lost.node_id]}
 
 
 if __name__ == "__main__":

@@ -57,3 +57,14 @@ def test_a_frozen_replica_fails_no_request(there: faults.Cluster) -> None:
     assert back_s is not None
     assert seen.not_right == {}
     assert seen.slowest_s < faults.REQUEST_TIMEOUT_S / 2
+
+
+def test_an_update_of_all_replicas_fails_no_request(there: faults.Cluster) -> None:
+    def update() -> set[int]:
+        before = {pid for name in faults.REPLICAS for pid in there.pids(name)}
+        there.update("limits.max_batch_texts=999")
+        return before
+
+    seen, back_s = faults.under_load(there, update)
+    assert back_s is not None
+    assert seen.not_right == {}
