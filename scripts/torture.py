@@ -33,9 +33,9 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
-    from trials.overload import try_overload
+    from trials.inputs import try_inputs
 
-    return {"overload": try_overload}
+    return {"inputs": try_inputs}
 
 
 @app.command()
@@ -44,7 +44,7 @@ def main(
         list[str] | None,
         typer.Argument(
             metavar="[MODE]...",
-            help="overload: far more than it can answer. "
+            help="inputs: bad input of every kind. "
             "all by default. report: the page again, from the JSON.",
         ),
     ] = None,
@@ -57,7 +57,7 @@ def main(
 
     Exit code 0; 1: a promise was not kept; 130: stopped.
 
-    Example: `python scripts/torture.py overload --quick --output /tmp/reliability.json`
+    Example: `python scripts/torture.py inputs --quick --output /tmp/reliability.json`
     """
     known = modes()
     todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())
