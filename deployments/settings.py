@@ -99,6 +99,9 @@ class LimitSettings(_Strict):
     """What one request may ask for, and how much may wait."""
 
     max_body_bytes: PositiveInt = Field(default=2_000_000, description="Larger bodies: 413.")
+    body_timeout_s: Annotated[float, Field(gt=0)] = Field(
+        default=20.0, description="Longest that the body of a request may take to arrive; then 408."
+    )
     max_batch_texts: PositiveInt = Field(
         default=1_000, description="More texts in one request: 413."
     )

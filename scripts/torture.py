@@ -35,9 +35,15 @@ def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
     from trials.access import try_access
     from trials.faults import try_faults
+    from trials.inputs import try_inputs
     from trials.overload import try_overload
 
-    return {"overload": try_overload, "faults": try_faults, "access": try_access}
+    return {
+        "overload": try_overload,
+        "faults": try_faults,
+        "inputs": try_inputs,
+        "access": try_access,
+    }
 
 
 @app.command()
@@ -48,6 +54,7 @@ def main(
             metavar="[MODE]...",
             help="overload: far more than it can answer. "
             "faults: parts of a cluster killed, frozen, poisoned, updated. "
+            "inputs: bad input of every kind. "
             "access: wrong keys, scopes, rates, keys that change. "
             "all by default. report: the page again, from the JSON.",
         ),
@@ -61,7 +68,7 @@ def main(
 
     Exit code 0; 1: a promise was not kept; 130: stopped.
 
-    Example: `python scripts/torture.py overload --quick --output /tmp/reliability.json`
+    Example: `python scripts/torture.py inputs --quick --output /tmp/reliability.json`
     """
     known = modes()
     todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())

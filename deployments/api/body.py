@@ -6,13 +6,15 @@ sends without a header, and no form of ours starts with a brace.
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from deployments.api.forms import parse_multipart, parse_urlencoded
 from deployments.api.json_body import decode_utf8, parse_json
 from deployments.api.schemas import ClassifyRequest
-from deployments.core.errors import TooLarge, UnsupportedMediaType
+from deployments.core.errors import DeadlineExceeded, TooLarge, UnsupportedMediaType
 from deployments.settings import LimitSettings
 
 JSON = "application/json"
@@ -30,6 +32,7 @@ async def read_request(scope: Scope, receive: Receive, limits: LimitSettings) ->
 
     Raises:
         BadRequest, InvalidInput, TooLarge, UnsupportedMediaType: see their messages.
+        DeadlineExceeded: the body took longer than `body_timeout_s`.
         ClientDisconnect: the client went away before all of the body was there.
     """
     content_type = length = encoding = b""
@@ -44,10 +47,10 @@ async def read_request(scope: Scope, receive: Receive, limits: LimitSettings) ->
         raise UnsupportedMediaType("Compressed bodies are not accepted. Send it uncompressed.")
     _check_declared(length, limits.max_body_bytes)
     if content_type in (b"application/json", b""):
-        return parse_json(await read_body(receive, limits.max_body_bytes))
+        return parse_json(await _body_in_time(receive, limits))
     header = content_type.decode("latin-1")
     media_type = _media_type(header)
-    body = await read_body(receive, limits.max_body_bytes)
+    body = await _body_in_time(receive, limits)
     if media_type == URLENCODED and not body.lstrip().startswith(b"{"):
         return parse_urlencoded(body, limits.max_batch_texts)
     if media_type == MULTIPART:
@@ -55,6 +58,18 @@ async def read_request(scope: Scope, receive: Receive, limits: LimitSettings) ->
     if media_type == PLAIN:
         return ClassifyRequest(text=decode_utf8(body))
     return parse_json(body)
+
+
+async def _body_in_time(receive: Receive, limits: LimitSettings) -> bytes:
+    # Of all chunks together: a client that sends a byte now and then keeps every other timer quiet.
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            return await read_body(receive, limits.max_body_bytes)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"The body was not complete after {limits.body_timeout_s:g} s. Send it faster, or "
+            "several smaller requests."
+        ) from None
 
 
 async def read_body(receive: Receive, limit: int) -> bytes:

@@ -9,8 +9,8 @@ from stand_in import Client
 from starlette.requests import ClientDisconnect
 
 from deployments.api.app import create_app
-from deployments.api.body import read_body
-from deployments.core.errors import TooLarge
+from deployments.api.body import read_body, read_request
+from deployments.core.errors import DeadlineExceeded, TooLarge
 from deployments.core.types import Options, TextInput
 from deployments.settings import LimitSettings
 
@@ -258,3 +258,20 @@ def test_a_senseless_length_is_not_believed(client, length):
     headers = {"content-length": length.encode()}
     response = client.request("POST", "/classify", content=b'{"text": "a"}', headers=headers)
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("content_type", [b"application/json", b"text/plain"])
+def test_a_body_that_trickles_in_is_given_up(content_type):
+    taken = 0
+
+    async def trickle() -> dict:
+        nonlocal taken
+        taken += 1
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    limits = LimitSettings(body_timeout_s=0.1)
+    scope = {"type": "http", "headers": [(b"content-type", content_type)]}
+    with pytest.raises(DeadlineExceeded, match=r"not complete after 0\.1 s"):
+        asyncio.run(read_request(scope, trickle, limits))
+    assert 0 < taken < 50

@@ -1,0 +1,152 @@
+"""Mode `inputs`: bad input of every kind, beside clients that must not notice."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+import yaml
+from bench.service import CONFIG, Service, running_service
+
+from . import corpus
+from .framing import shapes
+from .guests import Guests, known_texts
+from .replicas import replicas, tracebacks
+from .session import Finding, Part, Session
+from .slow_clients import BODY_TIMEOUT_S, SILENCE_S, slow_clients
+from .throwing import Tally, throw, throw_shapes
+
+CASES = 10_000
+QUICK_CASES = 700
+CHANGES = ("engine.name=torch", "engine.dtype=float32", f"limits.body_timeout_s={BODY_TIMEOUT_S:g}")
+
+
+def try_inputs(session: Session) -> None:
+    """Findings by group; figures: statuses by group, times, memory."""
+    with session.mode("inputs", 7) as part, tempfile.TemporaryDirectory() as files:
+        session.step("inputs: reference labels")
+        known = known_texts(640 if session.quick else 6_400)
+        session.step("inputs: start")
+        with running_service(CHANGES, _config(Path(files))) as service:
+            _Trial(session, part, service, known).run()
+
+
+def _config(files: Path) -> Path:
+    """serve_config.yaml with a shorter patience for silent clients, so that a trial sees its end."""
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    variables = config["controller_options"]["runtime_env"]["env_vars"]
+    variables["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] = f"{SILENCE_S:g}"
+    path = files / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+class _Trial:
+    def __init__(
+        self, session: Session, part: Part, service: Service, known: dict[str, tuple[str, float]]
+    ) -> None:
+        self.session, self.part, self.known = session, part, known
+        self.port = int(service.endpoint.url.rpartition(":")[2])
+        self.url = service.endpoint.url
+
+    def run(self) -> None:
+        step, figures = self.session.step, self.part.figures
+        before = replicas()
+        with Guests(self.port, self.known) as guests:
+            step("inputs: bad bodies and headers")
+            tally = throw(self.port, self._cases())
+            step("inputs: framing")
+            framing = throw_shapes(self.port, shapes(), 1 if self.session.quick else 5)
+            step("inputs: slow clients")
+            slow = slow_clients(self.port, 40 if self.session.quick else 400)
+        step("inputs: 64 connections")
+        crosstalk = Guests(self.port, self.known, clients=64, rounds=1)
+        with crosstalk:
+            pass
+        step("inputs: afterwards")
+        after = replicas()
+        figures["statuses"] = {
+            group: dict(sorted(c.items())) for group, c in tally.statuses.items()
+        }
+        figures["framing"] = {name: dict(sorted(c.items())) for name, c in framing.statuses.items()}
+        figures["slow"] = slow.figures
+        figures["slowest_s"] = tally.slowest_s
+        figures["faults"] = (tally.faults + framing.faults + guests.faults + crosstalk.faults)[:50]
+        figures["rss_mb"] = {name: [before.get(name), now] for name, now in after.items()}
+        for group in tally.statuses:
+            self._group(group, tally)
+        self._framing(framing)
+        self._slow(slow.kept, slow.result, slow.clients)
+        self._guests(
+            "Nobody else pays for bad input", "4 clients with good texts all the while", guests
+        )
+        self._guests(
+            "An answer belongs to its request",
+            "64 connections, unique texts, against transformers in float32",
+            crosstalk,
+        )
+        self._afterwards(before, after)
+
+    def _cases(self) -> Iterator[corpus.Case]:
+        count = QUICK_CASES if self.session.quick else CASES
+        fixed = [*corpus.types(), *corpus.encodings(), *corpus.headers()]
+        if self.session.quick:
+            fixed = fixed[:: 1 + len(fixed) // (count // 2)]
+        fixed += corpus.sizes(self.session.quick)
+        return itertools.chain(fixed, corpus.generated(max(0, count - len(fixed))))
+
+    def _group(self, group: str, tally: Tally) -> None:
+        faults = [fault for fault in tally.faults if fault.startswith(group)]
+        self._add(
+            f"Bad input is answered with a reason: {group}",
+            "a fixed corpus over raw sockets",
+            tally.statuses[group],
+            f"slowest {tally.slowest_s[group]:.2f} s",
+            faults,
+        )
+
+    def _framing(self, tally: Tally) -> None:
+        statuses = sum(tally.statuses.values(), Counter())
+        how = "smuggling shapes, broken chunks, lines and targets, pipelines, through HAProxy"
+        self._add("Broken framing is refused", how, statuses, "", tally.faults)
+
+    def _slow(self, kept: bool, result: str, clients: int) -> None:
+        promise = "Clients that never finish their request are ended, and cost the others nothing"
+        how = f"body_timeout_s {BODY_TIMEOUT_S:g}, HAProxy's client timeout {SILENCE_S:g} s"
+        self.part.findings.append(Finding(promise, how, clients, result, kept))
+
+    def _guests(self, promise: str, how: str, guests: Guests) -> None:
+        result = f"{guests.answers:,} right" + "".join(f"; {f}" for f in guests.faults[:2])
+        kept = not guests.faults and guests.answers > 0
+        self.part.findings.append(Finding(promise, how, guests.asked, result, kept))
+
+    def _add(
+        self, promise: str, how: str, statuses: Counter[str], note: str, faults: list[str]
+    ) -> None:
+        counted = ", ".join(f"{count:,} × {status}" for status, count in sorted(statuses.items()))
+        wrong = f"{len(faults)} wrong, e.g. {faults[0]}" if faults else ""
+        result = "; ".join(text for text in (counted, note, wrong) if text)
+        cases = sum(statuses.values())
+        self.part.findings.append(Finding(promise, how, cases, result, not faults))
+
+    def _afterwards(self, before: dict[str, float], after: dict[str, float]) -> None:
+        ready = requests.get(f"{self.url}/ready", timeout=10).ok
+        # Logs are written in bursts.
+        time.sleep(2)
+        found = tracebacks()
+        same = before.keys() == after.keys()
+        grown = sum(after.values()) - sum(before.values())
+        result = (
+            f"ready: {ready}, same processes: {same}, memory of the replicas {grown:+.0f} MB, "
+            f"tracebacks in logs: {found}"
+        )
+        kept = ready and same and not found and grown < 1_000
+        promise = "Afterwards the service is as before"
+        self.part.findings.append(
+            Finding(promise, "readiness, pids, memory, logs", 1, result, kept)
+        )

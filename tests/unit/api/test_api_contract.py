@@ -1,0 +1,59 @@
+"""What our OpenAPI promises, held against the application with requests made from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from stand_in import LIMITS, LengthClassifier
+
+from deployments.api.app import create_app
+
+
+class Complete(LengthClassifier):
+    """With all of `GET /info`."""
+
+    async def info(self) -> dict[str, Any]:
+        names = ("model", "problem_type", "engine", "device", "dtype", "batching", "selected_by")
+        numbers = {"max_length": 512, "temperature": 1.0, "num_threads": 1}
+        return {
+            **dict.fromkeys(names, "none"),
+            **numbers,
+            "max_batch_tokens": 4_096,
+            "revision": None,
+            "batching_reason": None,
+            "labels": ["long", "short"],
+            "versions": {"rayclassify": "0"},
+        }
+
+
+schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(Complete(), LIMITS))
+
+
+@schema.parametrize()
+@settings(
+    max_examples=100,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_answers_are_those_that_are_documented(case: schemathesis.Case) -> None:
+    # Not asked here: whether all that breaks the schema is refused. Unknown headers and equal keys
+    # are none of its business, and the other tests know what is refused.
+    case.call_and_validate(
+        checks=[
+            not_a_server_error,
+            status_code_conformance,
+            content_type_conformance,
+            response_schema_conformance,
+        ]
+    )
