@@ -8,8 +8,9 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
@@ -18,14 +19,24 @@ from deployments import __version__
 from deployments.api.app import create_app
 from deployments.api.inputs import inputs_of
 from deployments.api.json_body import request_from
+from deployments.core.audit import AuditLog
+from deployments.core.coredump import forbid_core_dumps
 from deployments.core.errors import DeadlineExceeded, InvalidInput, NotReady, ServiceError
 from deployments.core.microbatch import MicroBatcher
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
+from deployments.core.redact import Redactor
 from deployments.core.tokenize import EncodedTexts, TextEncoder
 from deployments.core.tokenizer_apart import load_tokenizer_apart
 from deployments.core.types import Answer, Encoded, Float32, Logits, Options, TextInput
-from deployments.replica import LOST_REPLICA, as_service_error, live_settings, set_log_level
+from deployments.replica import (
+    LOST_REPLICA,
+    as_service_error,
+    live_settings,
+    raises_service_errors,
+    request_id_of_call,
+    set_log_level,
+)
 from deployments.settings import Settings, TokenizerUserConfig
 
 logger = logging.getLogger(__name__)
@@ -53,6 +64,7 @@ class Tokenizer:
     def __init__(
         self, settings: Settings, classifier: DeploymentHandle, postprocessor: DeploymentHandle
     ) -> None:
+        forbid_core_dumps()
         self._settings = settings
         # Once: each `handle.method` makes a new handle, which costs as much as pickling does.
         self._predict_call = classifier.options(method_name="predict", **PLAIN_PICKLE)
@@ -60,6 +72,8 @@ class Tokenizer:
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
         self._model = model_info(settings.model)
         self._encoder = TextEncoder(load_tokenizer_apart(settings.model), self._model.max_length)
+        self._redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
+        self._audit = _audit_log(settings)
         self._pipeline = Pipeline(self._encode, self._predict, self._postprocess)
         batching = settings.batching
         self._microbatcher = MicroBatcher(
@@ -76,12 +90,13 @@ class Tokenizer:
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self, self._settings.limits)
+        return create_app(self, self._settings.limits, self._audit)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)
         set_log_level(self._live.log_level)
 
+    @raises_service_errors
     async def classify(
         self, text: str | Sequence[str], *, timeout_s: float | None = None, **options: Any
     ) -> Answer | list[Answer]:
@@ -101,17 +116,13 @@ class Tokenizer:
         # Not a number: it would upset the order of all timers of the event loop.
         if timeout_s is not None and not (isinstance(timeout_s, Real) and timeout_s > 0):
             raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
-        try:
-            results = await self.classify_inputs(inputs, timeout_s)
-        except ServiceError:
-            raise
-        except Exception as exc:
-            # Its message and traceback may quote the text; Serve would log and send both.
-            logger.error("classify failed: %s", type(exc).__name__)
-            raise ServiceError() from None
+        results = await self.classify_inputs(inputs, timeout_s)
+        if self._audit is not None:
+            self._audit.record(inputs, results, request_id_of_call(), "handle")
         if isinstance(request.text, str):
             if isinstance(results[0], ServiceError):
-                raise results[0]
+                # Taken out: the error's traceback holds this frame, which would hold the error.
+                raise cast(ServiceError, results.pop())
             return results[0]
         return [{"error": r.body()} if isinstance(r, ServiceError) else r for r in results]
 
@@ -171,6 +182,9 @@ class Tokenizer:
         while not self._ready:
             try:
                 (result,) = await self._pipeline.run([warm], [3_600.0])
+                if self._audit is not None:
+                    engine, _ = await _retried(self._info_call.remote, INFO_TIMEOUT_S)
+                    self._audit.engine = f"{engine.engine} {engine.dtype}"
                 self._ready = not isinstance(result, ServiceError)
             except Exception as exc:
                 logger.warning("the chain is not ready yet: %s", type(exc).__name__)
@@ -178,9 +192,16 @@ class Tokenizer:
                 await asyncio.sleep(1.0)
 
     async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+        if self._redactor is not None:
+            return await asyncio.to_thread(self._redact_and_encode, self._redactor, inputs)
         if sum(len(item.text) + len(item.text_pair or "") for item in inputs) <= INLINE_CHARS:
             return self._encoder.encode(inputs)
         return await asyncio.to_thread(self._encoder.encode, inputs)
+
+    def _redact_and_encode(self, redactor: Redactor, inputs: Sequence[TextInput]) -> EncodedTexts:
+        redacted, counts = redactor.redact_all(inputs)
+        encoded = self._encoder.encode(redacted)
+        return replace(encoded, redacted=[counts[i] for i in encoded.index])
 
     async def _predict(self, batch: Encoded, timeouts_s: Float32) -> Logits:
         started = time.monotonic()
@@ -194,6 +215,14 @@ class Tokenizer:
             lambda: self._postprocess_call.remote(logits, options),
             timeout_s=POSTPROCESS_TIMEOUT_S,
         )
+
+
+def _audit_log(settings: Settings) -> AuditLog | None:
+    if settings.audit.directory is None:
+        return None
+    from deployments.core.engines.choices import model_fingerprint
+
+    return AuditLog(settings.audit, model_fingerprint(settings.model))
 
 
 async def _retried(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:

@@ -34,8 +34,9 @@ app = typer.Typer(add_completion=False)
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
     from trials.overload import try_overload
+    from trials.privacy import try_privacy
 
-    return {"overload": try_overload}
+    return {"overload": try_overload, "privacy": try_privacy}
 
 
 @app.command()
@@ -44,7 +45,7 @@ def main(
         list[str] | None,
         typer.Argument(
             metavar="[MODE]...",
-            help="overload: far more than it can answer. "
+            help="overload: far more than it can answer. privacy: texts that must be seen nowhere. "
             "all by default. report: the page again, from the JSON.",
         ),
     ] = None,

@@ -15,13 +15,16 @@ from deployments.api.docs import docs_routes
 from deployments.api.openapi import openapi_route
 from deployments.api.service import ClassifyService
 from deployments.api.status_routes import status_routes
+from deployments.core.audit import AuditLog
 from deployments.core.errors import ServiceError
 from deployments.settings import LimitSettings
 
 
-def create_app(service: ClassifyService, limits: LimitSettings) -> ASGIApp:
-    """The application that serves `service` over HTTP."""
-    classify = ClassifyRoute(service, limits)
+def create_app(
+    service: ClassifyService, limits: LimitSettings, audit: AuditLog | None = None
+) -> ASGIApp:
+    """The application that serves `service` over HTTP. audit: where decisions are recorded."""
+    classify = ClassifyRoute(service, limits, audit)
     rest = Starlette(
         routes=[
             Route("/classify", classify, methods=["POST"]),

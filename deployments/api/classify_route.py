@@ -9,6 +9,7 @@ from deployments.api.answers import encode_json, error_answer, request_id_of
 from deployments.api.body import read_request
 from deployments.api.inputs import inputs_of
 from deployments.api.service import ClassifyService
+from deployments.core.audit import AuditLog
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from deployments.core.types import Answer, TextInput
 from deployments.settings import LimitSettings
@@ -24,9 +25,12 @@ class ClassifyRoute:
     to answer.
     """
 
-    def __init__(self, service: ClassifyService, limits: LimitSettings) -> None:
+    def __init__(
+        self, service: ClassifyService, limits: LimitSettings, audit: AuditLog | None = None
+    ) -> None:
         self._service = service
         self._limits = limits
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -34,7 +38,10 @@ class ClassifyRoute:
         except ClientDisconnect:
             return
         except Exception as exc:
-            await error_answer(exc, scope)(scope, receive, send)
+            answer = error_answer(exc, scope)
+            # Its frames hold the text, and one of them the error: only the collector would end it.
+            exc.__traceback__ = None
+            await answer(scope, receive, send)
             return
         # Starlette's Response would do the same at several times the cost.
         headers = [
@@ -51,13 +58,22 @@ class ClassifyRoute:
         if isinstance(request.text, str):
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            (answer,) = await self._service.classify_inputs(inputs)
+            (answer,) = await self._classified(inputs, scope)
             if isinstance(answer, ServiceError):
                 raise answer
             return encode_json(answer)
-        answers = await self._service.classify_inputs(inputs)
+        answers = await self._classified(inputs, scope)
         _raise_if_refused(inputs, answers)
         return encode_json(_in_place(answers, scope))
+
+    async def _classified(
+        self, inputs: list[TextInput | ServiceError], scope: Scope
+    ) -> list[Answer | ServiceError]:
+        answers = await self._service.classify_inputs(inputs)
+        if self._audit is not None:
+            client = scope.get("rayclassify.client")
+            self._audit.record(inputs, answers, request_id_of(scope), client)
+        return answers
 
 
 def _raise_if_refused(

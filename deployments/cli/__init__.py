@@ -1,4 +1,4 @@
-"""The command line: `rayclassify serve | check | doctor | classify | tune`."""
+"""The command line: `rayclassify serve | check | doctor | classify | tune | audit`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from deployments import __version__
+from deployments.cli.audit import app as audit
 from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.doctor import doctor
@@ -49,3 +50,4 @@ app.command()(check)
 app.command()(doctor)
 app.command()(classify)
 app.command()(tune)
+app.add_typer(audit, name="audit")

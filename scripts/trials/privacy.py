@@ -1,0 +1,285 @@
+"""privacy: texts that exist nowhere else, sent through every way in and searched everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from bench.child import Child, child
+from bench.service import CONFIG, running_service
+
+from deployments.launch import processes
+
+from . import faulty
+from .canary import Canaries
+from .handle_cases import HandleCase, handle_cases
+from .places import Run, Syslog
+from .privacy_cases import SETTINGS, Case, Http, accepted, failing, refused
+from .session import Part, Session
+
+PATIENCE_S = 90.0
+SYSLOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
+_CONTROL_FILE = "control-of-the-search"
+
+
+@dataclass
+class Trial:
+    """One service under trial, what was sent to it and what was found."""
+
+    canaries: Canaries
+    http: Http
+    run: Run
+    syslog: Syslog
+    names: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    controls: set[int] = field(default_factory=set)
+    shown_in: dict[int, str] = field(default_factory=dict)
+    searched: Counter[str] = field(default_factory=Counter)
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    controls_found: set[str] = field(default_factory=set)
+
+    def number(self, name: str, shown_in: str = "") -> int:
+        """The number of a new case."""
+        number = len(self.names)
+        self.names.append(name)
+        if shown_in:
+            self.shown_in[number] = shown_in
+        return number
+
+    def send(self, cases: Iterator[Case]) -> None:
+        for case in cases:
+            self.settle()
+            outcome = case.send(self.number(case.name, case.shown_in))
+            if outcome not in case.expected:
+                self.missed.append(f"{case.name}: {outcome}")
+
+    def call(self, caller: Child, cases: Sequence[HandleCase]) -> None:
+        for case in cases:
+            self.settle()
+            number = self.number(f"handle, {case.name}", case.shown_in)
+            answer = caller.ask(**case.question(number))
+            if answer.get("raised", "answer") not in case.expected:
+                self.missed.append(f"handle, {case.name}: {answer.get('raised', 'answer')}")
+
+    def settle(self) -> None:
+        """Waits until the service answers: what was done to it before may still block it."""
+        wait_for(lambda: self.http.json({"text": "好"}) == 200, "an answer")
+
+    def search(self) -> None:
+        """Looks into every place, and keeps what was found there that is no control."""
+        self.searched.clear()
+        for place in (*self.run.places(), self.syslog.place()):
+            self.searched[place.kind] += 1
+            for form, excerpt in self.canaries.forms_in(place.data).items():
+                numbers = self._numbers(place.data)
+                if place.name.endswith(_CONTROL_FILE) or (numbers and numbers <= self.controls):
+                    self.controls_found.add(f"{place.kind}: {form}")
+                    continue
+                where = f"{place.kind} {place.name}"
+                known = {n for n, shown_in in self.shown_in.items() if shown_in in where}
+                if numbers and numbers <= self.controls | known:
+                    continue
+                leaks = sorted(numbers - self.controls - known)
+                self.found[f"{where}, {form}"] = {
+                    "cases": [self.names[n] for n in leaks if n < len(self.names)],
+                    "excerpt": excerpt,
+                }
+
+    def _numbers(self, data: bytes) -> set[int]:
+        latin = self.canaries.latin.encode()
+        return {int(n) for n in re.findall(latin + rb"(\d{3})", data, re.IGNORECASE)}
+
+    def control(self) -> None:
+        """Canaries that must be found: logged, made a metric's tag, written into a file."""
+        for name, fault in (("log", faulty.LOG), ("metric", faulty.COUNT)):
+            self.controls.add(number := self.number(f"control, {name}"))
+            self.http.json({"text": self.canaries.text(number, fault)})
+        self.controls.add(number := self.number("control, file"))
+        (session,) = self.run.dir.glob("ray/session_2*")
+        (session / _CONTROL_FILE).write_bytes(self.canaries.in_all_forms(number))
+
+    def control_is_seen(self) -> bool:
+        """Whether what takes the longest has come to where it is shown: metrics."""
+        self.controls_found.clear()
+        self.search()
+        return "metrics: plain" in self.controls_found
+
+
+def try_privacy(session: Session) -> None:
+    """Sends canaries through every way in, kills what holds them, and searches."""
+    canaries = Canaries()
+    with session.mode("privacy", 7) as part, ExitStack() as stack:
+        syslog = stack.enter_context(Syslog())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "text").write_text(canaries.text(0), encoding="utf-8")
+        stack.enter_context(_environment({faulty.FILE_VARIABLE: str(folder / "text")}))
+        # As on a machine that keeps cores: whether the service leaves one is its own doing.
+        limits = resource.getrlimit(resource.RLIMIT_CORE)
+        resource.setrlimit(resource.RLIMIT_CORE, (limits[1], limits[1]))
+        stack.callback(resource.setrlimit, resource.RLIMIT_CORE, limits)
+        session.step("start, with every log at its loudest")
+        config = loud_config(folder, syslog.port)
+        service = stack.enter_context(running_service(SETTINGS, config))
+        run = Run(service.log)
+        trial = Trial(canaries, Http(service.endpoint.url, canaries), run, syslog)
+        trial.number("quoted by the postprocessor's error")
+        session.step("texts that are classified or refused")
+        trial.send(accepted(trial.http, canaries))
+        trial.send(refused(trial.http, canaries))
+        session.step("texts with which something breaks")
+        trial.send(failing(trial.http, canaries))
+        session.step("calls by handle, from inside Ray")
+        address = {"RAY_ADDRESS": run.ray_address(), "RAY_TMPDIR": str(run.dir)}
+        with _environment(address), child("trials.caller") as caller:
+            trial.call(caller, handle_cases(canaries))
+            trial.settle()
+            held = ask_what_is_held(caller, canaries)
+        kept_by_haproxy = canaries.forms_in(run.haproxy_says("show errors"))
+        trial.search()
+        session.step("replicas killed with texts on board")
+        cores = kill_with_texts_on_board(trial)
+        session.step("search")
+        trial.settle()
+        trial.control()
+        with suppress(TimeoutError):  # then the finding says so
+            wait_for(trial.control_is_seen, "the controls to be found")
+        part.figures = {
+            "cases": trial.names,
+            "places": dict(trial.searched),
+            "forms": [*canaries.forms, "token ids"],
+            "controls_found": sorted(trial.controls_found),
+            "found": trial.found,
+            "missed": trial.missed,
+            "held": held,
+            "haproxy_keeps_a_bad_request": bool(kept_by_haproxy),
+        }
+        judge(part, trial, held, cores)
+
+
+def judge(part: Part, trial: Trial, held: dict[str, list[str]], cores: list[str]) -> None:
+    """The promises."""
+    from .session import Finding
+
+    n_forms = len(trial.canaries.forms) + 1
+    n_places = sum(trial.searched.values())
+    control_ok = len({c for c in trial.controls_found if c.startswith("file")}) >= n_forms
+    seen = ", ".join(f"{n} {kind}" for kind, n in sorted(trial.searched.items()))
+    missed = f"; not as expected: {'; '.join(trial.missed)}" if trial.missed else ""
+    part.findings += [
+        Finding(
+            "No text in any log, metric, trace, page or file",
+            f"{len(trial.names)} ways in and ways to fail, each with a text of its own; logs at "
+            f"DEBUG, access log and traces on; searched in {n_forms} forms: {seen}",
+            len(trial.names) * n_places,
+            f"found in {len(trial.found)} places{missed}; the controls "
+            f"{'were found' if control_ok else 'were not found'}",
+            not trial.found and not trial.missed and control_ok,
+        ),
+        Finding(
+            "A text is held no longer than its request",
+            "after the answers, every object that Python reaches in the Tokenizer was asked "
+            "for strings, bytes and token ids",
+            len(trial.names),
+            f"{len(held['after it'])} objects hold one; {len(held['before the collector'])} before "
+            "Python's collector ran, of handle calls that failed",
+            not held["after it"],
+        ),
+        Finding(
+            "A replica that dies leaves no core",
+            "a Classifier ended by SIGABRT and a Tokenizer by SIGSEGV, with texts on board, "
+            "started where cores are allowed",
+            2,
+            f"{len(cores)} cores" + (f": {', '.join(cores)}" if cores else ""),
+            not cores,
+        ),
+    ]
+
+
+def loud_config(folder: Path, syslog_port: int) -> Path:
+    """serve_config.yaml with the faults built in, every log on, and HAProxy's lines sent to us."""
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    env_vars = config["controller_options"]["runtime_env"]["env_vars"]
+    target = env_vars.get(SYSLOG, "127.0.0.1:514")
+    env_vars |= {
+        SYSLOG: target.replace(":514", f":{syslog_port}"),
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",  # lines reach their files at once
+        "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": (
+            "ray.serve._private.tracing_utils:default_tracing_exporter"
+        ),
+        "RAY_SERVE_TRACING_SAMPLING_RATIO": "1",
+    }
+    config["logging_config"] |= {"log_level": "DEBUG", "enable_access_log": True}
+    application = config["applications"][0]
+    application["import_path"] = "trials.faulty:build"
+    application["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
+    for deployment in application["deployments"]:
+        deployment["user_config"]["log_level"] = "DEBUG"
+    path = folder / "loud.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def ask_what_is_held(caller: Child, canaries: Canaries) -> dict[str, list[str]]:
+    """What holds a canary in the Tokenizer's process, before and after Python's collector ran.
+
+    Serve keeps the frames of a handle call that failed in a cycle, arguments and all.
+    """
+    held: dict[str, list[str]] = {"before the collector": [], "after it": []}
+    for when, collect in (("before the collector", False), ("after it", True)):
+        for core, ids in ((canaries.latin, []), (canaries.chinese, canaries.ids)):
+            question = {"method": "held", "args": [core[::-1], ids, collect], "kwargs": {}}
+            held[when] += caller.ask(**question)["answer"]
+    return held
+
+
+def kill_with_texts_on_board(trial: Trial) -> list[str]:
+    """Ends a replica of each kind by a signal that would leave a core; returns the cores."""
+    places = (Path.cwd(), trial.run.dir)
+    before = {path for place in places for path in place.glob("**/core*") if path.is_file()}
+    for deployment, how in (("Classifier", signal.SIGABRT), ("Tokenizer", signal.SIGSEGV)):
+        trial.settle()
+        text = trial.canaries.of_tokens(
+            trial.number(f"{deployment} ended by {how.name}"), faulty.SLOW_TOKENS
+        )
+        sender = threading.Thread(target=trial.http.json, args=({"text": text},))
+        sender.start()
+        time.sleep(0.5)  # it is with the engine now, which takes 3 s
+        os.kill(trial.run.replica_pid(deployment), how)
+        sender.join()
+    after = {path for place in places for path in place.glob("**/core*") if path.is_file()}
+    return sorted(str(path) for path in after - before if path.stat().st_size)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Raises TimeoutError if `what` does not come."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {PATIENCE_S:g} s for {what}")
+        time.sleep(0.3)
+
+
+@contextmanager
+def _environment(changes: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in (*changes, processes.RUN_VARIABLE)}
+    os.environ |= changes
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
