@@ -234,13 +234,16 @@ async def _retried(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
     Raises:
         ServiceError: what the replica raised, or that all tries or the time ran out.
     """
+    # Raised from here, outside of `except`, and taken out: an error whose context or frames lead
+    # back to itself is a cycle, and what hangs on it are the frames that hold the texts.
+    failed: list[Exception] = []
     try:
         async with asyncio.timeout(timeout_s):
             for _ in range(MAX_TRIES):
                 try:
                     return await call()
                 except RayTaskError as exc:
-                    raise as_service_error(exc) or ServiceError() from None
+                    failed.append(as_service_error(exc) or ServiceError())
                 except LOST_REPLICA as exc:
                     logger.warning("a replica was lost, trying another: %s", type(exc).__name__)
                 except asyncio.CancelledError:
@@ -250,7 +253,9 @@ async def _retried(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
                         raise
                     logger.warning("a replica cancelled the call, trying another")
                 except Exception as exc:
-                    raise as_service_error(exc) or exc from None
+                    failed.append(as_service_error(exc) or exc)
+                if failed:
+                    raise failed.pop()
     except TimeoutError:
         raise DeadlineExceeded("The model did not answer in time. Retry later.") from None
     raise ServiceError("The model's replicas died with this request. Retry.")

@@ -78,7 +78,7 @@ class Run:
     def ray_address(self) -> str:
         """Of this run's Ray: `auto` would take any that runs on this machine."""
         commands = [_cmdline(process.pid) for process in processes.of_run(self.dir)]
-        (address,) = {m for c in commands for m in re.findall(rb"--gcs-address=([^\0]+)", c)}
+        (address,) = {m for c in commands for m in re.findall(rb"--gcs-address=([0-9.:]+)", c)}
         return address.decode()
 
     def replica_pid(self, deployment: str) -> int:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from .canary import Canaries
 from .handle_cases import HandleCase, handle_cases
 from .places import Run, Syslog
 from .privacy_cases import SETTINGS, Case, Http, accepted, failing, refused
-from .session import Part, Session
+from .session import Finding, Part, Session
 
 PATIENCE_S = 90.0
 SYSLOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
@@ -83,17 +83,15 @@ class Trial:
         for place in (*self.run.places(), self.syslog.place()):
             self.searched[place.kind] += 1
             for form, excerpt in self.canaries.forms_in(place.data).items():
-                numbers = self._numbers(place.data)
-                if place.name.endswith(_CONTROL_FILE) or (numbers and numbers <= self.controls):
-                    self.controls_found.add(f"{place.kind}: {form}")
-                    continue
                 where = f"{place.kind} {place.name}"
+                numbers = self._numbers(place.data)
                 known = {n for n, shown_in in self.shown_in.items() if shown_in in where}
+                if numbers & self.controls:
+                    self.controls_found.add(f"{place.kind}: {form}")
                 if numbers and numbers <= self.controls | known:
                     continue
-                leaks = sorted(numbers - self.controls - known)
                 self.found[f"{where}, {form}"] = {
-                    "cases": [self.names[n] for n in leaks if n < len(self.names)],
+                    "cases": [self.names[n] for n in sorted(numbers - self.controls - known)],
                     "excerpt": excerpt,
                 }
 
@@ -115,6 +113,19 @@ class Trial:
         self.controls_found.clear()
         self.search()
         return "metrics: plain" in self.controls_found
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Types of the objects in the Tokenizer's process that hold a canary.
+
+    of_http: after all requests by HTTP; of_handles: after all handle calls too, of which Serve
+    keeps those that failed in a cycle, arguments and all; collected: when that was collected.
+    """
+
+    of_http: list[str]
+    of_handles: list[str]
+    collected: list[str]
 
 
 def try_privacy(session: Session) -> None:
@@ -141,11 +152,18 @@ def try_privacy(session: Session) -> None:
         session.step("texts with which something breaks")
         trial.send(failing(trial.http, canaries))
         session.step("calls by handle, from inside Ray")
-        address = {"RAY_ADDRESS": run.ray_address(), "RAY_TMPDIR": str(run.dir)}
-        with _environment(address), child("trials.caller") as caller:
+        ray = {
+            "RAY_ADDRESS": run.ray_address(),
+            "RAY_AUTH_MODE": "token",
+            "RAY_TMPDIR": str(run.dir),
+        }
+        with _environment(ray), child("trials.caller") as caller:
+            of_http = ask_what_is_held(caller, canaries, collect=False)
             trial.call(caller, handle_cases(canaries))
             trial.settle()
-            held = ask_what_is_held(caller, canaries)
+            of_handles = ask_what_is_held(caller, canaries, collect=False)
+            collected = ask_what_is_held(caller, canaries, collect=True)
+            held = Held(of_http, of_handles, collected)
         kept_by_haproxy = canaries.forms_in(run.haproxy_says("show errors"))
         trial.search()
         session.step("replicas killed with texts on board")
@@ -162,16 +180,14 @@ def try_privacy(session: Session) -> None:
             "controls_found": sorted(trial.controls_found),
             "found": trial.found,
             "missed": trial.missed,
-            "held": held,
+            "held": asdict(held),
             "haproxy_keeps_a_bad_request": bool(kept_by_haproxy),
         }
         judge(part, trial, held, cores)
 
 
-def judge(part: Part, trial: Trial, held: dict[str, list[str]], cores: list[str]) -> None:
+def judge(part: Part, trial: Trial, held: Held, cores: list[str]) -> None:
     """The promises."""
-    from .session import Finding
-
     n_forms = len(trial.canaries.forms) + 1
     n_places = sum(trial.searched.values())
     control_ok = len({c for c in trial.controls_found if c.startswith("file")}) >= n_forms
@@ -192,9 +208,9 @@ def judge(part: Part, trial: Trial, held: dict[str, list[str]], cores: list[str]
             "after the answers, every object that Python reaches in the Tokenizer was asked "
             "for strings, bytes and token ids",
             len(trial.names),
-            f"{len(held['after it'])} objects hold one; {len(held['before the collector'])} before "
-            "Python's collector ran, of handle calls that failed",
-            not held["after it"],
+            f"{len(held.of_http)} objects hold one that came by HTTP; after handle calls that fail "
+            f"{len(held.of_handles)}, and {len(held.collected)} once Python's collector has run",
+            not held.of_http and not held.collected,
         ),
         Finding(
             "A replica that dies leaves no core",
@@ -231,16 +247,20 @@ def loud_config(folder: Path, syslog_port: int) -> Path:
     return path
 
 
-def ask_what_is_held(caller: Child, canaries: Canaries) -> dict[str, list[str]]:
-    """What holds a canary in the Tokenizer's process, before and after Python's collector ran.
+def ask_what_is_held(caller: Child, canaries: Canaries, collect: bool) -> list[str]:
+    """Types of what holds a canary in the Tokenizer, when its threads have come to rest.
 
-    Serve keeps the frames of a handle call that failed in a cycle, arguments and all.
+    collect: after Python's collector has run.
     """
-    held: dict[str, list[str]] = {"before the collector": [], "after it": []}
-    for when, collect in (("before the collector", False), ("after it", True)):
+    held: list[str] = []
+    for _ in range(5):
+        held.clear()
         for core, ids in ((canaries.latin, []), (canaries.chinese, canaries.ids)):
             question = {"method": "held", "args": [core[::-1], ids, collect], "kwargs": {}}
-            held[when] += caller.ask(**question)["answer"]
+            held += caller.ask(**question)["answer"]
+        if not held:
+            break
+        time.sleep(0.5)
     return held
 
 
