@@ -15,7 +15,8 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -33,8 +34,14 @@ logger = logging.getLogger(__name__)
 MIN_SECRET_BYTES = 16
 # Requests whose lines wait for a disk that has stopped; what comes on top is lost, and counted.
 MAX_WAITING_REQUESTS = 10_000
+# Lines are written this much later at most; a replica that is killed loses them.
+PAUSE_S = 0.05
+MAX_REQUESTS_A_WRITE = 100
 _CHAIN = b',"chain":"'
 _encode = msgspec.json.Encoder().encode
+
+# Unix time, request id, key id; and of each text its hash and the answer, or an error's code.
+_Request = tuple[float, str | None, str | None, list[tuple[str, Answer | str]]]
 
 
 class AuditLog:
@@ -57,9 +64,10 @@ class AuditLog:
         self._chain_key = derived_key(secret, "chain") if settings.chain else None
         self._with_score = settings.scores
         self._model = model
-        self._lines: SimpleQueue[list[dict[str, Any]] | None] = SimpleQueue()
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._n = 0
         self._last = b""
+        self._failing = False
         directory = Path(settings.directory)
         directory.mkdir(parents=True, exist_ok=True)
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -91,55 +99,81 @@ class AuditLog:
         key_id: str | None,
     ) -> None:
         """What became of the texts of one request; those that were none leave no line."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        lines = []
-        for item, result in zip(inputs, results, strict=True):
-            if isinstance(item, TextInput):
-                # Here and not in the thread: a text is held no longer than its request.
-                digest = text_digest(self._text_key, item.text, item.text_pair)
-                line = {"time": now, "request_id": request_id, "key_id": key_id, "text": digest}
-                lines.append(line | self._outcome(result))
-        if self._lines.qsize() < MAX_WAITING_REQUESTS:
-            self._lines.put(lines)
+        # Hashed here and not in the thread: a text is held no longer than its request.
+        decisions = [
+            (
+                text_digest(self._text_key, item.text, item.text_pair),
+                result.code if isinstance(result, ServiceError) else result,
+            )
+            for item, result in zip(inputs, results, strict=True)
+            if isinstance(item, TextInput)
+        ]
+        if self._requests.qsize() < MAX_WAITING_REQUESTS:
+            self._requests.put((time.time(), request_id, key_id, decisions))
         else:
-            self._dropped += len(lines)
+            self._dropped += len(decisions)
 
     def close(self) -> None:
         """Returns when all is written."""
-        self._lines.put(None)
+        self._requests.put(None)
         self._thread.join()
         self._file.close()
 
-    def _outcome(self, result: Answer | ServiceError) -> dict[str, Any]:
-        if isinstance(result, ServiceError):
-            return {"error": result.code}
-        outcome = {"label": result["label"], "tokens": result["tokens"]}
-        return outcome | ({"score": result["score"]} if self._with_score else {})
-
     def _write(self) -> None:
-        failed = False
-        while (lines := self._lines.get()) is not None:
-            for line in lines:
-                try:
-                    self._write_line(line)
-                    failed = False
-                except Exception as exc:
-                    self._unwritten += 1
-                    if not failed:
-                        logger.error("the audit log can't be written: %s", kind_and_place(exc))
-                    failed = True
+        more = True
+        while more:
+            first = self._requests.get()
+            if first is not None:
+                # What comes within a moment is written at once: a write costs more than a line.
+                time.sleep(PAUSE_S)
+            requests = [first, *(self._requests.get() for _ in range(self._requests.qsize()))]
+            more = None not in requests
+            for i in range(0, len(requests), MAX_REQUESTS_A_WRITE):
+                part = [one for one in requests[i : i + MAX_REQUESTS_A_WRITE] if one is not None]
+                self._write_all(part)
 
-    def _write_line(self, line: dict[str, Any]) -> None:
-        facts = {"n": self._n, **line, "model": self._model, "engine": self.engine}
-        if self.lost:
-            facts["lost_before"] = self.lost
-        encoded = _encode(facts)
-        last = self._last
-        if self._chain_key is not None:
-            last = chained(self._chain_key, last, encoded)
-            encoded = encoded[:-1] + _CHAIN + last.hex().encode() + b'"}'
-        self._file.emit(logging.makeLogRecord({"msg": encoded.decode()}))
-        self._n, self._last = self._n + 1, last
+    def _write_all(self, requests: Sequence[_Request]) -> None:
+        n, last = self._n, self._last
+        lines: list[bytes] = []
+        for line in (line for request in requests for line in self._lines_of(request)):
+            facts = {"n": n, **line}
+            if self.lost and not lines:
+                facts["lost_before"] = self.lost
+            encoded = _encode(facts)
+            if self._chain_key is not None:
+                last = chained(self._chain_key, last, encoded)
+                encoded = encoded[:-1] + _CHAIN + last.hex().encode() + b'"}'
+            lines.append(encoded)
+            n += 1
+        if not lines:
+            return
+        try:
+            self._file.emit(logging.makeLogRecord({"msg": b"\n".join(lines).decode()}))
+        except Exception as exc:
+            self._unwritten += len(lines)
+            if not self._failing:
+                logger.error("the audit log can't be written: %s", kind_and_place(exc))
+            self._failing = True
+        else:
+            self._n, self._last, self._failing = n, last, False
+
+    def _lines_of(self, request: _Request) -> Iterator[dict[str, Any]]:
+        at_s, request_id, key_id, decisions = request
+        at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
+        for digest, result in decisions:
+            line = {
+                "time": at.replace("+00:00", "Z"),
+                "request_id": request_id,
+                "key_id": key_id,
+                "text": digest,
+            }
+            if isinstance(result, str):
+                line["error"] = result
+            else:
+                line |= {"label": result["label"], "tokens": result["tokens"]}
+                if self._with_score:
+                    line["score"] = result["score"]
+            yield {**line, "model": self._model, "engine": self.engine}
 
 
 def read_secret(path: Path) -> bytes:

@@ -113,15 +113,15 @@ def test_only_the_owner_may_read_it(open_log: Any) -> None:
 
 
 def test_large_files_are_put_aside_and_the_oldest_deleted(open_log: Any) -> None:
-    log = open_log(max_file_bytes=2_000, max_files=3, chain=True)
-    for _ in range(40):
+    log = open_log(max_file_bytes=60_000, max_files=3, chain=True)
+    for _ in range(1_000):
         log.record([TextInput(TEXT)], [ANSWER], "r", None)
     log.close()
     files = sorted(log.path.parent.iterdir(), reverse=True)  # .2 .1 and the one written to
     assert len(files) == 3
-    assert all(file.stat().st_size <= 2_000 for file in files)
+    assert all(file.stat().st_size <= 60_000 for file in files)
     numbers = [line["n"] for file in files for line in lines_of(file)]
-    assert numbers == list(range(40))[-len(numbers) :]
+    assert numbers == list(range(1_000))[-len(numbers) :]
     assert broken_at(files, SECRET.encode()) == (len(numbers), None)
 
 
