@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -37,6 +39,9 @@ class ClassifyRoute:
             content = await self._content(scope, receive)
         except ClientDisconnect:
             return
+        except CancelledError as exc:
+            exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold the text
+            raise
         except Exception as exc:
             answer = error_answer(exc, scope)
             # Its frames hold the text, and one of them the error: only the collector would end it.

@@ -15,15 +15,20 @@ def holders(core: str, ids: Sequence[int] = ()) -> list[str]:
     no program can look there from inside.
     """
     utf8, packed = core.encode(), np.asarray(ids, np.int32).tobytes()
-    found: list[str] = []
-    for tracked in gc.get_objects():
-        for held in gc.get_referents(tracked):
-            if held is core or held is utf8 or held is packed:
-                continue
-            if (
-                (type(held) is str and core in held)
-                or (type(held) in (bytes, bytearray) and utf8 in held)
-                or (packed and type(held) is np.ndarray and packed in held.tobytes())
-            ):
-                found.append(type(tracked).__name__)
-    return found
+    needles = [needle for needle in (utf8, packed) if needle]
+
+    def holds(held: object) -> bool:
+        if held is core or held is utf8 or held is packed:
+            return False
+        if type(held) is str:
+            return core in held
+        if type(held) is np.ndarray:
+            return bool(packed) and packed in held.tobytes()
+        return type(held) in (bytes, bytearray) and any(needle in held for needle in needles)
+
+    return [
+        type(tracked).__name__
+        for tracked in gc.get_objects()
+        for held in gc.get_referents(tracked)
+        if holds(held)
+    ]

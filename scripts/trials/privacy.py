@@ -158,6 +158,7 @@ def try_privacy(session: Session) -> None:
             "RAY_TMPDIR": str(run.dir),
         }
         with _environment(ray), child("trials.caller") as caller:
+            trial.settle()
             of_http = ask_what_is_held(caller, canaries, collect=False)
             trial.call(caller, handle_cases(canaries))
             trial.settle()

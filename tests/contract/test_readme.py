@@ -52,6 +52,7 @@ PAGES = {
         "k8s/README.md",
         "docs/log.md",
         "docs/benchmark.md",
+        "docs/privacy.md",
     )
 }
 README = PAGES["README.md"]
@@ -183,6 +184,8 @@ def test_every_command_and_option_exists() -> None:
                 continue
             words = shlex.split(line.split(">")[0])
             command: Any = group.commands[words[1]]  # type: ignore[attr-defined]
+            if hasattr(command, "commands"):
+                command = command.commands[words[2]]
             options = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words if word.startswith("-")} <= options, line
             used += 1

@@ -80,6 +80,8 @@ class Replica:
     async def post(self, body: bytes, content_type: str = "application/json") -> int:
         """The status of the answer."""
         statuses: list[int] = []
+        bodies = [body]
+        del body
         scope = {
             "type": "http",
             "method": "POST",
@@ -88,7 +90,7 @@ class Replica:
         }
 
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": body}
+            return {"type": "http.request", "body": bodies.pop()}
 
         async def send(message: dict[str, Any]) -> None:
             statuses.append(message.get("status", 0))
@@ -199,6 +201,21 @@ async def test_a_text_whose_caller_left_is_held_by_nobody(replica: Replica) -> N
     await asyncio.wait([task])
     del task
     assert await held_after_the_request(core, ids) == []
+
+
+async def test_nor_is_it_where_serve_keeps_the_error_of_the_request_that_was_cancelled(
+    replica: Replica,
+) -> None:
+    core, ids = canary(replica)
+    body = json.dumps({"text": core + "好" * (SLOW - 2 - len(core))}).encode()
+    task = asyncio.create_task(replica.post(body))
+    del body
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as kept:
+        await task
+    assert await held_after_the_request(core, ids) == []
+    assert kept.value is not None
 
 
 async def test_an_unexpected_failure_holds_no_text(
