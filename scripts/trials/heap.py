@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import inspect
 from collections.abc import Sequence
+from types import CoroutineType, FrameType
 
 import numpy as np
 
+MAX_STEPS = 200
+
 
 def holders(core: str, ids: Sequence[int] = ()) -> list[str]:
-    """Types of the objects that refer to a string, bytes or token ids with `core` in them.
+    """What refers to a string, bytes or token ids with `core` in them: its type, and whose it is.
 
     Only what Python can still reach: freed memory keeps its bytes until they are overwritten, and
     no program can look there from inside.
@@ -26,9 +30,30 @@ def holders(core: str, ids: Sequence[int] = ()) -> list[str]:
             return bool(packed) and packed in held.tobytes()
         return type(held) in (bytes, bytearray) and any(needle in held for needle in needles)
 
-    return [
-        type(tracked).__name__
-        for tracked in gc.get_objects()
-        for held in gc.get_referents(tracked)
-        if holds(held)
-    ]
+    everything = gc.get_objects()
+    found = [one for one in everything if any(map(holds, gc.get_referents(one)))]
+    own = {id(everything), id(found), id(inspect.currentframe())}
+    return [f"{type(one).__name__} of {_owner(one, own)}" for one in found]
+
+
+def _owner(held: object, own: set[int]) -> str:
+    """The function in whose frame it is, by however many steps; `nobody` if in none."""
+    own = {*own, id(inspect.currentframe())}
+    queue, seen = [held], {id(held)}
+    own |= {id(queue)}
+    for one in queue:
+        if isinstance(one, FrameType):
+            return one.f_code.co_qualname
+        if isinstance(one, CoroutineType):
+            return one.__qualname__
+        if len(queue) > MAX_STEPS:
+            break
+        referrers = gc.get_referrers(one)
+        own.add(id(referrers))
+        new = [
+            r for r in referrers if id(r) not in own | seen and type(r).__name__ != "list_iterator"
+        ]
+        own.add(id(new))
+        seen |= set(map(id, new))
+        queue += new
+    return "nobody"

@@ -126,7 +126,7 @@ class Run:
             return b"".join(iter(lambda: admin.recv(65_536), b""))
 
 
-def files_below(directory: Path) -> Iterator[Place]:
+def files_below(directory: Path, kind: str = "file") -> Iterator[Place]:
     """Every file, whatever its name. Links are not followed: what they name is below too."""
     for folder, _, names in os.walk(directory):
         for name in names:
@@ -136,7 +136,7 @@ def files_below(directory: Path) -> Iterator[Place]:
                     data = path.read_bytes()
                 except FileNotFoundError:  # a rotation or a clean-up was faster
                     continue
-                yield Place("file", str(path.relative_to(directory)), data)
+                yield Place(kind, str(path.relative_to(directory)), data)
 
 
 def _cmdline(pid: int) -> bytes:

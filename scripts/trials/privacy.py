@@ -2,125 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import resource
 import signal
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from bench.child import Child, child
 from bench.service import CONFIG, running_service
 
+from deployments.core.audit import broken_at, derived_key, text_digest
 from deployments.launch import processes
 
 from . import faulty
 from .canary import Canaries
-from .handle_cases import HandleCase, handle_cases
+from .handle_cases import handle_cases
 from .places import Run, Syslog
-from .privacy_cases import SETTINGS, Case, Http, accepted, failing, refused
+from .privacy_cases import SETTINGS, Http, accepted, failing, refused
+from .privacy_trial import Trial, wait_for
 from .session import Finding, Part, Session
 
-PATIENCE_S = 90.0
 SYSLOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
-_CONTROL_FILE = "control-of-the-search"
-
-
-@dataclass
-class Trial:
-    """One service under trial, what was sent to it and what was found."""
-
-    canaries: Canaries
-    http: Http
-    run: Run
-    syslog: Syslog
-    names: list[str] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
-    controls: set[int] = field(default_factory=set)
-    shown_in: dict[int, str] = field(default_factory=dict)
-    searched: Counter[str] = field(default_factory=Counter)
-    found: dict[str, dict[str, Any]] = field(default_factory=dict)
-    controls_found: set[str] = field(default_factory=set)
-
-    def number(self, name: str, shown_in: str = "") -> int:
-        """The number of a new case."""
-        number = len(self.names)
-        self.names.append(name)
-        if shown_in:
-            self.shown_in[number] = shown_in
-        return number
-
-    def send(self, cases: Iterator[Case]) -> None:
-        for case in cases:
-            self.settle()
-            outcome = case.send(self.number(case.name, case.shown_in))
-            if outcome not in case.expected:
-                self.missed.append(f"{case.name}: {outcome}")
-
-    def call(self, caller: Child, cases: Sequence[HandleCase]) -> None:
-        for case in cases:
-            self.settle()
-            number = self.number(f"handle, {case.name}", case.shown_in)
-            answer = caller.ask(**case.question(number))
-            if answer.get("raised", "answer") not in case.expected:
-                self.missed.append(f"handle, {case.name}: {answer.get('raised', 'answer')}")
-
-    def settle(self) -> None:
-        """Waits until the service answers: what was done to it before may still block it."""
-        wait_for(lambda: self.http.json({"text": "好"}) == 200, "an answer")
-
-    def search(self) -> None:
-        """Looks into every place, and keeps what was found there that is no control."""
-        self.searched.clear()
-        for place in (*self.run.places(), self.syslog.place()):
-            self.searched[place.kind] += 1
-            for form, excerpt in self.canaries.forms_in(place.data).items():
-                where = f"{place.kind} {place.name}"
-                numbers = self._numbers(place.data)
-                known = {n for n, shown_in in self.shown_in.items() if shown_in in where}
-                if numbers & self.controls:
-                    self.controls_found.add(f"{place.kind}: {form}")
-                if numbers and numbers <= self.controls | known:
-                    continue
-                self.found[f"{where}, {form}"] = {
-                    "cases": [self.names[n] for n in sorted(numbers - self.controls - known)],
-                    "excerpt": excerpt,
-                }
-
-    def _numbers(self, data: bytes) -> set[int]:
-        latin = self.canaries.latin.encode()
-        return {int(n) for n in re.findall(latin + rb"(\d{3})", data, re.IGNORECASE)}
-
-    def control(self) -> None:
-        """Canaries that must be found: logged, made a metric's tag, written into a file."""
-        for name, fault in (("log", faulty.LOG), ("metric", faulty.COUNT)):
-            self.controls.add(number := self.number(f"control, {name}"))
-            self.http.json({"text": self.canaries.text(number, fault)})
-        self.controls.add(number := self.number("control, file"))
-        (session,) = self.run.dir.glob("ray/session_2*")
-        (session / _CONTROL_FILE).write_bytes(self.canaries.in_all_forms(number))
-
-    def control_is_seen(self) -> bool:
-        """Whether what takes the longest has come to where it is shown: metrics."""
-        self.controls_found.clear()
-        self.search()
-        return "metrics: plain" in self.controls_found
+SECRET = "as long as a secret has to be"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
     """Types of the objects in the Tokenizer's process that hold a canary.
 
-    of_http: after all requests by HTTP; of_handles: after all handle calls too, of which Serve
-    keeps those that failed in a cycle, arguments and all; collected: when that was collected.
+    of_http: after all requests by HTTP; of_handles: after all handle calls too; collected: after
+    Python's collector has run.
     """
 
     of_http: list[str]
@@ -144,7 +62,8 @@ def try_privacy(session: Session) -> None:
         config = loud_config(folder, syslog.port)
         service = stack.enter_context(running_service(SETTINGS, config))
         run = Run(service.log)
-        trial = Trial(canaries, Http(service.endpoint.url, canaries), run, syslog)
+        http = Http(service.endpoint.url, canaries)
+        trial = Trial(canaries, http, run, syslog, folder / "audit")
         trial.number("quoted by the postprocessor's error")
         session.step("texts that are classified or refused")
         trial.send(accepted(trial.http, canaries))
@@ -185,6 +104,7 @@ def try_privacy(session: Session) -> None:
             "haproxy_keeps_a_bad_request": bool(kept_by_haproxy),
         }
         judge(part, trial, held, cores)
+        part.findings.append(judge_audit(trial))
 
 
 def judge(part: Part, trial: Trial, held: Held, cores: list[str]) -> None:
@@ -207,11 +127,12 @@ def judge(part: Part, trial: Trial, held: Held, cores: list[str]) -> None:
         Finding(
             "A text is held no longer than its request",
             "after the answers, every object that Python reaches in the Tokenizer was asked "
-            "for strings, bytes and token ids",
+            "for strings, bytes and token ids; once more when Python's collector had run, as Serve "
+            "keeps frames of calls that failed or were cancelled in cycles",
             len(trial.names),
-            f"{len(held.of_http)} objects hold one that came by HTTP; after handle calls that fail "
-            f"{len(held.of_handles)}, and {len(held.collected)} once Python's collector has run",
-            not held.of_http and not held.collected,
+            f"{len(held.collected)} objects hold one; before the collector ran "
+            f"{len(held.of_http)} after requests by HTTP, {len(held.of_handles)} after handle calls",
+            not held.collected,
         ),
         Finding(
             "A replica that dies leaves no core",
@@ -222,6 +143,25 @@ def judge(part: Part, trial: Trial, held: Held, cores: list[str]) -> None:
             not cores,
         ),
     ]
+
+
+def judge_audit(trial: Trial) -> Finding:
+    """Whether the audit log has the decisions, each signed, under hashes that only we can make."""
+    paths = sorted(trial.audit.iterdir())
+    lines = [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+    broken = [problem for path in paths if (problem := broken_at([path], SECRET.encode())[1])]
+    key = derived_key(SECRET.encode(), "text")
+    numbers = {text_digest(key, trial.canaries.text(n)): n for n in range(len(trial.names))}
+    decided = {numbers[line["text"]] for line in lines if line["text"] in numbers}
+    expected = {n for n, name in enumerate(trial.names) if name in ("JSON", "handle, a text")}
+    return Finding(
+        "The audit log has every decision, signed, and no text",
+        "turned on for all of the above, read with the secret; the search above went through it",
+        len(lines),
+        f"{len(lines)} lines of {len(paths)} Tokenizers, {len(broken)} broken chains, "
+        f"{len(decided)} texts found again by their hash",
+        bool(lines) and not broken and expected <= decided and len(expected) == 2,
+    )
 
 
 def loud_config(folder: Path, syslog_port: int) -> Path:
@@ -241,6 +181,12 @@ def loud_config(folder: Path, syslog_port: int) -> Path:
     application = config["applications"][0]
     application["import_path"] = "trials.faulty:build"
     application["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
+    (folder / "secret").write_text(SECRET, encoding="utf-8")
+    application["args"]["audit"] |= {
+        "directory": str(folder / "audit"),
+        "secret_file": str(folder / "secret"),
+        "chain": True,
+    }
     for deployment in application["deployments"]:
         deployment["user_config"]["log_level"] = "DEBUG"
     path = folder / "loud.yaml"
@@ -281,15 +227,6 @@ def kill_with_texts_on_board(trial: Trial) -> list[str]:
         sender.join()
     after = {path for place in places for path in place.glob("**/core*") if path.is_file()}
     return sorted(str(path) for path in after - before if path.stat().st_size)
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Raises TimeoutError if `what` does not come."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {PATIENCE_S:g} s for {what}")
-        time.sleep(0.3)
 
 
 @contextmanager
