@@ -131,7 +131,7 @@ def judge(part: Part, trial: Trial, held: Held, cores: list[str]) -> None:
             "keeps frames of calls that failed or were cancelled in cycles",
             len(trial.names),
             f"{len(held.collected)} objects hold one; before the collector ran "
-            f"{len(held.of_http)} after requests by HTTP, {len(held.of_handles)} after handle calls",
+            f"{len(held.of_http)} after requests by HTTP, {len(held.of_handles)} after handles",
             not held.collected,
         ),
         Finding(

@@ -29,7 +29,7 @@ from deployments.core.errors import (
     ServiceError,
 )
 from deployments.core.types import Encoded, TextInput
-from deployments.replica import as_service_error, set_log_level
+from deployments.replica import as_service_error, raises_service_errors, set_log_level
 
 
 def as_ray_raises(cause: Exception) -> Exception:
@@ -203,3 +203,48 @@ def test_setting_the_level_again_adds_nothing_twice(records: list[logging.LogRec
         set_log_level("INFO")
     log_as_serve_does(ServiceError("why"))
     assert [record.getMessage() for record in records] == ["Request failed. internal_error"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "logged"),
+    [
+        ("66f1fe44-ab12", "66f1fe44-ab12"),
+        ("order:66/a=", "order:66/a="),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, "-"),
+        ("张三的地址", "-"),
+        ("where Zhang San lives", "-"),
+        ("a\nforged line", "-"),
+    ],
+)
+def test_a_request_id_that_may_be_a_text_is_not_logged(
+    records: list[logging.LogRecord], sent: str, logged: str
+) -> None:
+    set_log_level("INFO")
+    logging.getLogger("deployments").warning("about a request", extra={"request_id": sent})
+    assert records[0].request_id == logged  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+async def test_what_leaves_a_replica_is_an_error_of_ours(
+    records: list[logging.LogRecord],
+) -> None:
+    set_log_level("INFO")
+
+    @raises_service_errors
+    async def predict(text: str) -> str:
+        if text == TEXT:
+            raise RuntimeError(text)
+        raise EmptyText("text is empty.")
+
+    with pytest.raises(EmptyText):
+        await predict("")
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        await predict()  # type: ignore[call-arg]
+    with pytest.raises(ServiceError) as caught:
+        await predict(TEXT)
+    assert type(caught.value) is ServiceError
+    assert caught.value.__context__ is None
+    (record,) = records
+    assert record.getMessage().startswith("predict failed: RuntimeError at ")
+    assert TEXT not in formatted(records)
