@@ -11,6 +11,7 @@ from deployments.core.batcher import ModelThread, TokenBatcher
 from deployments.core.coredump import forbid_core_dumps
 from deployments.core.engines import make_engine
 from deployments.core.errors import Overloaded, PredictionFailed
+from deployments.core.flow import FlowRuns
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.launch.machine import threads_for
 from deployments.replica import live_settings, raises_service_errors, set_log_level
@@ -46,9 +47,11 @@ class Classifier:
         set_log_level(live.log_level)
 
     @raises_service_errors
-    async def predict(self, batch: Encoded, timeouts_s: Float32) -> Logits:
+    async def predict(
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
+    ) -> Logits:
         """Logits of a micro-batch; see `TokenBatcher.submit`."""
-        return await self._batcher.submit(batch, timeouts_s)
+        return await self._batcher.submit(batch, timeouts_s, flows)
 
     async def info(self) -> tuple[EngineInfo, ClassifierUserConfig]:
         """How this replica runs the model, and the live settings in force on it."""

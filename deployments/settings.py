@@ -24,6 +24,12 @@ def _check_device(name: str) -> str:
     return name
 
 
+def _check_header(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", name):
+        raise ValueError("no header name; write one such as x-forwarded-for")
+    return name.lower()
+
+
 class ModelSettings(_Strict):
     """Which model to serve."""
 
@@ -86,8 +92,16 @@ class LimitSettings(_Strict):
         default=2_000,
         description="Texts waiting in one ingress replica; more: 429 with Retry-After.",
     )
+    max_queue_s: Annotated[float, Field(gt=0)] = Field(
+        default=10.0, description="Expected wait for the model; longer: 429 with Retry-After."
+    )
     request_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        default=30.0, description="Longest a request may take; then 408."
+        default=30.0,
+        description="Longest a request may take; then 408. `timeout_ms` asks for less.",
+    )
+    client_header: Annotated[str, AfterValidator(_check_header)] | None = Field(
+        default=None,
+        description="Header that names the client, for fair turns; a proxy must set it.",
     )
 
 

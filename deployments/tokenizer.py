@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from numbers import Real
 from typing import Any, TypeVar, cast
 
@@ -17,11 +18,14 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
 from deployments.api.app import create_app
+from deployments.api.caller import Caller
 from deployments.api.inputs import inputs_of
 from deployments.api.json_body import request_from
+from deployments.core.admission import work_of
 from deployments.core.audit import AuditLog
 from deployments.core.coredump import forbid_core_dumps
 from deployments.core.errors import DeadlineExceeded, InvalidInput, NotReady, ServiceError
+from deployments.core.flow import FlowRuns
 from deployments.core.microbatch import MicroBatcher
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
@@ -46,6 +50,8 @@ logger = logging.getLogger(__name__)
 INLINE_CHARS = 200
 # For handle calls: cloudpickle, the default, takes twice as long for what plain pickle can carry.
 PLAIN_PICKLE = {"request_serialization": "pickle", "response_serialization": "pickle"}
+# Characters beyond it cost the model nothing: they are cut off. English has 4 to 5 in a token.
+MAX_CHARS_PER_TOKEN = 5
 MAX_TRIES = 3
 # Callers keep their own deadlines; this only ends a call that would hang for ever.
 POSTPROCESS_TIMEOUT_S = 60.0
@@ -82,6 +88,8 @@ class Tokenizer:
             max_inflight=batching.max_inflight_batches,
             min_gap_s=batching.min_gap_ms / 1_000,
             max_pending=settings.limits.max_pending_texts,
+            max_queue_s=settings.limits.max_queue_s,
+            work_of=partial(work_of, max_chars=MAX_CHARS_PER_TOKEN * self._model.max_length),
         )
         self._live: TokenizerUserConfig | None = None
         self._ready = False
@@ -98,13 +106,18 @@ class Tokenizer:
 
     @raises_service_errors
     async def classify(
-        self, text: str | Sequence[str], *, timeout_s: float | None = None, **options: Any
+        self,
+        text: str | Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        client: str = "",
+        **options: Any,
     ) -> Answer | list[Answer]:
         """What POST /classify answers, for handle calls from inside Ray.
 
         One text gives one answer; a list gives a list in order, with `{"error": ...}` in the place
         of a bad text. `options` are the other fields of the request: text_pair, top_k, truncation,
-        raw_scores, threshold.
+        raw_scores, threshold, timeout_ms, priority. client: for fair turns, any name.
 
         Raises:
             ServiceError: of the same kinds as over HTTP; see core/errors.py.
@@ -112,13 +125,16 @@ class Tokenizer:
         if isinstance(text, set | frozenset):
             raise InvalidInput("`text` is a set, which has no order. Make it a list.")
         request = request_from({"text": text, **options})
-        inputs = inputs_of(request, self._settings.limits)
+        caller = Caller(str(client), timeout_s, request.priority)
+        inputs = inputs_of(request, self._settings.limits, caller)
         # Not a number: it would upset the order of all timers of the event loop.
         if timeout_s is not None and not (isinstance(timeout_s, Real) and timeout_s > 0):
             raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
+        if timeout_s is None and request.timeout_ms is not None:
+            timeout_s = request.timeout_ms / 1e3
         results = await self.classify_inputs(inputs, timeout_s)
         if self._audit is not None:
-            self._audit.record(inputs, results, request_id_of_call(), "handle")
+            self._audit.record(inputs, results, request_id_of_call(), caller.client or "handle")
         if isinstance(request.text, str):
             if isinstance(results[0], ServiceError):
                 # Taken out: the error's traceback holds this frame, which would hold the error.
@@ -203,10 +219,12 @@ class Tokenizer:
         encoded = self._encoder.encode(redacted)
         return replace(encoded, redacted=[counts[i] for i in encoded.index])
 
-    async def _predict(self, batch: Encoded, timeouts_s: Float32) -> Logits:
+    async def _predict(self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
         started = time.monotonic()
         return await _retried(
-            lambda: self._predict_call.remote(batch, timeouts_s - (time.monotonic() - started)),
+            lambda: self._predict_call.remote(
+                batch, timeouts_s - (time.monotonic() - started), flows
+            ),
             timeout_s=float(timeouts_s.max()),
         )
 

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.api.answers import encode_json, error_answer, request_id_of
 from deployments.api.body import read_request
+from deployments.api.caller import caller_of
 from deployments.api.inputs import inputs_of
 from deployments.api.service import ClassifyService
 from deployments.core.audit import AuditLog
@@ -59,22 +60,23 @@ class ClassifyRoute:
     async def _content(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the 200; every other status is an exception."""
         request = await read_request(scope, receive, self._limits)
-        inputs = inputs_of(request, self._limits)
+        caller = caller_of(scope, request, self._limits)
+        inputs = inputs_of(request, self._limits, caller)
         if isinstance(request.text, str):
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            (answer,) = await self._classified(inputs, scope)
+            (answer,) = await self._classified(inputs, scope, caller.timeout_s)
             if isinstance(answer, ServiceError):
                 raise answer
             return encode_json(answer)
-        answers = await self._classified(inputs, scope)
+        answers = await self._classified(inputs, scope, caller.timeout_s)
         _raise_if_refused(inputs, answers)
         return encode_json(_in_place(answers, scope))
 
     async def _classified(
-        self, inputs: list[TextInput | ServiceError], scope: Scope
+        self, inputs: list[TextInput | ServiceError], scope: Scope, timeout_s: float | None
     ) -> list[Answer | ServiceError]:
-        answers = await self._service.classify_inputs(inputs)
+        answers = await self._service.classify_inputs(inputs, timeout_s)
         if self._audit is not None:
             client = scope.get("rayclassify.client")
             self._audit.record(inputs, answers, request_id_of(scope), client)

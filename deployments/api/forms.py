@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from deployments.api.json_body import request_from
-from deployments.api.schemas import ClassifyRequest
+from deployments.api.schemas import FIELDS, ClassifyRequest
 from deployments.core.errors import BadRequest, InvalidInput, TooLarge
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Fields = list[tuple[str, str]]
 _UNDECODABLE = "surrogateescape"
 
 _REPEATABLE = ("text", "text_pair")
-_OPTIONS = 4
+_OPTIONS = len(FIELDS) - len(_REPEATABLE)
 
 
 def parse_urlencoded(body: bytes, max_texts: int) -> ClassifyRequest:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from deployments.api.caller import NOBODY, Caller
 from deployments.api.schemas import ClassifyRequest
 from deployments.core.errors import EmptyText, InvalidInput, ServiceError, TextTooLong, TooLarge
+from deployments.core.flow import flow_of
 from deployments.core.types import TextInput
 from deployments.settings import LimitSettings
 
 
-def inputs_of(request: ClassifyRequest, limits: LimitSettings) -> list[TextInput | ServiceError]:
+def inputs_of(
+    request: ClassifyRequest, limits: LimitSettings, caller: Caller = NOBODY
+) -> list[TextInput | ServiceError]:
     """One entry per text, in order: the text, or why it can't be classified.
 
     Raises:
@@ -25,15 +29,16 @@ def inputs_of(request: ClassifyRequest, limits: LimitSettings) -> list[TextInput
         texts = request.text
         pairs = _pairs_of(request, len(texts), limits.max_batch_texts)
     options = request.options
+    flow = flow_of(caller.priority, caller.client, len(texts))
     inputs: list[TextInput | ServiceError] = []
     for text, pair in zip(texts, pairs, strict=True):
         if isinstance(text, str) and pair is None:
-            inputs.append(_fault(text, "text", limits) or TextInput(text, None, options))
+            inputs.append(_fault(text, "text", limits) or TextInput(text, None, options, flow))
         elif isinstance(text, str) and isinstance(pair, str):
             inputs.append(
                 _fault(text, "text", limits)
                 or _fault(pair, "text_pair", limits)
-                or TextInput(text, pair, options)
+                or TextInput(text, pair, options, flow)
             )
         else:
             inputs.append(_not_a_text(text, pair))

@@ -11,6 +11,7 @@ import msgspec
 
 from deployments.api.schemas import FIELDS, ClassifyRequest
 from deployments.core.errors import BadRequest, InvalidInput
+from deployments.core.flow import WEIGHTS
 
 EXAMPLE = 'Send {"text": "..."}.'
 
@@ -130,5 +131,7 @@ def _wrong_value(reason: str) -> str:
     field = path.rstrip("`")
     if field not in FIELDS:
         return f"The body has a wrong value. {EXAMPLE}"
+    if problem.startswith("Invalid enum value"):  # and quotes it, which may be a text
+        problem = f"expected {' or '.join(WEIGHTS)}"
     problem = problem.replace("`", "").replace("Expected", "expected").replace(" | ", " or ")
     return f"`{field}`: {problem}. {FIELDS[field]}"

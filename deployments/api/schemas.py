@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from deployments.core.flow import BULK_FROM_TEXTS, Priority
 from deployments.core.types import Options
 
 # Equal options are one object, which pickle sends once per micro-batch instead of once per text.
@@ -63,6 +64,22 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     threshold: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None,
         Meta(description="Multi-label models: a label counts from this score up, 0 to 1."),
+    ] = None
+
+    timeout_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=86_400_000)] | None,
+        Meta(
+            description="Answer within this time or not at all (408); at most the service's own "
+            "limit, which is also the default. The header `X-Timeout-Ms` says the same."
+        ),
+    ] = None
+    priority: Annotated[
+        Priority | None,
+        Meta(
+            description="`interactive` goes before `bulk`, which keeps a tenth of the model. By "
+            f"default requests of {BULK_FROM_TEXTS} texts or more are bulk. Also the header "
+            "`X-Priority`."
+        ),
     ] = None
 
     @property

@@ -20,6 +20,7 @@ import numpy as np
 
 from deployments.core.cost import Coefficients, CostCurve
 from deployments.core.errors import Overloaded, PredictionFailed, ServiceError
+from deployments.core.flow import FlowRuns
 from deployments.core.slo import texts_within
 from deployments.core.token_queue import Call, Slice, TokenQueue, cut, living
 from deployments.core.types import Encoded, Float32, Logits
@@ -38,7 +39,8 @@ _IDLE_MEMORY = 50  # passes
 
 
 class TokenBatcher:
-    """Feeds a model one batch at a time, oldest texts first, up to `max_batch_tokens`.
+    """Feeds a model one batch at a time, up to `max_batch_tokens`: flows in turns, of each the
+    oldest texts first.
 
     A text longer than the budget runs alone. Cancelled and expired texts are never run. Where the
     model raises, the batch is halved until the text at fault stands alone; only that one fails.
@@ -84,8 +86,12 @@ class TokenBatcher:
         """What a forward pass costs, as learned from those that ran; None before the first."""
         return self._curve.coefficients() if self._curve.n_observed else None
 
-    async def submit(self, batch: Encoded, timeouts_s: Float32) -> Logits:
+    async def submit(
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
+    ) -> Logits:
         """Logits of all texts of `batch`, in order. timeouts_s: float32 [n], seconds left to each.
+
+        flows: whose turn they take; None: the default one's.
 
         Raises:
             Overloaded: the queue is full.
@@ -103,7 +109,7 @@ class TokenBatcher:
         loop = asyncio.get_running_loop()
         now = self._clock()
         call = Call(batch, now + timeouts_s.astype(np.float64), now, loop.create_future())
-        self._queue.put(call)
+        self._queue.put(call, flows)
         if self._loop_task is None or self._loop_task.done():
             # A context of its own: Serve cancels what was started in the context of a request
             # whose client hung up, and this loop works for everybody.

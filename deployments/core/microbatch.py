@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import deque
+import math
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from deployments.core.errors import DeadlineExceeded, Overloaded, ServiceError
+from deployments.core.admission import Admission
+from deployments.core.errors import DeadlineExceeded, ServiceError
+from deployments.core.fair_queue import FairQueue
+from deployments.core.flow import BULK_FROM_TEXTS, WEIGHTS, Flow
 from deployments.core.types import Answer, TextInput
 
 logger = logging.getLogger(__name__)
@@ -21,6 +26,7 @@ Run = Callable[[Sequence[TextInput], Sequence[float]], Awaitable[list[Result]]]
 @dataclass(slots=True)
 class _Waiter:
     item: TextInput
+    work: float
     deadline: float
     future: asyncio.Future[Result]
 
@@ -34,7 +40,12 @@ class MicroBatcher:
     where calls take longer than the pause. A fixed low limit on calls under way would gather too,
     but leave all but the first classifiers idle.
 
+    Where more wait than one call carries, flows take turns. A call is answered as a whole, so a
+    flow that has many texts with the classifier goes in calls of its own: nobody else's answer may
+    wait for its last text.
+
     run: answers a micro-batch; gets the texts and the seconds left to each.
+    work_of: what a text costs, in any unit; `max_queue_s` is about the wait that comes of it.
     """
 
     def __init__(
@@ -45,37 +56,51 @@ class MicroBatcher:
         max_inflight: int,
         min_gap_s: float,
         max_pending: int,
+        max_queue_s: float = math.inf,
+        work_of: Callable[[TextInput], float] = lambda item: 1.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.pending = 0
+        self._admission = Admission(max_pending, max_queue_s, clock)
+        self._clock = clock
+        self._work_of = work_of
         self._run = run
         self._max_texts = max_texts
         self._max_inflight = max_inflight
         self._min_gap_s = min_gap_s
-        self._max_pending = max_pending
-        self._queue: deque[_Waiter] = deque()
+        self._queue: FairQueue[_Waiter] = FairQueue(WEIGHTS)
         self._inflight: dict[asyncio.Task[None], list[_Waiter]] = {}
+        self._at_classifier: Counter[Flow] = Counter()
         self._last_sent = float("-inf")
         self._expected = 0
         self._wakeup: asyncio.Handle | None = None
         self._pausing = False
 
+    @property
+    def pending(self) -> int:
+        """Texts taken in and not answered yet."""
+        return self._admission.pending
+
     async def submit(self, items: Sequence[TextInput], timeout_s: float) -> list[Result]:
-        """One result per item, in order.
+        """One result per item, in order. All items are of one flow.
 
         Raises:
-            Overloaded: too many texts wait; nothing of this call was taken in.
+            Overloaded: too many texts wait, or for too long; nothing of this call was taken in.
             DeadlineExceeded: `timeout_s` passed before all were answered.
         """
-        if self.pending and self.pending + len(items) > self._max_pending:
-            raise Overloaded(
-                f"{self.pending} texts wait in this replica; the limit is {self._max_pending}. "
-                "Send fewer at once, or add Tokenizer and Classifier replicas."
-            )
+        if not items:
+            return []
+        flow = items[0].flow
+        works = [self._work_of(item) for item in items]
+        work = sum(works)
+        self._admission.enter(flow, len(items), work, timeout_s)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
-        waiters = [_Waiter(item, deadline, loop.create_future()) for item in items]
-        self._queue.extend(waiters)
-        self.pending += len(items)
+        waiters = [
+            _Waiter(item, work, deadline, loop.create_future())
+            for item, work in zip(items, works, strict=True)
+        ]
+        for waiter in waiters:
+            self._queue.push(flow, waiter)
         self._schedule(loop)
         answered = False
         try:
@@ -85,11 +110,11 @@ class MicroBatcher:
             return results
         except TimeoutError:
             raise DeadlineExceeded(
-                f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or raise "
-                "args.limits.request_timeout_s."
+                f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or allow more "
+                "time: timeout_ms of the request, and args.limits.request_timeout_s above it."
             ) from None
         finally:
-            self.pending -= len(items)
+            self._admission.leave(flow, len(items), work)
             if not answered:
                 for waiter in waiters:
                     waiter.future.cancel()
@@ -117,20 +142,42 @@ class MicroBatcher:
         self._wakeup = None
         waiters: list[_Waiter] = []
         while self._queue and len(waiters) < self._max_texts:
-            waiter = self._queue.popleft()
-            if not waiter.future.done():
-                waiters.append(waiter)
-        if waiters:
+            waiter = self._queue.head()
+            if waiter.future.done():
+                self._queue.replace_head([])
+            else:
+                waiters.append(self._queue.pop(waiter.work))
+        for call in self._calls(waiters):
             self._last_sent = loop.time()
             # A context of its own: Serve cancels what was started in the context of a request
             # whose client hung up, and this call works for everybody in the batch.
-            task = loop.create_task(self._answer(waiters, loop), context=contextvars.Context())
-            self._inflight[task] = waiters
+            task = loop.create_task(self._answer(call, loop), context=contextvars.Context())
+            self._inflight[task] = call
             task.add_done_callback(self._sent)
         self._schedule(loop)
 
+    def _calls(self, waiters: list[_Waiter]) -> list[list[_Waiter]]:
+        """One call for all, and one more for each flow that would hold the others up."""
+        if not waiters:
+            return []
+        by_flow: dict[Flow, list[_Waiter]] = {}
+        for waiter in waiters:
+            by_flow.setdefault(waiter.item.flow, []).append(waiter)
+        calls: list[list[_Waiter]] = []
+        shared: list[_Waiter] = []
+        for flow, own in by_flow.items():
+            if len(by_flow) > 1 and len(own) + self._at_classifier[flow] >= BULK_FROM_TEXTS:
+                calls.append(own)
+            else:
+                shared += own
+            self._at_classifier[flow] += len(own)
+        return [shared, *calls] if shared else calls
+
     def _sent(self, task: asyncio.Task[None]) -> None:
-        del self._inflight[task]
+        for waiter in self._inflight.pop(task):
+            self._at_classifier[waiter.item.flow] -= 1
+            if not self._at_classifier[waiter.item.flow]:
+                del self._at_classifier[waiter.item.flow]
         self._schedule(task.get_loop())
 
     def _end_abandoned(self) -> None:
@@ -158,6 +205,14 @@ class MicroBatcher:
             if not all(waiter.future.done() for waiter in waiters):
                 logger.error("micro-batch of %d texts failed: %s", len(waiters), type(exc).__name__)
         self._expected = self.pending
+        self._admission.rate.record(
+            sum(
+                waiter.work
+                for waiter, result in zip(waiters, results, strict=True)
+                if not isinstance(result, ServiceError)
+            ),
+            self._clock(),
+        )
         for waiter, result in zip(waiters, results, strict=True):
             if not waiter.future.done():
                 waiter.future.set_result(result)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from deployments.core.errors import ServiceError
+from deployments.core.flow import FlowRuns, runs_of
 from deployments.core.tokenize import EncodedTexts
 from deployments.core.types import Answer, Encoded, Float32, Logits, Options, TextInput
 
 Encode = Callable[[Sequence[TextInput]], Awaitable[EncodedTexts]]
-Predict = Callable[[Encoded, Float32], Awaitable[Logits]]
+Predict = Callable[[Encoded, Float32, FlowRuns | None], Awaitable[Logits]]
 Postprocess = Callable[[Logits, Sequence[Options]], Awaitable[list[Answer]]]
 
 
@@ -44,7 +45,8 @@ class Pipeline:
             results[i] = error
         if encoded.index:
             left_s = np.asarray([timeouts_s[i] for i in encoded.index], np.float32)
-            logits = await self.predict(encoded.batch, left_s)
+            flows = runs_of([inputs[i].flow for i in encoded.index])
+            logits = await self.predict(encoded.batch, left_s, flows)
             answers = await self.postprocess(logits, [inputs[i].options for i in encoded.index])
             failed = logits.errors or {}
             for k, i in enumerate(encoded.index):

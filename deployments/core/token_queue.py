@@ -1,4 +1,4 @@
-"""Calls that wait for the model, oldest first, and the slices of them that make up a batch.
+"""Calls that wait for the model, and the slices of them that make up a batch.
 
 Calls are cut only where a batch is full, so that what is done per text is left to numpy.
 """
@@ -6,14 +6,16 @@ Calls are cut only where a batch is full, so that what is done per text is left 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 
 from deployments.core.errors import DeadlineExceeded, ServiceError
+from deployments.core.fair_queue import FairQueue
+from deployments.core.flow import DEFAULT_FLOW, WEIGHTS, Flow, FlowRuns
 from deployments.core.types import Encoded, Float32, Logits
 
 Float64 = npt.NDArray[np.float64]
@@ -73,7 +75,7 @@ class Call:
 class Slice:
     """The texts of one call from `start` to before `stop`.
 
-    earliest_deadline: none of them expires before it.
+    earliest_deadline: none of them expires before it. flow: of all of them.
     """
 
     call: Call
@@ -81,6 +83,7 @@ class Slice:
     stop: int
     tokens: int
     earliest_deadline: float
+    flow: Flow = DEFAULT_FLOW
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -104,7 +107,7 @@ class Slice:
     def part(self, start: int, stop: int) -> Slice:
         offsets = self.call.offsets()
         tokens = int(offsets[stop] - offsets[start])
-        return Slice(self.call, start, stop, tokens, self.earliest_deadline)
+        return Slice(self.call, start, stop, tokens, self.earliest_deadline, self.flow)
 
     def cut(self, n_texts: int) -> tuple[Slice, Slice]:
         """The first `n_texts`, and the others; neither may be empty."""
@@ -132,7 +135,7 @@ class Slice:
             if lives[first]:
                 run = self.part(start, stop)
                 earliest = float(self.call.deadlines[start:stop].min())
-                runs.append(Slice(self.call, start, stop, run.tokens, earliest))
+                runs.append(Slice(self.call, start, stop, run.tokens, earliest, self.flow))
             else:
                 self.call.fail(
                     start,
@@ -164,30 +167,37 @@ def cut(batch: Sequence[Slice], n_texts: int) -> tuple[list[Slice], list[Slice]]
 
 
 class TokenQueue:
-    """Slices of calls in the order of arrival.
+    """Slices of calls: those of one flow in the order of arrival, flows in turns.
 
     tokens: how many wait, those of callers who left apart.
     """
 
     def __init__(self) -> None:
         self.tokens = 0
-        self._slices: deque[Slice] = deque()
+        self._slices: FairQueue[Slice] = FairQueue(WEIGHTS)
         self._forgotten = 0
 
     def __bool__(self) -> bool:
         return bool(self._slices)
 
-    def put(self, call: Call) -> None:
-        tokens = call.texts.total_tokens
-        call.unanswered = len(call.texts)
-        earliest = float(call.deadlines.min())
-        self._slices.append(Slice(call, 0, len(call.texts), tokens, earliest))
+    def put(self, call: Call, flows: FlowRuns | None = None) -> None:
+        """flows: of the texts, in order; None where all are the default one.
+
+        Raises:
+            ValueError: flows are of another number of texts.
+        """
+        tokens, n_texts = call.texts.total_tokens, len(call.texts)
+        whole = Slice(call, 0, n_texts, tokens, float(call.deadlines.min()))
+        slices = [whole] if flows is None else _by_flow(whole, flows)
+        call.unanswered = n_texts
+        for piece in slices:
+            self._slices.push(piece.flow, piece)
         self._count(call, tokens)
 
     def put_back(self, slices: Sequence[Slice]) -> None:
         """To the front, in order."""
-        self._slices.extendleft(reversed(slices))
-        for piece in slices:
+        for piece in reversed(slices):
+            self._slices.put_back(piece.flow, piece, piece.tokens)
             self._count(piece.call, piece.tokens)
 
     def forget(self, call: Call) -> None:
@@ -195,33 +205,34 @@ class TokenQueue:
         self._count(call, -call.queued_tokens)
         self._forgotten += 1
         if 2 * self._forgotten > len(self._slices):  # a model that hangs must not fill the memory
-            self._slices = deque(s for s in self._slices if not s.call.future.done())
+            self._slices.keep(lambda piece: not piece.call.future.done())
             self._forgotten = 0
 
     def take(self, max_tokens: int, now: float) -> list[Slice]:
-        """The oldest living texts that fit; the oldest of all is taken even if it does not.
+        """The next living texts that fit; the first is taken even if it does not.
 
-        Oldest first: a long text must not starve behind short ones that would fit.
+        None out of turn: a long text must not starve behind short ones that would fit.
         """
         batch: list[Slice] = []
         room = max_tokens
         while self._slices:
-            piece = self._slices[0]
-            if piece.call.future.done() or piece.earliest_deadline <= now:
-                self._slices.popleft()
-                if not piece.call.future.done():
-                    self._count(piece.call, -piece.tokens)
-                    self.put_back(piece.living(now))
+            piece = self._slices.head()
+            if piece.call.future.done():
+                self._slices.replace_head([])
+                continue
+            if piece.earliest_deadline <= now:
+                runs = piece.living(now)
+                self._count(piece.call, sum(run.tokens for run in runs) - piece.tokens)
+                self._slices.replace_head(runs)
                 continue
             if piece.tokens > room:
                 n_texts = piece.fitting(room) or (0 if batch else 1)
                 if not n_texts:
                     break
                 if n_texts < len(piece):
-                    self._slices.popleft()
-                    self._slices.extendleft(reversed(piece.cut(n_texts)))
-                    piece = self._slices[0]
-            self._slices.popleft()
+                    self._slices.replace_head(piece.cut(n_texts))
+                    piece = self._slices.head()
+            self._slices.pop(piece.tokens)
             self._count(piece.call, -piece.tokens)
             batch.append(piece)
             room -= piece.tokens
@@ -232,3 +243,14 @@ class TokenQueue:
     def _count(self, call: Call, tokens: int) -> None:
         call.queued_tokens += tokens
         self.tokens += tokens
+
+
+def _by_flow(whole: Slice, flows: FlowRuns) -> list[Slice]:
+    if sum(n for _, n in flows) != len(whole):
+        raise ValueError(f"{sum(n for _, n in flows)} flows for {len(whole)} texts")
+    ends = list(accumulate(n for _, n in flows))
+    starts = [0, *ends[:-1]]
+    return [
+        replace(whole.part(start, end), flow=flow)
+        for (flow, _), start, end in zip(flows, starts, ends, strict=True)
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.core.errors import ServiceError
+from deployments.core.flow import DEFAULT_FLOW, Flow
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
@@ -38,6 +39,7 @@ class TextInput:
     text: str = field(repr=False)
     text_pair: str | None = field(default=None, repr=False)
     options: Options = Options()
+    flow: Flow = DEFAULT_FLOW
 
 
 @dataclass(frozen=True, slots=True)

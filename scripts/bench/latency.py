@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One request. Times in seconds on one clock; answered_s None: never."""
+    """One request. Times in seconds on one clock; answered_s None: never.
+
+    retry_after: whether the answer says when to come back.
+    """
 
     intended_s: float
     sent_s: float
     answered_s: float | None
     status: int = 0
+    retry_after: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,8 @@ class Latencies:
     """Counted from the intended time: a client that is late itself must not flatter the service.
 
     lag_p99_ms: how late the client was. Where that is not small against p50, it is the client that
-    was measured.
+    was measured. goodput_per_s: answers with 200 a second that came while requests were sent.
+    statuses: of all requests, those without any answer under 0.
     """
 
     requests: int
@@ -32,11 +38,19 @@ class Latencies:
     p99_ms: float
     errors: int
     lag_p99_ms: float
+    goodput_per_s: float = 0.0
+    statuses: dict[str, int] = field(default_factory=dict)
+    refused_without_retry_after: int = 0
 
 
-def latencies(sent: Iterable[Sent], warm_s: float = 0.0) -> Latencies:
+def latencies(sent: Collection[Sent], warm_s: float = 0.0) -> Latencies:
     """Of the requests intended from `warm_s` on. Errors (no 200) have no latency, but a count."""
     rows = [one for one in sent if one.intended_s >= warm_s]
+    ended_s = max((one.intended_s for one in rows), default=0.0)
+    in_time = sum(
+        one.status == 200 and one.answered_s is not None and warm_s <= one.answered_s <= ended_s
+        for one in sent
+    )
     good = [
         (one.answered_s - one.intended_s) * 1_000
         for one in rows
@@ -51,6 +65,9 @@ def latencies(sent: Iterable[Sent], warm_s: float = 0.0) -> Latencies:
         p99_ms=round(float(p99), 3),
         errors=len(rows) - len(good),
         lag_p99_ms=round(float(np.percentile(lags, 99)), 3) if lags else 0.0,
+        goodput_per_s=round(in_time / max(ended_s - warm_s, 1e-9), 1),
+        statuses=dict(Counter(str(one.status) for one in rows)),
+        refused_without_retry_after=sum(one.status == 429 and not one.retry_after for one in rows),
     )
 
 

@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._request: tuple[float, float] | None = None  # intended, sent
+        self._retry_after = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101
@@ -68,6 +69,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._retry_after |= name.lower() == b"retry-after"
 
     def on_message_complete(self) -> None:
         status, keep = self._parser.get_status_code(), self._parser.should_keep_alive()
@@ -87,7 +91,8 @@ class Connection(asyncio.Protocol):
             intended_s, sent_s = self._request
             self._request = None
             answered_s = self._client.now_s() if status else None
-            self._client.ended(Sent(intended_s, sent_s, answered_s, status))
+            self._client.ended(Sent(intended_s, sent_s, answered_s, status, self._retry_after))
+            self._retry_after = False
 
 
 class Client:

@@ -9,6 +9,7 @@ import pytest
 
 from deployments.core.engines.null import NullEngine
 from deployments.core.errors import EmptyText, PredictionFailed
+from deployments.core.flow import DEFAULT_FLOW, Flow, FlowRuns
 from deployments.core.pipeline import Pipeline
 from deployments.core.postprocess import LabelDecoder
 from deployments.core.tokenize import EncodedTexts
@@ -43,9 +44,11 @@ class Predict:
     def __init__(self, poison: int = 0) -> None:
         self.poison = poison
         self.timeouts_s: list[float] = []
+        self.flows: FlowRuns | None = None
 
-    async def __call__(self, batch: Encoded, timeouts_s: Float32) -> Logits:
+    async def __call__(self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
         self.timeouts_s = timeouts_s.tolist()
+        self.flows = flows
         values = NullEngine().predict(batch).values
         errors = {
             i: PredictionFailed("no") for i, n in enumerate(batch.lengths) if n == self.poison
@@ -71,6 +74,17 @@ async def test_errors_of_encoding_and_of_the_model_stay_in_their_places() -> Non
     assert isinstance(results[2], PredictionFailed)
     assert results[3]["tokens"] == 6
     assert predict.timeouts_s == [1.0, 2.0, 3.0]
+    assert predict.flows is None
+
+
+async def test_flows_follow_the_texts_that_are_left() -> None:
+    bulk = Flow("bulk", "key", 7)
+    texts = [("", bulk), ("four", bulk), ("seven..", bulk), ("six...", DEFAULT_FLOW)]
+    predict = Predict()
+    await Pipeline(encode, predict, postprocess).run(
+        [TextInput(text, flow=flow) for text, flow in texts], [1.0] * 4
+    )
+    assert predict.flows == [(bulk, 2), (DEFAULT_FLOW, 1)]
 
 
 async def test_the_model_is_not_called_for_nothing() -> None:

@@ -64,10 +64,10 @@ class Replica:
         self.batcher = TokenBatcher(predict, max_batch_tokens=4_096, max_queue_tokens=262_144)
         decoder = LabelDecoder(model_info(settings.model))
 
-        async def predicted(batch: Encoded, timeouts_s: Any) -> Logits:
+        async def predicted(batch: Encoded, timeouts_s: Any, flows: Any) -> Logits:
             if SLOW in batch.lengths:
                 await asyncio.Event().wait()
-            return await self.batcher.submit(batch, timeouts_s)
+            return await self.batcher.submit(batch, timeouts_s, flows)
 
         async def decoded(logits: Logits, options: Any) -> Any:
             return decoder.decode(logits, options)
@@ -102,7 +102,7 @@ class Replica:
 @pytest.fixture
 async def replica(demo_model: Path) -> AsyncIterator[Replica]:
     replica = Replica(demo_model)
-    await replica.tokenizer._readiness_task
+    await asyncio.wait_for(replica.tokenizer._readiness_task, 30)
     gc.collect()
     gc.disable()
     yield replica
