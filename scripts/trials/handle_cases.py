@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import faulty
+from . import privacy_faults as faulty
 from .canary import Canaries
 from .privacy_cases import MAX_CHARS, MAX_TEXTS
 

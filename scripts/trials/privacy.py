@@ -21,7 +21,7 @@ from bench.service import CONFIG, running_service
 from deployments.core.audit import broken_at, derived_key, text_digest
 from deployments.launch import processes
 
-from . import faulty
+from . import privacy_faults as faulty
 from .canary import Canaries
 from .handle_cases import handle_cases
 from .places import Run, Syslog
@@ -179,7 +179,7 @@ def loud_config(folder: Path, syslog_port: int) -> Path:
     }
     config["logging_config"] |= {"log_level": "DEBUG", "enable_access_log": True}
     application = config["applications"][0]
-    application["import_path"] = "trials.faulty:build"
+    application["import_path"] = "trials.privacy_faults:build"
     application["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     (folder / "secret").write_text(SECRET, encoding="utf-8")
     application["args"]["audit"] |= {

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from . import faulty
+from . import privacy_faults as faulty
 from .canary import Canaries
 
 TIMEOUT_S = 60

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench.child import Child
 
-from . import faulty
+from . import privacy_faults as faulty
 from .canary import Canaries
 from .handle_cases import HandleCase
 from .places import Run, Syslog, files_below
