@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import ray
 
 from deployments.core.batcher import ModelThread, TokenBatcher
 from deployments.core.coredump import forbid_core_dumps
 from deployments.core.engines import make_engine
-from deployments.core.errors import Overloaded, PredictionFailed
 from deployments.core.flow import FlowRuns
+from deployments.core.health import ModelHealth, prove
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.launch.machine import threads_for
 from deployments.replica import live_settings, raises_service_errors, set_log_level
 from deployments.settings import ClassifierUserConfig, Settings
-
-_HARMLESS = Encoded(np.zeros(8, np.int32), np.asarray([8], np.int32))
-_PROBE_TIMEOUT_S = np.asarray([10.0], np.float32)
 
 
 class Classifier:
@@ -32,18 +28,21 @@ class Classifier:
         self._engine = make_engine(settings, num_threads)
         thread = ModelThread()
         thread.wait_for(self._engine.load)
+        thread.wait_for(lambda: prove(self._engine.predict, settings.model.id))
         self._batcher = TokenBatcher(
             self._engine.predict,
             max_batch_tokens=live.max_batch_tokens,
             max_queue_tokens=live.max_queue_tokens,
             run=thread,
         )
+        self._health = ModelHealth(self._batcher, live.max_pass_s)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)
         self._batcher.max_batch_tokens = live.max_batch_tokens
         self._batcher.max_queue_tokens = live.max_queue_tokens
         self._batcher.target_p99_ms = live.target_p99_ms
+        self._health.max_pass_s = live.max_pass_s
         set_log_level(live.log_level)
 
     @raises_service_errors
@@ -58,23 +57,13 @@ class Classifier:
         return self._engine.info(), self._live or ClassifierUserConfig()
 
     async def check_health(self) -> None:
-        """Serve replaces a replica that raises here three times: one whose model works no more.
-
-        After an error on a GPU every later one fails too, and a replica that fails at once draws
-        the load of all others. Texts may also be at fault, so a harmless one decides.
+        """Serve replaces a replica that raises here three times; see `ModelHealth.check`.
 
         Raises:
+            ModelStalled: a forward pass does not end.
             PredictionFailed: the model fails on any text.
         """
-        if not self._batcher.failed_batches:
-            return
-        try:
-            logits = await self._batcher.submit(_HARMLESS, _PROBE_TIMEOUT_S)
-        except Overloaded:
-            return  # the next batches will tell
-        error = (logits.errors or {}).get(0)
-        if isinstance(error, PredictionFailed):
-            raise error
+        await self._health.check()
 
 
 def _assigned_cpus() -> float:

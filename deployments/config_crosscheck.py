@@ -45,6 +45,12 @@ def flags(config: dict[str, Any]) -> Iterator[Problem]:
             "1 without HAProxy leaves one proxy, on the head node; "
             f'set {HA_PROXY}: "1" beside it, or take both away',
         )
+    if env_vars.get(HA_PROXY) == "1" and (config.get("http_options") or {}).get("ssl_certfile"):
+        yield Problem(
+            "http_options.ssl_certfile",
+            "HAProxy, as Serve sets it up, speaks no TLS to callers and none to replicas; take it "
+            f'away and put TLS in front (docs/tls/haproxy.cfg), or set {HA_PROXY}: "0"',
+        )
 
 
 def port(config: dict[str, Any]) -> Iterator[Problem]:

@@ -25,6 +25,7 @@ class Postprocessor:
         self._live = live = live_settings(PostprocessorUserConfig, user_config, self._live)
         self._decoder.threshold = live.threshold
         self._decoder.top_k = live.top_k
+        self._decoder.round_scores = live.round_scores
         set_log_level(live.log_level)
 
     @raises_service_errors

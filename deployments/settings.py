@@ -6,7 +6,7 @@ Capacity (replicas, CPUs, GPUs, queues) is not here: it stands under `deployment
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -30,6 +30,18 @@ def _check_header(name: str) -> str:
     return name.lower()
 
 
+def _check_origin(origin: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s*]+", origin):
+        raise ValueError("no origin; write scheme and host, as https://shop.example.com")
+    return origin
+
+
+def _check_jwks(place: str) -> str:
+    if "://" in place and not place.startswith("https://"):
+        raise ValueError("keys fetched without TLS can be anybody's; write a file or an https URL")
+    return place
+
+
 class ModelSettings(_Strict):
     """Which model to serve."""
 
@@ -41,6 +53,9 @@ class ModelSettings(_Strict):
     )
     trust_remote_code: bool = Field(
         default=False, description="Run code that comes with the model."
+    )
+    allow_pickle: bool = Field(
+        default=False, description="Load pickled weights (.bin) where there are no safetensors."
     )
     max_length: PositiveInt | None = Field(
         default=None, description="Tokens a text may have; null: what the model was trained for."
@@ -163,6 +178,52 @@ class RedactionSettings(_Strict):
     )
 
 
+class AccessSettings(_Strict):
+    """Who may ask. With neither keys_file nor jwt_jwks, everybody who reaches the port."""
+
+    keys_file: str | None = Field(
+        default=None,
+        description="Hashed API keys, made by `rayclassify keys new`; null: no keys.",
+    )
+    jwt_jwks: Annotated[str, AfterValidator(_check_jwks)] | None = Field(
+        default=None,
+        description="Public keys of who signs JWTs: a JWKS file or https URL; needs the extra jwt.",
+    )
+    jwt_issuer: str | None = Field(default=None, description="The `iss` a JWT must have.")
+    jwt_audience: str | None = Field(default=None, description="The `aud` a JWT must have.")
+    jwt_scope_claim: str = Field(
+        default="scope", min_length=1, description="Claim that holds a JWT's scopes."
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Who shows no key may classify too; all of them as one caller."
+    )
+    texts_per_s: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="For callers without a rate of their own, in each Tokenizer replica.",
+    )
+    texts_per_day: PositiveInt | None = Field(
+        default=None,
+        description="For callers without a quota of their own, in each Tokenizer replica.",
+    )
+    docs_public: bool = Field(
+        default=True, description="/docs, /openapi.json and / need no key: a browser sends none."
+    )
+    cors_origins: list[Annotated[str, AfterValidator(_check_origin)]] = Field(
+        default=[], description="Web pages that may ask from a browser; none: only our own."
+    )
+
+    @property
+    def enabled(self) -> bool:
+        """Whether callers must say who they are."""
+        return self.keys_file is not None or self.jwt_jwks is not None
+
+    @model_validator(mode="after")
+    def _check_jwt(self) -> Self:
+        if self.jwt_jwks is not None and (self.jwt_issuer is None or self.jwt_audience is None):
+            raise ValueError("jwt_jwks needs jwt_issuer and jwt_audience beside it")
+        return self
+
+
 class Settings(_Strict):
     """All of `args:`."""
 
@@ -172,6 +233,7 @@ class Settings(_Strict):
     batching: BatchingSettings = BatchingSettings()
     audit: AuditSettings = AuditSettings()
     redaction: RedactionSettings = RedactionSettings()
+    access: AccessSettings = AccessSettings()
 
 
 class TokenizerUserConfig(_Strict):
@@ -199,6 +261,10 @@ class ClassifierUserConfig(_Strict):
     max_queue_tokens: PositiveInt = Field(
         default=262_144, description="Tokens waiting in one replica; more: 429 with Retry-After."
     )
+    max_pass_s: Annotated[float, Field(gt=0)] = Field(
+        default=60.0,
+        description="A forward pass that runs longer hangs: the replica is replaced.",
+    )
 
 
 class PostprocessorUserConfig(_Strict):
@@ -211,6 +277,9 @@ class PostprocessorUserConfig(_Strict):
         default=0.5, description="Multi-label: a label counts from this score up."
     )
     top_k: PositiveInt | None = Field(default=None, description="Labels in `scores`; null: all.")
+    round_scores: Annotated[int, Field(ge=0, le=8)] | None = Field(
+        default=None, description="Decimals of a score; null: all. Few tell a model's copier less."
+    )
 
 
 USER_CONFIGS: dict[str, type[_Strict]] = {

@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import logging
 import os
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,13 +21,15 @@ from deployments.api.caller import Caller
 from deployments.api.inputs import inputs_of
 from deployments.api.json_body import request_from
 from deployments.core.admission import work_of
+from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.audit import AuditLog
 from deployments.core.coredump import forbid_core_dumps
-from deployments.core.errors import DeadlineExceeded, InvalidInput, NotReady, ServiceError
+from deployments.core.errors import InvalidInput, NotReady, ServiceError
 from deployments.core.flow import FlowRuns
 from deployments.core.microbatch import MicroBatcher
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
+from deployments.core.quarantine import Quarantine
 from deployments.core.redact import Redactor
 from deployments.core.tokenize import EncodedTexts, TextEncoder
 from deployments.core.tokenizer_apart import load_tokenizer_apart
@@ -52,7 +53,6 @@ INLINE_CHARS = 200
 PLAIN_PICKLE = {"request_serialization": "pickle", "response_serialization": "pickle"}
 # Characters beyond it cost the model nothing: they are cut off. English has 4 to 5 in a token.
 MAX_CHARS_PER_TOKEN = 5
-MAX_TRIES = 3
 # Callers keep their own deadlines; this only ends a call that would hang for ever.
 POSTPROCESS_TIMEOUT_S = 60.0
 INFO_TIMEOUT_S = 10.0
@@ -80,8 +80,11 @@ class Tokenizer:
         self._encoder = TextEncoder(load_tokenizer_apart(settings.model), self._model.max_length)
         self._redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
         self._audit = _audit_log(settings)
-        self._pipeline = Pipeline(self._encode, self._predict, self._postprocess)
         batching = settings.batching
+        budget = RetryBudget(reserve=batching.max_inflight_batches)
+        self._predicting, self._postprocessing = Attempts(budget), Attempts(budget)
+        self._quarantine = Quarantine(self._predict, self._predicting)
+        self._pipeline = Pipeline(self._encode, self._quarantine.predict, self._postprocess)
         self._microbatcher = MicroBatcher(
             self._pipeline.run,
             max_texts=batching.max_microbatch_texts,
@@ -98,7 +101,7 @@ class Tokenizer:
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self, self._settings.limits, self._audit)
+        return create_app(self, self._settings.limits, self._settings.access, self._audit)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)
@@ -174,7 +177,9 @@ class Tokenizer:
             NotReady: the model is not loaded yet.
         """
         await self.readiness()
-        engine, live = await _retried(self._info_call.remote, INFO_TIMEOUT_S)
+        engine, live = await _answered(
+            self._postprocessing, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
+        )
         return {
             "model": self._model.model,
             "revision": self._model.revision,
@@ -199,9 +204,10 @@ class Tokenizer:
             try:
                 (result,) = await self._pipeline.run([warm], [3_600.0])
                 if self._audit is not None:
-                    engine, _ = await _retried(self._info_call.remote, INFO_TIMEOUT_S)
+                    engine, _ = await _tried(self._info_call.remote())
                     self._audit.engine = f"{engine.engine} {engine.dtype}"
                 self._ready = not isinstance(result, ServiceError)
+                self._predicting.forget_times()  # this one waited for the model to load
             except Exception as exc:
                 logger.warning("the chain is not ready yet: %s", type(exc).__name__)
             if not self._ready:
@@ -220,18 +226,15 @@ class Tokenizer:
         return replace(encoded, redacted=[counts[i] for i in encoded.index])
 
     async def _predict(self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
-        started = time.monotonic()
-        return await _retried(
-            lambda: self._predict_call.remote(
-                batch, timeouts_s - (time.monotonic() - started), flows
-            ),
-            timeout_s=float(timeouts_s.max()),
-        )
+        """One try; see `Quarantine`."""
+        logits: Logits = await _tried(self._predict_call.remote(batch, timeouts_s, flows))
+        return logits
 
     async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
-        return await _retried(
-            lambda: self._postprocess_call.remote(logits, options),
-            timeout_s=POSTPROCESS_TIMEOUT_S,
+        return await _answered(
+            self._postprocessing,
+            lambda: _tried(self._postprocess_call.remote(logits, options)),
+            POSTPROCESS_TIMEOUT_S,
         )
 
 
@@ -243,37 +246,41 @@ def _audit_log(settings: Settings) -> AuditLog | None:
     return AuditLog(settings.audit, model_fingerprint(settings.model))
 
 
-async def _retried(call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-    """The answer of a handle call, made again where a replica died with it.
+async def _answered(attempts: Attempts, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
+    """Raises ServiceError: what the replica raised, or that all tries or the time ran out."""
+    try:
+        return await attempts.run(call, timeout_s)
+    except LostReplica:
+        raise ServiceError("The service's replicas died with this request. Retry.") from None
 
-    Classification is idempotent, so a second try is safe. Serve itself retries only what a replica
-    had not accepted.
+
+async def _tried(response: Awaitable[T]) -> T:
+    """The answer of one handle call. Serve itself tries again what a replica had not accepted.
 
     Raises:
-        ServiceError: what the replica raised, or that all tries or the time ran out.
+        LostReplica: the replica died with the call on it.
+        ServiceError: what the replica raised.
     """
     # Raised from here, outside of `except`, and taken out: an error whose context or frames lead
     # back to itself is a cycle, and what hangs on it are the frames that hold the texts.
     failed: list[Exception] = []
     try:
-        async with asyncio.timeout(timeout_s):
-            for _ in range(MAX_TRIES):
-                try:
-                    return await call()
-                except RayTaskError as exc:
-                    failed.append(as_service_error(exc) or ServiceError())
-                except LOST_REPLICA as exc:
-                    logger.warning("a replica was lost, trying another: %s", type(exc).__name__)
-                except asyncio.CancelledError:
-                    # Ours, or the replica's, which then stopped with the call on it.
-                    task = asyncio.current_task()
-                    if task is None or task.cancelling():
-                        raise
-                    logger.warning("a replica cancelled the call, trying another")
-                except Exception as exc:
-                    failed.append(as_service_error(exc) or exc)
-                if failed:
-                    raise failed.pop()
-    except TimeoutError:
-        raise DeadlineExceeded("The model did not answer in time. Retry later.") from None
-    raise ServiceError("The model's replicas died with this request. Retry.")
+        return await response
+    except RayTaskError as exc:
+        failed.append(as_service_error(exc) or ServiceError())
+    except LOST_REPLICA as exc:
+        failed.append(LostReplica(type(exc).__name__))
+    except asyncio.CancelledError:
+        # Ours, or the replica's, which then stopped with the call on it.
+        if _is_cancelled():
+            raise
+        failed.append(LostReplica("cancelled"))
+    except Exception as exc:
+        failed.append(as_service_error(exc) or exc)
+    raise failed.pop()
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is. In a function, as a task in a frame of its own error is a cycle."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -31,6 +31,8 @@ CPU_SELECTOR = {"pool": "cpu"}
 ROUTER_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
 # KubeRay appends a suffix for the cluster, and Kubernetes ends names at 63 characters.
 MAX_NAME = 47
+KEYS_DIR = "/etc/rayclassify"
+KEYS_FILE = "keys.yaml"
 OBJECT_STORE_BYTES = 1_000_000_000  # our messages are small; Ray's default takes 30 % of the memory
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -78,6 +80,14 @@ def main(
         str,
         typer.Option(help="Namespace of the RayService.", show_default="what kubectl is set to"),
     ] = "",
+    keys_secret: Annotated[
+        str,
+        typer.Option(
+            help=f"Secret that holds {KEYS_FILE}, made by `rayclassify keys`; then callers need a "
+            "key.",
+            show_default="none: open to all",
+        ),
+    ] = "",
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 1 with a diff if stale.")
     ] = False,
@@ -90,7 +100,9 @@ def main(
     Deploy it with `kubectl apply -f k8s/rayservice.yaml`; requests go to `<name>-serve-svc:8000`.
     """
     try:
-        text = render(load_config(config), image or f"rayclassify:{version()}", name, namespace)
+        text = render(
+            load_config(config), image or f"rayclassify:{version()}", name, namespace, keys_secret
+        )
     except (ConfigError, RenderError) as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         raise typer.Exit(1) from None
@@ -109,8 +121,14 @@ def main(
         raise typer.Exit(1)
 
 
-def render(config: dict[str, Any], image: str, name: str, namespace: str = "") -> str:
+def render(
+    config: dict[str, Any], image: str, name: str, namespace: str = "", keys_secret: str = ""
+) -> str:
     """The RayService as YAML text."""
+    if keys_secret:
+        config = copy.deepcopy(config)
+        access = config["applications"][0]["args"].setdefault("access", {})
+        access["keys_file"] = f"{KEYS_DIR}/{KEYS_FILE}"
     if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
         raise RenderError(
             f"name {name!r} has {len(name)} characters; a RayService takes up to {MAX_NAME} of "
@@ -133,7 +151,7 @@ def render(config: dict[str, Any], image: str, name: str, namespace: str = "") -
         "grace": math.ceil(request_s + shutdown_s),
         "deletion_delay": math.ceil(shutdown_s + request_s),
         "object_store": OBJECT_STORE_BYTES,
-        **_pod_blocks(),
+        **_pod_blocks(keys_secret),
     }
     for group, pod in PODS.items():
         fewest, most = workers(deployments, group)
@@ -217,8 +235,21 @@ def ray_version() -> str:
     raise RenderError("Dockerfile has no line `ARG RAY_VERSION=…`; add it above FROM.")
 
 
-def _pod_blocks() -> dict[str, str]:
-    """Blocks that all pods share."""
+def _pod_blocks(keys_secret: str) -> dict[str, str]:
+    """Blocks that all pods share, and the volumes of the CPU pods, where keys are asked for."""
+    mounts = [
+        {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
+        {"name": "ray-logs", "mountPath": "/tmp/ray"},  # noqa: S108
+    ]
+    # Ray's object store lives in /dev/shm, where containers get 64 MiB; in memory it counts
+    # against the container's limit. Logs: in files, for a collector to read.
+    volumes: list[dict[str, Any]] = [
+        {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
+        {"name": "ray-logs", "emptyDir": {}},
+    ]
+    # The directory and no subPath, which Kubernetes would never update.
+    keys_mounts = [{"name": "keys", "mountPath": KEYS_DIR, "readOnly": True}]
+    keys_volumes = [{"name": "keys", "secret": {"secretName": keys_secret}}]
     return {
         # 1000:100 is the user `ray` of the base image; fsGroup lets it write to the volumes.
         "pod_security": _flow(
@@ -233,20 +264,10 @@ def _pod_blocks() -> dict[str, str]:
         "container_security": _flow(
             {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
         ),
-        "volume_mounts": _flow(
-            [
-                {"name": "shared-memory", "mountPath": "/dev/shm"},  # noqa: S108
-                {"name": "ray-logs", "mountPath": "/tmp/ray"},  # noqa: S108
-            ]
-        ),
-        # Ray's object store lives in /dev/shm, where containers get 64 MiB; in memory it counts
-        # against the container's limit. Logs: in files, for a collector to read.
-        "volumes": _flow(
-            [
-                {"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": "2Gi"}},
-                {"name": "ray-logs", "emptyDir": {}},
-            ]
-        ),
+        "volume_mounts": _flow(mounts),
+        "volumes": _flow(volumes),
+        "cpu_volume_mounts": _flow(mounts + (keys_mounts if keys_secret else [])),
+        "cpu_volumes": _flow(volumes + (keys_volumes if keys_secret else [])),
     }
 
 

@@ -33,10 +33,17 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
+    from trials.access import try_access
+    from trials.faults import try_faults
     from trials.overload import try_overload
     from trials.privacy import try_privacy
 
-    return {"overload": try_overload, "privacy": try_privacy}
+    return {
+        "overload": try_overload,
+        "faults": try_faults,
+        "access": try_access,
+        "privacy": try_privacy,
+    }
 
 
 @app.command()
@@ -45,7 +52,10 @@ def main(
         list[str] | None,
         typer.Argument(
             metavar="[MODE]...",
-            help="overload: far more than it can answer. privacy: texts that must be seen nowhere. "
+            help="overload: far more than it can answer. "
+            "faults: parts of a cluster killed, frozen, poisoned, updated. "
+            "access: wrong keys, scopes, rates, keys that change. "
+            "privacy: texts that must be seen nowhere. "
             "all by default. report: the page again, from the JSON.",
         ),
     ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from deployments.api.security import ANSWER_HEADERS
 from deployments.core.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -34,6 +36,10 @@ class JSONAnswer(Response):
     """A value as `application/json`, in UTF-8."""
 
     media_type = "application/json"
+
+    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
+        super().init_headers(headers)
+        self.raw_headers += ANSWER_HEADERS
 
     def render(self, content: Any) -> bytes:
         return encode_json(content)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.api.access_gate import AccessGate
 from deployments.api.answers import error_answer
 from deployments.api.classify_route import ClassifyRoute
 from deployments.api.docs import docs_routes
@@ -17,19 +19,30 @@ from deployments.api.service import ClassifyService
 from deployments.api.status_routes import status_routes
 from deployments.core.audit import AuditLog
 from deployments.core.errors import ServiceError
-from deployments.settings import LimitSettings
+from deployments.settings import AccessSettings, LimitSettings
+
+_OPEN_TO_ALL = AccessSettings()
 
 
 def create_app(
-    service: ClassifyService, limits: LimitSettings, audit: AuditLog | None = None
+    service: ClassifyService,
+    limits: LimitSettings,
+    access: AccessSettings = _OPEN_TO_ALL,
+    audit: AuditLog | None = None,
 ) -> ASGIApp:
-    """The application that serves `service` over HTTP. audit: where decisions are recorded."""
+    """The application that serves `service` over HTTP, to whom `access` lets in.
+
+    audit: where decisions are recorded.
+
+    Raises:
+        WrongFileError: the keys that `access` names can't be used.
+    """
     classify = ClassifyRoute(service, limits, audit)
     rest = Starlette(
         routes=[
             Route("/classify", classify, methods=["POST"]),
             *status_routes(service),
-            openapi_route(limits),
+            openapi_route(limits, access),
             *docs_routes(),
         ],
         exception_handlers={
@@ -38,7 +51,19 @@ def create_app(
             Exception: _answer_error,
         },
     )
-    return _Shortcut(classify, rest)
+    app: ASGIApp = _Shortcut(classify, rest)
+    if access.enabled:
+        app = AccessGate(app, access)
+    if access.cors_origins:
+        # Outside the gate: a browser's preflight carries no key.
+        app = CORSMiddleware(
+            app,
+            allow_origins=access.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "X-Request-ID"],
+        )
+    return app
 
 
 async def _answer_error(request: Request, exc: Exception) -> Response:

@@ -7,10 +7,13 @@ from asyncio import CancelledError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from deployments.api.access_gate import ALLOWANCE
 from deployments.api.answers import encode_json, error_answer, request_id_of
 from deployments.api.body import read_request
 from deployments.api.caller import caller_of
 from deployments.api.inputs import inputs_of
+from deployments.api.security import ANSWER_HEADERS
+from deployments.api.serve_edge import TIMEOUT_S
 from deployments.api.service import ClassifyService
 from deployments.core.audit import AuditLog
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
@@ -53,6 +56,7 @@ class ClassifyRoute:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(content)),
+            *ANSWER_HEADERS,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
@@ -62,14 +66,17 @@ class ClassifyRoute:
         request = await read_request(scope, receive, self._limits)
         caller = caller_of(scope, request, self._limits)
         inputs = inputs_of(request, self._limits, caller)
+        timeout_s = caller.timeout_s or scope.get(TIMEOUT_S)
         if isinstance(request.text, str):
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            (answer,) = await self._classified(inputs, scope, caller.timeout_s)
+            (answer,) = await self._classified(inputs, scope, timeout_s)
             if isinstance(answer, ServiceError):
                 raise answer
             return encode_json(answer)
-        answers = await self._classified(inputs, scope, caller.timeout_s)
+        if (allowance := scope.get(ALLOWANCE)) is not None:
+            allowance.charge(len(inputs) - 1)  # the gate took one
+        answers = await self._classified(inputs, scope, timeout_s)
         _raise_if_refused(inputs, answers)
         return encode_json(_in_place(answers, scope))
 

@@ -8,6 +8,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from deployments.api.security import NOSNIFF
 
 STATIC = Path(__file__).parent / "static"
 
@@ -29,8 +32,15 @@ def docs_routes() -> list[BaseRoute]:
     """The page and its assets; links in the page are relative, so any prefix will do."""
     return [
         Route("/docs", docs_page),
-        Mount("/docs/assets", StaticFiles(directory=STATIC)),
+        Mount("/docs/assets", _Assets(directory=STATIC)),
     ]
+
+
+class _Assets(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.raw_headers.append(NOSNIFF)
+        return response
 
 
 async def docs_page(request: Request) -> Response:

@@ -8,13 +8,17 @@ from deployments.core.errors import (
     BadRequest,
     DeadlineExceeded,
     EmptyText,
+    Forbidden,
     InvalidInput,
     NotReady,
     Overloaded,
     PredictionFailed,
+    QuotaExceeded,
+    RateLimited,
     ServiceError,
     TextTooLong,
     TooLarge,
+    Unauthorized,
     UnsupportedMediaType,
 )
 from deployments.settings import LimitSettings
@@ -78,8 +82,11 @@ ANSWERS: dict[str, Any] = {
 }
 
 
-def errors_by_status(limits: LimitSettings) -> dict[int, list[ServiceError]]:
-    """One of each error that POST /classify can answer, by status."""
+def errors_by_status(limits: LimitSettings, with_keys: bool) -> dict[int, list[ServiceError]]:
+    """One of each error that POST /classify can answer, by status.
+
+    with_keys: callers must say who they are.
+    """
     chars, texts = limits.max_text_chars, limits.max_batch_texts
     errors: list[ServiceError] = [
         BadRequest("The body is not valid JSON: Expecting ',' delimiter (byte 17)."),
@@ -96,6 +103,13 @@ def errors_by_status(limits: LimitSettings) -> dict[int, list[ServiceError]]:
         PredictionFailed("The model failed on this text."),
         NotReady("The model is loading. Try again soon."),
     ]
+    if with_keys:
+        errors += [
+            Unauthorized("This service needs a key. Send it as `Authorization: Bearer KEY`."),
+            Forbidden("This key has no scope classify; it has explain."),
+            RateLimited("This caller may send 50 texts a second and has sent more."),
+            QuotaExceeded("This caller may send 10000 texts a day and has sent them."),
+        ]
     by_status: dict[int, list[ServiceError]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(error)

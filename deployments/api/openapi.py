@@ -13,8 +13,8 @@ from deployments.api.answers import JSONAnswer
 from deployments.api.body import JSON, MULTIPART, PLAIN, URLENCODED
 from deployments.api.examples import ANSWERS, REQUESTS, errors_by_status
 from deployments.api.schemas import SCHEMA_REF, components
-from deployments.core.errors import NotReady, ServiceError
-from deployments.settings import LimitSettings
+from deployments.core.errors import NotReady, ServiceError, Unauthorized
+from deployments.settings import AccessSettings, LimitSettings
 
 Json = dict[str, Any]
 
@@ -27,9 +27,9 @@ the `request_id` to quote in a report.
 """
 
 
-def openapi_route(limits: LimitSettings) -> Route:
+def openapi_route(limits: LimitSettings, access: AccessSettings) -> Route:
     """The document's route; a path prefix becomes its server."""
-    document = openapi_document(limits)
+    document = openapi_document(limits, access)
 
     async def openapi(request: Request) -> Response:
         root = request.scope.get("root_path", "")
@@ -38,9 +38,10 @@ def openapi_route(limits: LimitSettings) -> Route:
     return Route("/openapi.json", openapi)
 
 
-def openapi_document(limits: LimitSettings) -> Json:
-    """The whole document as JSON-ready values."""
-    return {
+def openapi_document(limits: LimitSettings, access: AccessSettings | None = None) -> Json:
+    """The whole document as JSON-ready values. access: None is open to all."""
+    with_keys = access is not None and access.enabled
+    document: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "Text classification",
@@ -54,7 +55,7 @@ def openapi_document(limits: LimitSettings) -> Json:
             {"name": "Service", "description": "Whether it runs, and what it runs."},
         ],
         "paths": {
-            "/classify": {"post": _classify(limits)},
+            "/classify": {"post": _classify(limits, with_keys)},
             "/health": {"get": _get("health", "Does the process live?", "Health", ANSWERS["ok"])},
             "/ready": {
                 "get": _get("ready", "Is the model loaded and warm?", "Health", ANSWERS["ready"])
@@ -82,9 +83,27 @@ def openapi_document(limits: LimitSettings) -> Json:
             },
         },
     }
+    if access is not None and access.enabled:
+        _require_keys(document, access)
+    return document
 
 
-def _classify(limits: LimitSettings) -> Json:
+def _require_keys(document: Json, access: AccessSettings) -> None:
+    """Says how callers show who they are, and which paths ask."""
+    bearer: Json = {"type": "http", "scheme": "bearer"}
+    bearer["description"] = "An API key" if access.jwt_jwks is None else "An API key or a JWT"
+    header = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    document["components"]["securitySchemes"] = {"Bearer": bearer, "Key": header}
+    either: list[Json] = [{"Bearer": []}, {"Key": []}]
+    anybody: list[Json] = [{}] if access.allow_anonymous else []
+    document["paths"]["/classify"]["post"]["security"] = [*either, *anybody]
+    info = document["paths"]["/info"]["get"]
+    info["security"] = [*either, *anybody]
+    unauthorized: list[ServiceError] = [Unauthorized("This service needs a key.")]
+    info["responses"]["401"] = _error_response(unauthorized)
+
+
+def _classify(limits: LimitSettings, with_keys: bool) -> Json:
     form = {"schema": _ref("ClassifyRequest")}
     prediction = _ref("Prediction")
     item = {"anyOf": [prediction, _ref("ErrorAnswer")]}
@@ -122,7 +141,7 @@ def _classify(limits: LimitSettings) -> Json:
             },
             **{
                 str(status): _error_response(errors)
-                for status, errors in errors_by_status(limits).items()
+                for status, errors in errors_by_status(limits, with_keys).items()
             },
         },
     }

@@ -1,4 +1,4 @@
-"""The command line: `rayclassify serve | check | doctor | classify | tune | audit`."""
+"""The command line: `rayclassify serve | check | doctor | classify | tune | audit | keys`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from deployments.cli.audit import app as audit
 from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.doctor import doctor
+from deployments.cli.keys import app as keys
 from deployments.cli.serve import serve
 from deployments.cli.tune import tune
 
@@ -51,3 +52,4 @@ app.command()(doctor)
 app.command()(classify)
 app.command()(tune)
 app.add_typer(audit, name="audit")
+app.add_typer(keys, name="keys")

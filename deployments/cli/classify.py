@@ -27,6 +27,15 @@ def classify(
     top_k: Annotated[
         int | None, typer.Option("--top-k", "-k", min=1, help="Labels per text, best first.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="The API key, where the service asks for one; others on this machine may see it "
+            "here, and not in the variable.",
+            envvar="RAYCLASSIFY_KEY",
+            show_envvar=True,
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines; the default where stdout is no terminal.")
     ] = False,
@@ -50,7 +59,7 @@ def classify(
     source, total = _texts(list(texts or []), file)
     show = show_json if as_json or not sys.stdout.isatty() else show_table
     try:
-        n_texts, n_errors = show(Client(url.rstrip("/"), top_k).classify(source), total)
+        n_texts, n_errors = show(Client(url.rstrip("/"), top_k, key).classify(source), total)
     except ServiceUnreachable as exc:
         typer.echo(f"error: {exc}", err=True)
         raise typer.Exit(1) from None

@@ -5,22 +5,47 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import Retry
+from urllib3 import BaseHTTPResponse, Retry
+from urllib3.connectionpool import ConnectionPool
+from urllib3.exceptions import MaxRetryError, ResponseError
 
 Answer = dict[str, Any]
 
 BATCH_TEXTS = 64
 IN_FLIGHT = 4
 _TIMEOUT_S = (5, 90)  # to connect, to answer
+_MAX_WAIT_S = 60.0
+
+
+class _Patience(Retry):
+    """Gives up at once where it would wait too long: a quota comes back at midnight."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        if response is not None and _pool is not None:
+            wait_s = self.get_retry_after(response) or 0
+            if wait_s > _MAX_WAIT_S:
+                raise MaxRetryError(_pool, url or "", ResponseError(f"asked to wait {wait_s:g} s"))
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
 # Overloaded (429) and restarting (503) services say when to come again. What was taken and not
 # answered is not sent again: a slow service would only be asked for more.
-_RETRIES = Retry(
+_RETRIES = _Patience(
     total=8,
     connect=1,
     read=False,
@@ -39,10 +64,11 @@ class ServiceUnreachable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A service at `url`; `top_k` labels per text, None for the service's choice."""
+    """A service at `url`; `top_k` labels per text, None for the service's choice; `key`: ours."""
 
     url: str
     top_k: int | None = None
+    key: str | None = field(default=None, repr=False)
 
     def classify(self, texts: Iterable[str]) -> Iterator[tuple[str, Answer]]:
         """Each text with its answer, in order; a bad text's answer is `{"error": …}`.
@@ -50,7 +76,7 @@ class Client:
         Raises:
             ServiceUnreachable: no connection, no answer in time, or no answer of this service.
         """
-        with _session() as session, ThreadPoolExecutor(IN_FLIGHT) as pool:
+        with _session(self.key) as session, ThreadPoolExecutor(IN_FLIGHT) as pool:
             waiting: deque[tuple[tuple[str, ...], Future[list[Answer]]]] = deque()
             try:
                 for batch in _batches(texts, BATCH_TEXTS):
@@ -101,8 +127,10 @@ def _oldest(waiting: deque[tuple[tuple[str, ...], Future[list[Answer]]]]) -> Ite
     return zip(batch, future.result(), strict=True)
 
 
-def _session() -> requests.Session:
+def _session(key: str | None) -> requests.Session:
     session = requests.Session()
+    if key is not None:
+        session.headers["X-API-Key"] = key
     adapter = HTTPAdapter(pool_maxsize=IN_FLIGHT, max_retries=_RETRIES)
     session.mount("http://", adapter)
     session.mount("https://", adapter)

@@ -74,6 +74,7 @@ class TokenBatcher:
         self._loop_task: asyncio.Task[None] | None = None
         self._tokens_per_s = 0.0
         self._n_labels: int | None = None
+        self._pass_started: float | None = None
         self._ended = clock()
         self._idle_s = 0.0  # between two passes, on average
         self._busy_s = 0.0
@@ -81,6 +82,11 @@ class TokenBatcher:
     @property
     def queued_tokens(self) -> int:
         return self._queue.tokens
+
+    @property
+    def pass_age_s(self) -> float:
+        """How long the forward pass under way has run; 0 where there is none."""
+        return 0.0 if self._pass_started is None else self._clock() - self._pass_started
 
     def cost_curve(self) -> Coefficients | None:
         """What a forward pass costs, as learned from those that ran; None before the first."""
@@ -176,11 +182,13 @@ class TokenBatcher:
     async def _forward(self, group: list[Slice]) -> Logits | BaseException:
         """One forward pass, or what went wrong with it."""
         parts = [piece.encoded() for piece in group]
-        started = self._clock()
+        started = self._pass_started = self._clock()
         try:
             outcome: Logits | BaseException = await self._run(self._predict_all, parts)
         except Exception as exc:  # no thread to be had, for one
             return exc
+        finally:
+            self._pass_started = None
         ended = self._clock()
         if isinstance(outcome, Logits):
             self._learn(parts, ended - started)

@@ -2,6 +2,8 @@
 
 ServiceError                      500 internal_error
 ├── BadRequest                    400 bad_request        body is not JSON, or not UTF-8
+├── Unauthorized                  401 unauthorized       no key, or none that is valid
+├── Forbidden                     403 forbidden          a valid key without the scope
 ├── NotFound                      404 not_found
 ├── MethodNotAllowed              405 method_not_allowed
 ├── DeadlineExceeded              408 deadline_exceeded
@@ -11,6 +13,8 @@ ServiceError                      500 internal_error
 ├── InvalidInput                  422 invalid_input      right JSON, wrong types or values
 │   └── EmptyText                 422 empty_text
 ├── Overloaded                    429 overloaded         carries retry_after_s
+│   ├── RateLimited               429 rate_limited       the caller's own rate, not the service's
+│   └── QuotaExceeded             429 quota_exceeded     the caller's texts of the day
 ├── PredictionFailed              500 prediction_failed  the model failed on this very text
 └── NotReady                      503 not_ready          carries retry_after_s
 
@@ -57,6 +61,14 @@ class ServiceError(Exception):
 
 class BadRequest(ServiceError):
     status, code = 400, "bad_request"
+
+
+class Unauthorized(ServiceError):
+    status, code = 401, "unauthorized"
+
+
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
 
 
 class NotFound(ServiceError):
@@ -106,6 +118,14 @@ class _Retryable(ServiceError):
 
 class Overloaded(_Retryable):
     status, code = 429, "overloaded"
+
+
+class RateLimited(Overloaded):
+    code = "rate_limited"
+
+
+class QuotaExceeded(Overloaded):
+    code = "quota_exceeded"
 
 
 class NotReady(_Retryable):

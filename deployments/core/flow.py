@@ -51,3 +51,11 @@ def runs_of(flows: Sequence[Flow]) -> FlowRuns | None:
     if all(flow is DEFAULT_FLOW for flow in flows):
         return None
     return [(flow, len(list(run))) for flow, run in groupby(flows)]
+
+
+def only(places: Sequence[int], flows: FlowRuns | None) -> FlowRuns | None:
+    """The flows of the texts at these places."""
+    if flows is None:
+        return None
+    by_text = [flow for flow, n in flows for _ in range(n)]
+    return runs_of([by_text[i] for i in places])

@@ -22,13 +22,21 @@ class LabelDecoder:
 
     Calibration divides logits by `temperature` before softmax or sigmoid (Guo et al. 2017, "On
     Calibration of Modern Neural Networks"); raw scores are left as the model gave them.
+
+    Rounding is of what is shown, raw scores too: ranks and thresholds see all digits.
     """
 
     def __init__(
-        self, model: ModelInfo, *, threshold: float = 0.5, top_k: int | None = None
+        self,
+        model: ModelInfo,
+        *,
+        threshold: float = 0.5,
+        top_k: int | None = None,
+        round_scores: int | None = None,
     ) -> None:
         self.threshold = threshold
         self.top_k = top_k
+        self.round_scores = round_scores
         self._model = model
 
     def decode(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
@@ -36,7 +44,8 @@ class LabelDecoder:
         scores = self._scores(logits.values)
         # Stable, so that equal scores keep the model's own order.
         ranked = np.argsort(-scores, axis=1, kind="stable").tolist()
-        probabilities, raw = _readable(scores), _readable(logits.values)
+        digits = DIGITS if self.round_scores is None else self.round_scores
+        probabilities, raw = _readable(scores, digits), _readable(logits.values, digits)
         return [
             self._answer(raw[i] if one.raw_scores else probabilities[i], scores[i], ranked[i], one)
             for i, one in enumerate(options)
@@ -73,7 +82,7 @@ class LabelDecoder:
         return softmax
 
 
-def _readable(values: Float32) -> list[list[float]]:
+def _readable(values: Float32, digits: int) -> list[list[float]]:
     # As float64, or 0.66363585 becomes 0.6636358499526978 in JSON.
-    rows: list[list[float]] = values.astype(np.float64).round(DIGITS).tolist()
+    rows: list[list[float]] = values.astype(np.float64).round(digits).tolist()
     return rows

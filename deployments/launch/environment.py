@@ -24,9 +24,14 @@ _SIDE_PORTS = {
 
 _DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's own default here, said aloud: replicas unpickle what comes to their gRPC ports, which
+    # listen on all addresses.
+    "RAY_AUTH_MODE": "token",
     "RAY_SERVE_LOG_TO_STDERR": "1",  # replicas' log lines reach the child's output
     "RAY_COLOR_PREFIX": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
+    # As the YAML has it; set here for Serve's own proxies, which start elsewhere.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.serve_edge:middlewares",
     # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
     "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "536870912",
 }
@@ -80,12 +85,17 @@ def _haproxy_environment(run_dir: Path, plan: Plan) -> dict[str, str]:
 
 
 def child_config(config: dict[str, Any], ingress: Ingress, workdir: Path) -> dict[str, Any]:
-    """The config as deployed: the ingress that runs here, and a model path any worker can open."""
+    """The config as deployed: the ingress that runs here, and paths that any worker can open."""
     deployed = copy.deepcopy(config)
     runtime_env = (deployed.get("controller_options") or {}).get("runtime_env") or {}
     if not ingress.haproxy and runtime_env.get("env_vars"):
         runtime_env["env_vars"] |= {HA_PROXY: "0", THROUGHPUT: "0"}
     for app in deployed.get("applications") or []:
+        access = (app.get("args") or {}).get("access") or {}
+        for name in ("keys_file", "jwt_jwks"):
+            if access.get(name) and (workdir / str(access[name])).is_file():
+                # Not resolved: a link that is swapped later must be followed again.
+                access[name] = str(workdir / str(access[name]))
         model = (app.get("args") or {}).get("model") or {}
         if not model.get("id") or find_packaged(model["id"]):
             continue

@@ -37,6 +37,7 @@ def preflight(plan: Plan) -> list[Finding]:
         *check_model(plan.model),
         *check_cpus(plan.num_cpus),
         *check_gpus(plan.num_gpus),
+        *check_token(os.environ.get("RAY_AUTH_MODE", "token")),
     ]
 
 
@@ -136,6 +137,16 @@ def check_gpus(asked: float) -> Iterator[Finding]:
         yield Finding(
             f"the deployments ask for {asked:g} GPUs; this machine shows {have}. "
             "Check `nvidia-smi`, or use a config without num_gpus."
+        )
+
+
+def check_token(mode: str) -> Iterator[Finding]:
+    """Ray's ports listen on all addresses and run what they are sent."""
+    if mode.lower() != "token":
+        yield Finding(
+            f"RAY_AUTH_MODE is {mode!r}: whoever reaches a port of Ray here can run code on this "
+            "machine. Unset it, or set it to token.",
+            fatal=False,
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 from bench.load import load
-from bench.models import MINILM, model_dir
+from bench.models import BERT_BASE, model_dir
 from bench.openloop import open_loop
 from bench.service import Service, running_service
 from bench.workload import make_workload
@@ -40,7 +40,7 @@ CHANGES = (
 def try_overload(session: Session) -> None:
     """Goodput, answers, latency and memory at 1, 2, 5 and 20 times the capacity."""
     seconds = 8.0 if session.quick else 60.0
-    model = model_dir(MINILM)
+    model = model_dir(BERT_BASE)
     texts = make_workload(str(model)).texts
     with session.mode("overload", len(FACTORS) + 5) as part:
         session.step("overload: starting")

@@ -68,6 +68,57 @@ def test_serve_config_is_the_gpu_config_but_for_three_differences() -> None:
     assert served == expected
 
 
+def test_a_secret_with_keys_reaches_the_pods_that_ask_for_them() -> None:
+    text = render_k8s.render(CONFIG, "image", "name", keys_secret="our-keys")  # noqa: S106
+    spec = yaml.safe_load(text)["spec"]
+    served = yaml.safe_load(spec["serveConfigV2"])
+    path = Path(served["applications"][0]["args"]["access"]["keys_file"])
+    assert [str(p) for p in check_config(served)] == []
+    cluster = spec["rayClusterConfig"]
+    pods = {g["groupName"]: g["template"]["spec"] for g in cluster["workerGroupSpecs"]}
+    pods["head"] = cluster["headGroupSpec"]["template"]["spec"]
+    for group, pod in pods.items():
+        mounts = {m["name"]: m for m in ray_container(pod)["volumeMounts"]}
+        volumes = {v["name"]: v for v in pod["volumes"]}
+        assert set(mounts) == set(volumes)
+        assert ("keys" in volumes) == (group == "cpu")
+    (mount,) = [m for m in ray_container(pods["cpu"])["volumeMounts"] if m["name"] == "keys"]
+    assert (mount["mountPath"], mount["readOnly"]) == (str(path.parent), True)
+    assert "subPath" not in mount
+    assert {"name": "keys", "secret": {"secretName": "our-keys"}} in pods["cpu"]["volumes"]
+
+
+def test_only_the_door_is_open_to_others() -> None:
+    """k8s/networkpolicy.yaml names the ports that the pods have, and leaves out the rest."""
+    policy = yaml.safe_load((ROOT / "k8s" / "networkpolicy.yaml").read_text())
+    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    ports = {
+        port["name"]: port["containerPort"]
+        for pod in PODS
+        for port in ray_container(pod).get("ports", [])
+    }
+    among_us, *others = policy["spec"]["ingress"]
+    assert "ports" not in among_us
+    assert among_us["from"] == [{"podSelector": policy["spec"]["podSelector"]}]
+    opened = {rule["ports"][0]["port"]: rule.get("from") for rule in others}
+    assert all(len(rule["ports"]) == 1 for rule in others)
+    assert set(opened) == {ports["serve"], ports["metrics"], ports["dashboard"]}
+    assert opened[ports["serve"]] is None
+    assert opened[ports["dashboard"]]
+    assert opened[ports["metrics"]]
+
+
+def test_the_ingress_leads_to_the_service_that_kuberay_makes() -> None:
+    ingress = yaml.safe_load((ROOT / "k8s" / "ingress.yaml").read_text())
+    (rule,) = ingress["spec"]["rules"]
+    (tls,) = ingress["spec"]["tls"]
+    assert tls["hosts"] == [rule["host"]]
+    (path,) = rule["http"]["paths"]
+    name = SERVICE["metadata"]["name"]
+    port = {"number": CONFIG["http_options"]["port"]}
+    assert path["backend"] == {"service": {"name": f"{name}-serve-svc", "port": port}}
+
+
 def test_serve_config_has_no_problem() -> None:
     assert [str(p) for p in check_config(SERVED)] == []
 

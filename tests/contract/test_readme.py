@@ -49,6 +49,7 @@ PAGES = {
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "SECURITY.md",
         "k8s/README.md",
         "docs/log.md",
         "docs/benchmark.md",
@@ -165,7 +166,7 @@ def test_the_line_to_paste_is_the_one_that_the_launcher_prints() -> None:
     console = Console(record=True, width=200)
     _announce(replace(read_plan(config), host="127.0.0.1"), console)
     printed = {line.strip() for line in console.export_text().splitlines()}
-    (line,) = (line for line in code_lines("README.md") if line.startswith("curl "))
+    line = next(line for line in code_lines("README.md") if line.startswith("curl "))
     assert line in printed
 
 
@@ -182,12 +183,13 @@ def test_every_command_and_option_exists() -> None:
         for line in code_lines(page):
             if not line.startswith("rayclassify "):
                 continue
-            words = shlex.split(line.split(">")[0])
-            command: Any = group.commands[words[1]]  # type: ignore[attr-defined]
-            if hasattr(command, "commands"):
-                command = command.commands[words[2]]
+            words = shlex.split(line.split(">")[0], comments=True)
+            command: Any = group
+            for word in words[1:]:
+                command = getattr(command, "commands", {}).get(word, command)
             options = {option for parameter in command.params for option in parameter.opts}
             assert {word for word in words if word.startswith("-")} <= options, line
+            assert command is not group, line
             used += 1
     assert used > 1
 

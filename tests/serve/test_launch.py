@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 import requests
@@ -132,6 +133,88 @@ def test_start_ask_interrupt_and_start_again(config: Path, port: int) -> None:
             assert not run.dir.exists()
             assert ports.is_free(port)
     assert any("/classify -H 'Content-Type: application/json'" in line for line in run.lines)
+
+
+# A method each of Serve's replicas, and of Ray's workers, raylets, object stores and GCS. The first
+# two run what they are sent.
+GRPC_METHODS = (
+    "/ray.serve.ASGIService/HandleRequest",
+    "/ray.rpc.CoreWorkerService/PushTask",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.ObjectManagerService/Pull",
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+)
+
+
+def listeners(run_dir: Path) -> dict[int, tuple[str, str]]:
+    """Port → address and process, of all that a run listens on."""
+    names = {process.pid: process.name() for process in processes.of_run(run_dir)}
+    return {
+        connection.laddr.port: (connection.laddr.ip, names[connection.pid])
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in names
+    }
+
+
+def grpc_answer(port: int, method: str) -> grpc.StatusCode:
+    """What a gRPC server says to an empty message without a token."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(method)(b"", timeout=10)
+        except grpc.RpcError as exc:
+            return exc.code()
+    return grpc.StatusCode.OK
+
+
+def test_every_open_port_asks_for_a_key_or_a_token_but_for_metrics(config: Path, port: int) -> None:
+    (config.parent / "keys.json").write_text('{"keys": []}')
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("keys_file: null", "keys_file: keys.json"), encoding="utf-8")
+    with serve(config) as run:
+        run.wait_for("Ready:")
+        found = listeners(run.dir)
+
+        (dashboard,) = [p for p, (ip, _) in found.items() if ip == "127.0.0.1"]
+        for token in ({}, {"Authorization": "Bearer wrong"}):
+            for method, path in (
+                ("GET", "/api/jobs/"), ("POST", "/api/jobs/"), ("GET", "/api/version"),
+                ("GET", "/api/serve/applications/"), ("PUT", "/api/serve/applications/"),
+                ("GET", "/logs/"), ("GET", "/api/v0/actors"), ("GET", "/nodes?view=summary"),
+            ):  # fmt: skip
+                answer = requests.request(
+                    method,
+                    f"http://127.0.0.1:{dashboard}{path}",
+                    headers=token,
+                    json={"entrypoint": "true"},
+                    timeout=10,
+                )
+                assert answer.status_code in (401, 403), (method, path, answer.status_code)
+
+        # gRPC listens on all addresses.
+        told = {
+            (p, method): grpc_answer(p, method)
+            for p, (ip, _) in found.items()
+            if ip == "::"
+            for method in GRPC_METHODS
+        }
+        refused = {p for (p, _), code in told.items() if code == grpc.StatusCode.UNAUTHENTICATED}
+        assert refused == {p for p, (ip, _) in found.items() if ip == "::"}, (found, told)
+        assert set(told.values()) <= {
+            grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED,
+        }  # fmt: skip
+
+        # HTTP: our door, a replica's own and the fallback proxy's; the others only count.
+        doors = {}
+        for p, (ip, _) in found.items():
+            if ip not in ("::", "127.0.0.1"):
+                answer = requests.post(
+                    f"http://127.0.0.1:{p}/classify", json={"text": "a"}, timeout=10
+                )
+                assert answer.status_code >= 400, (p, found[p])
+                doors[p] = answer.status_code
+        assert doors[port] == 401
+        assert list(doors.values()).count(401) == 3, (doors, found)
+        assert run.interrupt() == 0, run.lines
 
 
 def test_interrupted_in_mid_start_nothing_is_left(config: Path) -> None:

@@ -95,7 +95,10 @@ def test_without_a_model_the_service_says_so_and_lives(service: Service) -> None
     config = read_config()
     deployment(config, "Classifier")["ray_actor_options"] = {"num_cpus": 0.1, "num_gpus": 64}
     service.submit(config)
-    wait_until(lambda: service.answers("/health"), "the ingress")
+    # The one before may answer for a moment more: HAProxy hears of its end a little later.
+    wait_until(
+        lambda: service.answers("/health") and not service.answers("/ready"), "the new ingress"
+    )
 
     ready = service.get("/ready")
     info = service.get("/info")

@@ -102,3 +102,48 @@ def test_a_model_that_is_not_there_is_said_and_the_old_one_serves_on(service: Se
     assert "Set args.model.id to a model directory or a hub id." in message
     assert service.post({"text": "很好"}).json()["label"] == "positive"
     service.deploy(read_config())
+
+
+def damaged(model: Path) -> Path:
+    """Its weights end in the middle."""
+    (file,) = model.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:1_000])
+    return model
+
+
+def without_numbers(model: Path) -> Path:
+    """It loads and runs, and computes NaN."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    (file,) = model.glob("*.safetensors")
+    weights = {name: torch.full_like(w, torch.nan) for name, w in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    return model
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"), [(damaged, "are damaged"), (without_numbers, "gives no finite number")]
+)
+def test_a_broken_model_is_not_rolled_out_and_fails_no_request(
+    service: Service,
+    make_tiny_model: Callable[..., Path],
+    spoil: Callable[[Path], Path],
+    why: str,
+) -> None:
+    from ray import serve
+    from running import wait_until
+
+    service.deploy(read_config())
+    service.submit(serving(spoil(make_tiny_model())))
+    statuses: list[int] = []
+
+    def refused() -> bool:
+        statuses.append(service.post({"text": "很好"}).status_code)
+        app = serve.status().applications["classify"]
+        return any(why in m for m in (app.message, *(d.message for d in app.deployments.values())))
+
+    wait_until(refused, "the refusal")
+    statuses += [service.post({"text": "很好"}).status_code for _ in range(20)]
+    assert set(statuses) == {200}
+    service.deploy(read_config())

@@ -8,30 +8,34 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from deployments.classifier import Classifier
 from deployments.core.errors import PredictionFailed
+from deployments.core.health import ModelBroken
 from deployments.core.types import Encoded, Logits
 from deployments.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
 
+def settings_for(model: Path) -> Settings:
+    engine = {"name": "torch", "device": "cpu", "dtype": "float32", "num_threads": 1}
+    return Settings.model_validate({"model": {"id": str(model)}, "engine": engine})
+
+
 @pytest.fixture
 def classifier(make_tiny_model: Callable[..., Path]) -> Classifier:
-    return Classifier(
-        Settings.model_validate(
-            {
-                "model": {"id": str(make_tiny_model())},
-                "engine": {
-                    "name": "torch",
-                    "device": "cpu",
-                    "dtype": "float32",
-                    "num_threads": 1,
-                },
-            }
-        )
-    )
+    return Classifier(settings_for(make_tiny_model()))
+
+
+def test_a_model_of_no_finite_number_does_not_start(make_tiny_model: Callable[..., Path]) -> None:
+    model = make_tiny_model()
+    (file,) = model.glob("*.safetensors")
+    weights = {name: torch.full_like(w, torch.nan) for name, w in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelBroken, match="gives no finite number"):
+        Classifier(settings_for(model))
 
 
 async def classify(classifier: Classifier, *token_ids: int) -> Logits:

@@ -40,14 +40,17 @@ class StandIn:
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
         self.refusals = 0
+        self.retry_after_s = 0
+        self.keys: set[str | None] = set()
         self.url = ""
 
     async def classify(self, request: Request) -> Response:
         body = await request.json()
+        self.keys.add(request.headers.get("x-api-key"))
         if self.refusals > 0:
             self.refusals -= 1
             error = {"code": "overloaded", "message": "too much at once"}
-            return JSONResponse({"error": error}, 429, {"Retry-After": "0"})
+            return JSONResponse({"error": error}, 429, {"Retry-After": f"{self.retry_after_s}"})
         self.bodies.append(body)
         return JSONResponse([self.answer(text) for text in body["text"]])
 
@@ -281,3 +284,22 @@ def test_a_service_that_takes_too_long_is_asked_once_and_said(
     assert result.exit_code == 1
     assert f"{url} did not answer within 0.2 s. Send less at a time." in result.output
     assert taken == 1
+
+
+def test_a_key_is_sent_from_the_environment(
+    service: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("classify", "a", "--url", service.url)
+    monkeypatch.setenv("RAYCLASSIFY_KEY", "rck_secret")
+    result = run("classify", "a", "--url", service.url)
+    assert service.keys == {None, "rck_secret"}
+    assert "rck_secret" not in result.output
+    assert "rck_secret" not in run("classify", "--help").output
+
+
+def test_a_wait_until_tomorrow_is_told_and_not_waited_for(service: StandIn) -> None:
+    service.refusals, service.retry_after_s = 1, 40_000
+    result = run("classify", "a", "--url", service.url)
+    assert result.exit_code == 1
+    assert "too much at once" in result.output
+    assert service.bodies == []

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field
 
 from deployments.config_check import ConfigError, Problem, check_config, load_config
+from deployments.config_crosscheck import HA_PROXY, THROUGHPUT
 from deployments.config_keys import unknown_keys
 
 ROOT = Path(__file__).parents[2]
@@ -362,3 +363,20 @@ def test_the_check_starts_no_ray() -> None:
         "assert not ray.is_initialized()"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_tls_and_serves_haproxy_exclude_each_other() -> None:
+    config = copy.deepcopy(GOOD)
+    config["http_options"] |= {"ssl_certfile": "cert.pem", "ssl_keyfile": "key.pem"}
+    (problem,) = check_config(config)
+    assert problem.path == "http_options.ssl_certfile"
+    assert "docs/tls/haproxy.cfg" in problem.message
+    config["controller_options"]["runtime_env"]["env_vars"] |= {HA_PROXY: "0", THROUGHPUT: "0"}
+    assert check_config(config) == []
+
+
+def test_a_jwt_without_issuer_and_audience_is_no_proof() -> None:
+    config = copy.deepcopy(GOOD)
+    config["applications"][0]["args"]["access"] = {"jwt_jwks": "https://login.example.com/jwks"}
+    (problem,) = check_config(config)
+    assert "jwt_issuer and jwt_audience" in problem.message

@@ -110,3 +110,15 @@ def test_scores_are_probabilities_for_any_finite_logits(logits: np.ndarray) -> N
         assert answer["score"] == max(answer["scores"].values())
     for answer in decode(model("multi_label_classification"), logits):
         assert all(0.0 <= score <= 1.0 for score in answer["scores"].values())
+
+
+def test_rounding_is_of_what_is_shown_and_decides_nothing() -> None:
+    decoder = LabelDecoder(model("multi_label_classification"), round_scores=1)
+    values = np.asarray([[0.21, 0.22, -0.4]], np.float32)  # 0.552, 0.555, 0.401
+    (answer,) = decoder.decode(Logits(values), [Options(threshold=0.554)])
+    best = answer["label"]
+    assert answer["scores"] == dict(sorted(answer["scores"].items(), key=lambda kv: -kv[1]))
+    assert set(answer["scores"].values()) == {0.6, 0.4}
+    assert answer["labels"] == [best]
+    (raw,) = decoder.decode(Logits(values), [Options(raw_scores=True)])
+    assert set(raw["scores"].values()) == {0.2, -0.4}

@@ -307,3 +307,22 @@ def test_loud_lines() -> None:
     assert is_loud("(ServeReplica pid=1) WARNING 2026 queue is full")
     assert not is_loud("INFO 2026 all is well")
     assert not is_loud("WARNING Token authentication is enabled for this Ray cluster.")
+
+
+def test_a_keys_file_beside_the_config_is_found_by_any_worker(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "v1.yaml").write_text("keys: []")
+    (tmp_path / "keys.yaml").symlink_to("v1.yaml")
+    config["applications"][0]["args"]["access"]["keys_file"] = "keys.yaml"
+    deployed = child_config(config, Ingress(True, ""), tmp_path)
+    access = deployed["applications"][0]["args"]["access"]
+    assert access["keys_file"] == str(tmp_path / "keys.yaml")
+    assert access["jwt_jwks"] is None
+
+
+def test_a_ray_without_a_token_is_warned_of() -> None:
+    assert messages(preflight.check_token("token")) == []
+    (finding,) = preflight.check_token("disabled")
+    assert "can run code" in finding.message
+    assert not finding.fatal

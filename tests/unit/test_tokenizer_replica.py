@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.engines.null import NullEngine
 from deployments.core.errors import (
-    DeadlineExceeded,
     InvalidInput,
     Overloaded,
     ServiceError,
@@ -24,7 +24,7 @@ from deployments.core.errors import (
 from deployments.core.model_source import model_info
 from deployments.core.postprocess import LabelDecoder
 from deployments.settings import Settings
-from deployments.tokenizer import INLINE_CHARS, Tokenizer, _retried
+from deployments.tokenizer import INLINE_CHARS, Tokenizer, _answered, _tried
 
 pytestmark = pytest.mark.anyio
 
@@ -121,56 +121,36 @@ async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
     assert threads[0] == threading.get_ident() != threads[1]
 
 
-class Calls:
-    """A handle call that fails with one error after the other, then answers."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self.made = 0
-        self._errors = errors
-
-    async def __call__(self) -> str:
-        self.made += 1
-        if self.made <= len(self._errors):
-            raise self._errors[self.made - 1]
-        return "answer"
+async def lost(error: BaseException) -> None:
+    raise error
 
 
 @pytest.mark.parametrize("error", [ActorDiedError(), asyncio.CancelledError()])
-async def test_a_call_is_made_again_where_its_replica_was_lost(error: BaseException) -> None:
-    calls = Calls(error, error)
-    assert await _retried(calls, timeout_s=10) == "answer"
-    assert calls.made == 3
+async def test_a_replica_that_was_lost_is_told_from_errors(error: BaseException) -> None:
+    with pytest.raises(LostReplica):
+        await _tried(lost(error))
 
 
-async def test_a_call_that_loses_every_replica_gives_up() -> None:
-    calls = Calls(*[ActorDiedError()] * 9)
-    with pytest.raises(ServiceError, match="replicas died"):
-        await _retried(calls, timeout_s=10)
-    assert calls.made == 3
-
-
-async def test_a_replicas_own_error_is_passed_on_at_once() -> None:
-    calls = Calls(RayTaskError("predict", "traceback", Overloaded("full", 7.0)))
+async def test_a_replicas_own_error_is_passed_on() -> None:
     with pytest.raises(Overloaded, match="full"):
-        await _retried(calls, timeout_s=10)
-    assert calls.made == 1
+        await _tried(lost(RayTaskError("predict", "traceback", Overloaded("full", 7.0))))
 
 
 async def test_a_cancelled_caller_is_not_taken_for_a_lost_replica() -> None:
-    calls: list[int] = []
-
-    async def hang() -> None:
-        calls.append(1)
-        await asyncio.Event().wait()
-
-    task = asyncio.create_task(_retried(hang, timeout_s=10))
+    task = asyncio.create_task(_tried(asyncio.Event().wait()))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert calls == [1]
 
 
-async def test_a_call_that_hangs_ends_with_its_time() -> None:
-    with pytest.raises(DeadlineExceeded):
-        await _retried(asyncio.Event().wait, timeout_s=0.01)
+async def test_a_call_that_loses_every_replica_gives_up() -> None:
+    tries: list[int] = []
+
+    async def dies() -> None:
+        tries.append(1)
+        raise LostReplica
+
+    with pytest.raises(ServiceError, match="replicas died"):
+        await _answered(Attempts(RetryBudget(9)), dies, timeout_s=10)
+    assert len(tries) == 3

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from deployments.api.examples import REQUESTS
 from deployments.api.openapi import openapi_document
 from deployments.core import errors
+from deployments.settings import AccessSettings
 
 UNDOCUMENTED = {"/", "/docs", "/openapi.json"}
 
@@ -43,7 +44,8 @@ def test_a_prefix_becomes_the_server(client, prefixed):
     assert prefixed.get("/openapi.json").json()["servers"] == [{"url": "/nlp"}]
 
 
-def test_every_error_a_classify_call_can_meet_is_documented(document):
+def test_every_error_a_classify_call_can_meet_is_documented(limits):
+    document = openapi_document(limits, AccessSettings(keys_file="keys.yaml"))
     elsewhere = {errors.NotFound, errors.MethodNotAllowed}
     pending = [errors.ServiceError]
     for cls in pending:

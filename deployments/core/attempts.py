@@ -1,0 +1,146 @@
+"""A call to one of several replicas, tried again where one dies, and beside it where one is stuck.
+
+Classification is idempotent, so a text may be classified twice. Neither may feed on itself: where
+many replicas die or all are slow, more calls make it worse, so all further tries are paid from a
+budget that calls fill, and none outlives the caller's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from deployments.core.errors import DeadlineExceeded, NotReady, ServiceError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_TRIES = 3
+# Of all calls, so many more may be made, besides the reserve.
+RETRY_SHARE = 0.1
+# A call is stuck when it takes so many times as long as the longest of late, and a second at least.
+STUCK_FACTOR = 3.0
+MIN_PATIENCE_S = 1.0
+_FADING = 0.99  # of the longest, with each call: half of it after 69
+_DYING = "Replicas die faster than calls can be tried again. Retry in a few seconds."
+
+
+class LostReplica(Exception):
+    """The replica died with the call on it, or was stopped."""
+
+
+class RetryBudget:
+    """How many more calls may be made than callers asked for.
+
+    reserve: calls that a replica may take with it when it dies.
+    """
+
+    def __init__(self, reserve: int, share: float = RETRY_SHARE) -> None:
+        self._reserve = self._left = float(reserve)
+        self._share = share
+
+    def earn(self) -> None:
+        self._left = min(self._left + self._share, self._reserve)
+
+    def spend(self) -> bool:
+        """Whether one more may be made; if so, it is counted."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Attempts:
+    """Calls to one deployment. A call's awaitable raises LostReplica where its replica died.
+
+    A call that is stuck is not ended but joined by another. Serve sends each to the replica with
+    the fewest under way: what is left on a frozen replica keeps the next away from it.
+    """
+
+    def __init__(self, budget: RetryBudget) -> None:
+        self._budget = budget
+        self._longest_s = 0.0
+        self._left_behind: set[asyncio.Task[Any]] = set()
+
+    async def run(
+        self, call: Callable[[], Awaitable[T]], timeout_s: float, tries: int = MAX_TRIES
+    ) -> T:
+        """The first answer.
+
+        Raises:
+            LostReplica: with the last of `tries`.
+            NotReady: one was lost, and the budget is spent.
+            DeadlineExceeded: no answer within `timeout_s`.
+            ServiceError: what the replica raised.
+        """
+        loop = asyncio.get_running_loop()
+        self._budget.earn()
+        started = loop.time()
+        deadline = started + timeout_s
+        patience_s = max(MIN_PATIENCE_S, STUCK_FACTOR * self._longest_s)
+        stuck_at = started + min(patience_s, timeout_s / 2)
+        pending = {loop.create_task(_awaited(call))}
+        made = 1
+        try:
+            while True:
+                until = min(stuck_at, deadline)
+                done, pending = await asyncio.wait(
+                    pending,
+                    timeout=max(until - loop.time(), 0.0),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if not done and loop.time() >= deadline:
+                    raise DeadlineExceeded("The model did not answer in time. Retry later.")
+                for task in done:
+                    try:
+                        answer = task.result()
+                    except LostReplica:
+                        logger.warning("a replica was lost with a call")
+                        if not pending and made >= tries:
+                            raise
+                        if not pending and not self._budget.spend():
+                            raise NotReady(_DYING, 2.0) from None
+                    except ServiceError:
+                        if not pending:
+                            raise
+                    else:
+                        self._longest_s = max(loop.time() - started, _FADING * self._longest_s)
+                        self._leave_behind(pending, deadline)
+                        pending = set()
+                        return answer
+                if not done:
+                    stuck_at = deadline
+                    if made >= tries or not self._budget.spend():
+                        continue
+                    logger.warning("no answer after %.1f s, asking another", patience_s)
+                elif pending:
+                    continue
+                pending.add(loop.create_task(_awaited(call)))
+                made += 1
+        finally:
+            for task in pending:
+                task.cancel()
+
+    def forget_times(self) -> None:
+        """To be called when what made calls long is over, such as a model that was loading."""
+        self._longest_s = 0.0
+
+    def _leave_behind(self, tasks: set[asyncio.Task[Any]], deadline: float) -> None:
+        for task in tasks:
+            self._left_behind.add(task)
+            timer = task.get_loop().call_at(deadline, task.cancel)
+            task.add_done_callback(partial(self._ended, timer))
+
+    def _ended(self, timer: asyncio.TimerHandle, task: asyncio.Task[Any]) -> None:
+        timer.cancel()
+        self._left_behind.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen: nobody else asks for it
+
+
+async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
+    return await call()

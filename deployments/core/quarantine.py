@@ -1,0 +1,147 @@
+"""Texts under suspicion of killing the model's process, and those found guilty.
+
+A process that the kernel ends (out of memory, a fault in native code) takes all its calls along.
+Tried again together, one poisonous text would take a whole micro-batch into every replica's death.
+So who was there at two deaths is classified alone, and one at a time: who is there at a third is
+guilty, and is refused for a while. A text costs three replicas at most, and nobody else an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.core.attempts import Attempts, LostReplica
+from deployments.core.errors import DeadlineExceeded, PredictionFailed, ServiceError
+from deployments.core.flow import FlowRuns, only
+from deployments.core.types import Encoded, Float32, Logits
+
+logger = logging.getLogger(__name__)
+
+Predict = Callable[[Encoded, Float32, FlowRuns | None], Awaitable[Logits]]
+
+REFUSED_S = 300.0
+MAX_REFUSED = 1_000
+_TOGETHER = 2  # tries
+_REFUSED = (
+    "The model's process died with this text, the third time with no other under suspicion. It is "
+    f"refused for {REFUSED_S:.0f} s. Shorten it, or tell whoever runs this service."
+)
+
+
+class Quarantine:
+    """`predict`, by several tries, so that a text that kills its process fails alone.
+
+    predict: one try; raises LostReplica.
+    """
+
+    def __init__(self, predict: Predict, attempts: Attempts) -> None:
+        self._predict = predict
+        self._attempts = attempts
+        self._one_at_a_time = asyncio.Lock()
+        self._refused: dict[int, float] = {}  # a text's hash → until when
+
+    async def predict(
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
+    ) -> Logits:
+        """Logits of all texts of `batch`, in order. timeouts_s: float32 [n], seconds left to each.
+
+        flows: as `TokenBatcher.submit` takes them.
+
+        Raises:
+            ServiceError: what the replica raised for all of them, or DeadlineExceeded.
+        """
+        if self._refused:
+            texts = batch.split()
+            good = [i for i, text in enumerate(texts) if not self._is_refused(text)]
+            if len(good) < len(batch):
+                errors: dict[int, ServiceError] = {
+                    i: PredictionFailed(_REFUSED) for i in set(range(len(batch))).difference(good)
+                }
+                if not good:
+                    return Logits(np.zeros((len(batch), 1), np.float32), errors)
+                rest = Encoded.concat([texts[i] for i in good])
+                logits = await self._together(rest, timeouts_s[good], only(good, flows))
+                return _merged(len(batch), {tuple(good): logits}, errors)
+        return await self._together(batch, timeouts_s, flows)
+
+    async def _together(
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None
+    ) -> Logits:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            return await self._tried(batch, timeouts_s, flows, _TOGETHER)
+        except LostReplica:
+            logger.warning("%d texts lost their replica twice: now one by one", len(batch))
+            return await self._alone(batch, started + timeouts_s.astype(np.float64), flows)
+
+    async def _tried(
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None, tries: int
+    ) -> Logits:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        return await self._attempts.run(
+            lambda: self._predict(batch, timeouts_s - np.float32(loop.time() - started), flows),
+            timeout_s=float(timeouts_s.max()),
+            tries=tries,
+        )
+
+    async def _alone(
+        self, batch: Encoded, deadlines: npt.NDArray[np.float64], flows: FlowRuns | None
+    ) -> Logits:
+        loop = asyncio.get_running_loop()
+        answered: dict[tuple[int, ...], Logits] = {}
+        errors: dict[int, ServiceError] = {}
+        for i, text in enumerate(batch.split()):
+            async with self._one_at_a_time:
+                left_s = np.asarray([deadlines[i] - loop.time()], np.float32)
+                try:
+                    answered[(i,)] = await self._judged(text, left_s, only([i], flows))
+                except ServiceError as exc:
+                    errors[i] = exc
+        return _merged(len(batch), answered, errors)
+
+    async def _judged(self, text: Encoded, left_s: Float32, flows: FlowRuns | None) -> Logits:
+        if self._is_refused(text):
+            raise PredictionFailed(_REFUSED)
+        if left_s[0] <= 0:
+            raise DeadlineExceeded("The model did not answer in time. Retry later.")
+        try:
+            return await self._tried(text, left_s, flows, 1)
+        except LostReplica:
+            while len(self._refused) >= MAX_REFUSED:
+                del self._refused[next(iter(self._refused))]
+            self._refused[_key(text)] = asyncio.get_running_loop().time() + REFUSED_S
+            logger.error("a text of %d tokens killed its process, alone", text.total_tokens)
+            raise PredictionFailed(_REFUSED) from None
+
+    def _is_refused(self, text: Encoded) -> bool:
+        until = self._refused.get(_key(text))
+        if until is None:
+            return False
+        if until > asyncio.get_running_loop().time():
+            return True
+        del self._refused[_key(text)]
+        return False
+
+
+def _key(text: Encoded) -> int:
+    return hash(text.input_ids.tobytes())
+
+
+def _merged(
+    n_texts: int, parts: dict[tuple[int, ...], Logits], errors: dict[int, ServiceError]
+) -> Logits:
+    """Logits of `n_texts`, of which `parts` holds some by their places, and `errors` the others."""
+    width = max((part.values.shape[1] for part in parts.values()), default=1)
+    values = np.zeros((n_texts, width), np.float32)
+    for places, part in parts.items():
+        if part.values.shape[1] == width:  # narrower where every text of the part failed
+            values[list(places)] = part.values
+        errors = errors | {places[k]: error for k, error in (part.errors or {}).items()}
+    return Logits(values, errors or None)

@@ -1,0 +1,227 @@
+"""Mode `faults`: parts of a cluster are killed, frozen and poisoned under steady load."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psutil
+from bench.child import Child, ChildFailed, child
+
+from .session import Finding, Part, Session
+from .steady import (
+    CLIENT_TIMEOUT_S,
+    HANGS,
+    KILLS,
+    NO_MEMORY,
+    NOT_A_NUMBER,
+    RAISES,
+    RIGHT,
+    Seen,
+    SteadyLoad,
+    asked,
+    text_of,
+)
+
+RECOVERY_LIMIT_S = 120.0
+MAX_PASS_S = 5.0  # the shipped 60 s would be waited for
+REQUEST_TIMEOUT_S = 30
+REPLICAS = ("Tokenizer", "Classifier", "Postprocessor")
+CHANGES = [f"Classifier.max_pass_s={MAX_PASS_S}", "engine.name=none"]
+
+
+@dataclass
+class Cluster:
+    """A service on several nodes, whose parts can be named by process."""
+
+    process: Child
+    url: str
+
+    def state(self) -> dict[str, Any]:
+        return self.process.ask(do="state")
+
+    def pids(self, part: str) -> list[int]:
+        """The processes of a deployment's replicas, of the `controller`, or of `haproxy`."""
+        state = self.state()
+        found: list[int] = state["replicas"].get(part) or state.get(part) or []
+        return found
+
+    def is_whole(self, without: set[int] = frozenset()) -> bool:
+        """Two replicas of each, and none of these processes among them."""
+        try:
+            state = self.state()
+        except ChildFailed:
+            return False  # the controller starts again
+        alive = {pid for pids in state["replicas"].values() for pid in pids}
+        whole = all(len(state["replicas"].get(name, [])) == 2 for name in REPLICAS)
+        return whole and bool(state["haproxy"]) and not without & alive
+
+    def update(self, *changes: str, wait: bool = True, **options: dict[str, Any]) -> None:
+        self.process.ask(do="deploy", changes=[*CHANGES, *changes], options=options, wait=wait)
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Two nodes with two replicas of each deployment, and a head; ended on exit."""
+    with child("trials.nodes") as process:
+        url = process.ask(do="deploy", changes=CHANGES, options={})["url"]
+        yield Cluster(process, url)
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = RECOVERY_LIMIT_S) -> float | None:
+    """Seconds until it was true, or None where it was not within `limit_s`."""
+    started = time.monotonic()
+    while time.monotonic() - started < limit_s:
+        if condition():
+            return time.monotonic() - started
+        time.sleep(0.25)
+    return None
+
+
+def under_load(
+    there: Cluster, fault: Callable[[], set[int]], after_s: float = 2.0
+) -> tuple[Seen, float | None]:
+    """What callers saw of `fault`, and how long until capacity was back.
+
+    fault: does harm; returns the processes that must be gone before all is well.
+    """
+    with SteadyLoad(there.url) as load:
+        time.sleep(2.0)
+        gone = fault()
+        back_s = wait_until(lambda: there.is_whole(without=gone))
+        time.sleep(after_s)
+    return load.seen, back_s
+
+
+def kill(there: Cluster, part: str, how: int = signal.SIGKILL) -> set[int]:
+    victim = there.pids(part)[0]
+    os.kill(victim, how)
+    return {victim}
+
+
+def ask(url: str, *texts: str) -> list[str]:
+    """What became of these texts, asked at once."""
+
+    async def all_at_once() -> list[str]:
+        async with httpx.AsyncClient(timeout=CLIENT_TIMEOUT_S) as client:
+            return list(await asyncio.gather(*[asked(client, url, text) for text in texts]))
+
+    return asyncio.run(all_at_once())
+
+
+@dataclass
+class Poison:
+    """Asks one text with `character` in it; `outcome` is what became of it."""
+
+    there: Cluster
+    character: str
+    outcome: str = ""
+    deaths: int = 0
+
+    def __call__(self) -> set[int]:
+        before = self.there.pids("Classifier")
+        (self.outcome,) = ask(self.there.url, f"{text_of(0)}{self.character}")
+        gone = {pid for pid in before if not psutil.pid_exists(pid)}
+        self.deaths = len(gone)
+        return gone
+
+
+def try_faults(session: Session) -> None:
+    with session.mode("faults", 13) as part, cluster() as there:
+        _killed(session, part, there)
+        _poisoned(session, part, there)
+        _updated(session, part, there)
+
+
+def _note(
+    part: Part, promise: str, how: str, seen: Seen, back_s: float | None, allowed: set[str]
+) -> None:
+    back = "capacity did not come back" if back_s is None else f"capacity back after {back_s:.0f} s"
+    kept = set(seen.not_right) <= allowed and back_s is not None
+    kept &= seen.slowest_s < REQUEST_TIMEOUT_S + 5
+    part.findings.append(Finding(promise, how, seen.asked, f"{seen}; {back}", kept))
+    part.figures[how] = {
+        "outcomes": dict(seen.outcomes),
+        "longest_gap_s": round(seen.longest_gap_s, 2),
+        "slowest_s": round(seen.slowest_s, 2),
+        "capacity_back_s": back_s and round(back_s, 1),
+    }
+
+
+def _killed(session: Session, part: Part, there: Cluster) -> None:
+    faults: dict[str, tuple[Callable[[], set[int]], set[str]]] = {
+        "kill -9 of a Classifier": (lambda: kill(there, "Classifier"), set()),
+        "kill -9 of a Postprocessor": (lambda: kill(there, "Postprocessor"), set()),
+        # What it held of connections is gone with it.
+        "kill -9 of a Tokenizer": (lambda: kill(there, "Tokenizer"), {"500 no JSON"}),
+        "kill -9 of Serve's controller": (lambda: kill(there, "controller"), set()),
+        "kill -9 of HAProxy": (
+            lambda: kill(there, "haproxy"),
+            {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError"},
+        ),
+        "SIGSTOP of a Classifier": (lambda: kill(there, "Classifier", signal.SIGSTOP), set()),
+        "a worker node is lost": (
+            lambda: set(there.process.ask(do="lose_node")) and set(),
+            {"500 no JSON"},
+        ),
+    }
+    for how, (fault, allowed) in faults.items():
+        session.step(how)
+        seen, back_s = under_load(there, fault, 2.0 if session.quick else 15.0)
+        promise = "every request is answered right"
+        if allowed:
+            promise = "every request is answered, but those that the dead process held"
+        _note(part, promise, how, seen, back_s, allowed)
+
+
+def _poisoned(session: Session, part: Part, there: Cluster) -> None:
+    texts = {
+        "a text on which the model raises": (RAISES, "500 prediction_failed"),
+        "a text that becomes NaN": (NOT_A_NUMBER, "500 prediction_failed"),
+        "a text on which memory ends": (NO_MEMORY, "500 prediction_failed"),
+        "a text that kills its process": (KILLS, "500 prediction_failed"),
+        # The callers in the same forward pass have no other to turn to.
+        "a text on which the model hangs": (HANGS, "408 deadline_exceeded"),
+    }
+    for how, (character, expected) in texts.items():
+        session.step(how)
+        poison = Poison(there, character)
+        seen, back_s = under_load(there, poison)
+        told = poison.outcome
+        seen.outcomes[RIGHT if told == expected else f"{told} for the poisonous text"] += 1
+        allowed = {"408 deadline_exceeded"} if character == HANGS else set()
+        _note(part, f"it gets {expected}, nobody else an error", how, seen, back_s, allowed)
+
+
+def _updated(session: Session, part: Part, there: Cluster) -> None:
+    session.step("rolling update")
+
+    def update() -> set[int]:
+        before = {pid for name in REPLICAS for pid in there.pids(name)}
+        there.update("limits.max_batch_texts=999")
+        return before
+
+    seen, back_s = under_load(there, update)
+    _note(part, "an update fails no request", "args changed: all replicas new", seen, back_s, set())
+
+    session.step("bad model")
+    told: list[str] = []
+
+    def break_model() -> set[int]:
+        there.update("model.id=./no/such/model", wait=False)
+        wait_until(lambda: "no/such/model" in there.state()["message"])
+        told.append(there.state()["message"])
+        return set()
+
+    seen, _ = under_load(there, break_model)
+    said = "no/such/model" in told[0]
+    how = "an update to a model that does not load"
+    _note(part, "the old model serves on", how, seen, 0.0 if said else None, set())
+    there.update()

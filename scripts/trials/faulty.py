@@ -1,0 +1,77 @@
+"""A model that does at one character what a model may do at its worst.
+
+For `import_path: trials.faulty:build`; everything else is the service as it is. Its label says
+whether the sum of a text's token ids is odd, so that whoever asks knows what to be told.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+from ray.serve import Application
+
+import deployments.app
+import deployments.classifier
+from deployments.classifier import Classifier
+from deployments.core.types import Encoded, EngineInfo, Logits
+from deployments.settings import Settings
+
+from .steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, encoder
+
+HANGS_S = 3_600.0
+PASS_S = 0.005
+
+
+class FaultyEngine:
+    """Answers right, but where a character of `FAULTS` stands."""
+
+    def load(self) -> None:
+        ids = encoder().ids
+        self._faults = {ids(character)[0]: character for character in FAULTS}
+
+    def predict(self, batch: Encoded) -> Logits:
+        time.sleep(PASS_S)
+        for token in set(batch.input_ids.tolist()) & self._faults.keys():
+            FAULTS[self._faults[token]]()
+        values = np.zeros((len(batch), 2), np.float32)
+        nan = [token for token, character in self._faults.items() if character == NOT_A_NUMBER]
+        for row, text in zip(values, batch.split(), strict=True):
+            row[int(text.input_ids.sum()) % 2] = 5.0
+            if nan[0] in text.input_ids:
+                row[0] = np.nan
+        return Logits(values)
+
+    def info(self) -> EngineInfo:
+        return EngineInfo("faulty", "none", "none", 0, {"numpy": np.__version__})
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+FAULTS: dict[str, Any] = {
+    RAISES: lambda: _raise(RuntimeError("a fault")),
+    NOT_A_NUMBER: lambda: None,
+    NO_MEMORY: lambda: _raise(MemoryError()),
+    HANGS: lambda: time.sleep(HANGS_S),
+    # As the kernel does where memory ends.
+    KILLS: lambda: os.kill(os.getpid(), signal.SIGKILL),
+}
+
+
+class FaultyClassifier(Classifier):
+    """The Classifier, with a FaultyEngine in the place of the engine that its settings name."""
+
+    def __init__(self, settings: Settings) -> None:
+        deployments.classifier.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
+        super().__init__(settings)
+
+
+def build(args: dict[str, Any]) -> Application:
+    """deployments.app:build with the FaultyClassifier."""
+    deployments.app.Classifier = FaultyClassifier  # type: ignore[misc]
+    return deployments.app.build(args)

@@ -1,0 +1,109 @@
+"""A model that hangs, fails or works, as its replica's health check sees it; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+from virtual_time import VirtualModel, run_virtually, texts
+
+from deployments.core.batcher import TokenBatcher
+from deployments.core.errors import PredictionFailed
+from deployments.core.health import ModelHealth, ModelStalled
+from deployments.core.types import Logits
+
+MAX_PASS_S = 60.0
+HANGS_S = 10_000.0
+
+
+async def given(queue: TokenBatcher, mark: int) -> Logits:
+    return await queue.submit(texts(5, mark=mark), np.asarray([30.0], np.float32))
+
+
+async def left_alone(queue: TokenBatcher, mark: int) -> None:
+    """A caller that waits for as long as it has time, and no longer."""
+    try:
+        async with asyncio.timeout(30.0):
+            await given(queue, mark)
+    except TimeoutError:
+        pass
+
+
+def test_an_idle_model_and_one_that_works_are_well() -> None:
+    async def main() -> None:
+        queue = VirtualModel(lambda tokens, longest: 20.0).batcher()
+        health = ModelHealth(queue, MAX_PASS_S)
+        await asyncio.sleep(1_000)
+        await health.check()
+        calls = [asyncio.create_task(left_alone(queue, 1)) for _ in range(9)]
+        for _ in range(30):
+            await asyncio.sleep(10.0)
+            await health.check()
+        await asyncio.gather(*calls)
+
+    run_virtually(main())
+
+
+def test_a_pass_that_does_not_end_is_found_by_its_age_though_its_callers_left() -> None:
+    async def main() -> None:
+        queue = VirtualModel(lambda tokens, longest: HANGS_S).batcher()
+        health = ModelHealth(queue, MAX_PASS_S)
+        await left_alone(queue, 1)
+        assert asyncio.get_running_loop().time() == 30.0
+        await health.check()
+        await asyncio.sleep(31.0)
+        with pytest.raises(ModelStalled, match="has run for 61 s, max_pass_s is 60"):
+            await health.check()
+        health.max_pass_s = 100.0
+        await health.check()
+
+    run_virtually(main())
+
+
+def test_many_passes_of_one_batch_are_not_one_long_pass() -> None:
+    """A batch in which texts fail is halved again and again; each pass is short."""
+
+    async def main() -> None:
+        model = VirtualModel(lambda tokens, longest: 10.0, fails=lambda marks: 7 in marks)
+        queue = model.batcher()
+        health = ModelHealth(queue, 15.0)
+        batch = texts(*[5] * 16)
+        call = asyncio.create_task(queue.submit(batch, np.full(16, 900.0, np.float32)))
+        while not call.done():
+            await asyncio.sleep(7.0)
+            await health.check()
+        assert list((await call).errors or {}) == [6]
+
+    run_virtually(main())
+
+
+def test_a_model_that_fails_on_every_text_is_ill() -> None:
+    async def main() -> None:
+        queue = VirtualModel(lambda tokens, longest: 0.1, fails=lambda marks: True).batcher()
+        await given(queue, 1)
+        with pytest.raises(PredictionFailed):
+            await ModelHealth(queue, MAX_PASS_S).check()
+
+    run_virtually(main())
+
+
+def test_the_check_returns_though_its_own_probe_hangs() -> None:
+    async def main() -> None:
+        hangs = False
+        model = VirtualModel(
+            lambda tokens, longest: HANGS_S if hangs else 0.1, fails=lambda marks: not hangs
+        )
+        queue = model.batcher()
+        health = ModelHealth(queue, MAX_PASS_S)
+        await given(queue, 1)
+        assert queue.failed_batches == 1
+        hangs = True
+        before = asyncio.get_running_loop().time()
+        await health.check()
+        assert asyncio.get_running_loop().time() == before + 5.0
+        await asyncio.sleep(MAX_PASS_S)
+        with pytest.raises(ModelStalled):
+            await health.check()
+
+    run_virtually(main())

@@ -1,0 +1,133 @@
+"""Texts that kill the model's process: they fail, their neighbours do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from virtual_time import run_virtually, texts
+
+from deployments.core.attempts import Attempts, LostReplica, RetryBudget
+from deployments.core.errors import DeadlineExceeded, PredictionFailed
+from deployments.core.flow import FlowRuns
+from deployments.core.quarantine import REFUSED_S, Quarantine
+from deployments.core.types import Encoded, Float32, Logits
+
+
+class Cluster:
+    """One replica after the other: who is there when a poisonous text comes, is lost with it."""
+
+    def __init__(self, poison: set[int], load_s: float = 0.0) -> None:
+        self.deaths = 0
+        self._poison = poison
+        self._load_s = load_s
+        self._there: set[asyncio.Future[None]] = set()
+
+    async def predict(self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
+        marks = batch.input_ids[np.cumsum(batch.lengths) - batch.lengths]
+        death = asyncio.get_running_loop().create_future()
+        self._there.add(death)
+        try:
+            await asyncio.wait([death], timeout=0.05)
+            if self._poison & set(marks.tolist()) and not death.done():
+                self.deaths += 1
+                for other in self._there:
+                    other.set_result(None)
+                self._there.clear()
+            if death.done():
+                await asyncio.sleep(self._load_s)
+                raise LostReplica
+        finally:
+            self._there.discard(death)
+        return Logits(marks.astype(np.float32)[:, None])
+
+
+def plenty(batch: Encoded, seconds: float = 30.0) -> Float32:
+    return np.full(len(batch), seconds, np.float32)
+
+
+def judged(logits: Logits) -> list[int | type]:
+    """Each text's mark as the model told it, or the kind of its error."""
+    errors = logits.errors or {}
+    return [type(errors[i]) if i in errors else int(row[0]) for i, row in enumerate(logits.values)]
+
+
+def run(
+    cluster: Cluster, *batches: Encoded, then: Callable[[Quarantine], object] | None = None
+) -> list[list[int | type]]:
+    async def main() -> list[list[int | type]]:
+        quarantine = Quarantine(cluster.predict, Attempts(RetryBudget(64)))
+        answers = await asyncio.gather(*[quarantine.predict(b, plenty(b)) for b in batches])
+        if then is not None:
+            await then(quarantine)  # type: ignore[misc]
+        return [judged(logits) for logits in answers]
+
+    return run_virtually(main())
+
+
+def test_one_poisonous_text_costs_three_replicas_and_no_neighbour_its_answer() -> None:
+    cluster = Cluster(poison={103})
+    found = run(cluster, texts(*[5] * 8, mark=100), texts(5, 5, mark=200), texts(5, mark=300))
+    assert found == [
+        [100, 101, 102, PredictionFailed, 104, 105, 106, 107],
+        [200, 201],
+        [300],
+    ]
+    assert cluster.deaths == 3
+
+
+def test_a_poisonous_text_that_comes_again_costs_nothing() -> None:
+    cluster = Cluster(poison={1})
+
+    async def again(quarantine: Quarantine) -> None:
+        both = texts(5, 5, 5, mark=0)
+        for _ in range(5):
+            assert judged(await quarantine.predict(both, plenty(both))) == [0, PredictionFailed, 2]
+        alone = texts(5, mark=1)
+        assert judged(await quarantine.predict(alone, plenty(alone))) == [PredictionFailed]
+        assert cluster.deaths == 3
+        await asyncio.sleep(REFUSED_S)  # it may have been the machine after all
+        await quarantine.predict(alone, plenty(alone))
+        assert cluster.deaths == 6
+
+    run(cluster, texts(5, 5, 5, mark=0), then=again)
+
+
+def test_two_poisonous_texts_in_one_batch() -> None:
+    cluster = Cluster(poison={1, 4})
+    found = run(cluster, texts(*[5] * 6, mark=0))
+    assert found == [[0, PredictionFailed, 2, 3, PredictionFailed, 5]]
+    assert cluster.deaths == 4
+
+
+def test_deaths_that_no_text_is_to_blame_for_cost_nobody_an_answer() -> None:
+    deaths = iter([True, True, False])
+
+    async def predict(batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
+        if next(deaths, False):
+            raise LostReplica
+        return Logits(np.ones((len(batch), 1), np.float32))
+
+    async def main() -> Logits:
+        batch = texts(5, 5, 5)
+        return await Quarantine(predict, Attempts(RetryBudget(9))).predict(batch, plenty(batch))
+
+    assert run_virtually(main()).errors is None
+
+
+def test_deadlines_hold_over_all_tries() -> None:
+    cluster = Cluster(poison={2}, load_s=8.0)
+
+    async def main() -> list[int | type]:
+        batch = texts(5, 5, 5, mark=1)
+        quarantine = Quarantine(cluster.predict, Attempts(RetryBudget(9)))
+        return judged(await quarantine.predict(batch, plenty(batch, 10.0)))
+
+    async def timed() -> tuple[list[int | type], float]:
+        return await main(), asyncio.get_running_loop().time()
+
+    found, took_s = run_virtually(timed())
+    assert found == [1, DeadlineExceeded, DeadlineExceeded]
+    assert took_s == pytest.approx(10.0, abs=0.1)
