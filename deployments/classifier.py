@@ -7,12 +7,13 @@ from typing import Any
 import ray
 
 from deployments.core.batcher import ModelThread, TokenBatcher
+from deployments.core.coredump import forbid_core_dumps
 from deployments.core.engines import make_engine
 from deployments.core.flow import FlowRuns
 from deployments.core.health import ModelHealth, prove
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.launch.machine import threads_for
-from deployments.replica import live_settings, set_log_level
+from deployments.replica import live_settings, raises_service_errors, set_log_level
 from deployments.settings import ClassifierUserConfig, Settings
 
 
@@ -20,6 +21,7 @@ class Classifier:
     """Token ids in, logits out. Ready when the model is loaded and warm."""
 
     def __init__(self, settings: Settings) -> None:
+        forbid_core_dumps()
         num_threads = settings.engine.num_threads or threads_for(_assigned_cpus())
         live = ClassifierUserConfig()
         self._live: ClassifierUserConfig | None = None
@@ -43,6 +45,7 @@ class Classifier:
         self._health.max_pass_s = live.max_pass_s
         set_log_level(live.log_level)
 
+    @raises_service_errors
     async def predict(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
     ) -> Logits:

@@ -137,6 +137,50 @@ class BatchingSettings(_Strict):
     )
 
 
+class AuditSettings(_Strict):
+    """A log of what was decided, without the texts."""
+
+    directory: str | None = Field(
+        default=None,
+        description="Each Tokenizer writes a JSON line per text here; null: no audit log.",
+    )
+    secret_file: str | None = Field(
+        default=None, description="Its content keys the hashes of texts; needed with `directory`."
+    )
+    chain: bool = Field(
+        default=False, description="Sign each line with all before it: `rayclassify audit verify`."
+    )
+    scores: bool = Field(default=True, description="Write scores beside labels.")
+    max_file_bytes: PositiveInt = Field(
+        default=100_000_000, description="A larger file is put aside and a new one begun."
+    )
+    max_files: PositiveInt = Field(
+        default=10, description="Files of one replica; beyond that the oldest is deleted."
+    )
+
+    @model_validator(mode="after")
+    def _keyed(self) -> AuditSettings:
+        if self.directory is not None and self.secret_file is None:
+            raise ValueError(
+                "`directory` needs `secret_file`: make one with `openssl rand -hex 32`"
+            )
+        return self
+
+
+PersonalData = Literal["email", "id_card", "credit_card", "iban", "phone", "ip"]
+
+
+class RedactionSettings(_Strict):
+    """Personal data taken out of a text before the model reads it; needs the extra `redaction`."""
+
+    kinds: list[PersonalData] = Field(
+        default=[], description="Of email, id_card, credit_card, iban, phone, ip; none: nothing."
+    )
+    phone_region: Annotated[str, Field(pattern="^[A-Z]{2}$")] = Field(
+        default="CN", description="Country whose numbers need no +86 or the like in front."
+    )
+
+
 class AccessSettings(_Strict):
     """Who may ask. With neither keys_file nor jwt_jwks, everybody who reaches the port."""
 
@@ -190,6 +234,8 @@ class Settings(_Strict):
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
+    audit: AuditSettings = AuditSettings()
+    redaction: RedactionSettings = RedactionSettings()
     access: AccessSettings = AccessSettings()
 
 

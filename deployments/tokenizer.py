@@ -7,9 +7,10 @@ import contextvars
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
@@ -21,16 +22,26 @@ from deployments.api.inputs import inputs_of
 from deployments.api.json_body import request_from
 from deployments.core.admission import work_of
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
+from deployments.core.audit import AuditLog
+from deployments.core.coredump import forbid_core_dumps
 from deployments.core.errors import InvalidInput, NotReady, ServiceError
 from deployments.core.flow import FlowRuns
 from deployments.core.microbatch import MicroBatcher
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
 from deployments.core.quarantine import Quarantine
+from deployments.core.redact import Redactor
 from deployments.core.tokenize import EncodedTexts, TextEncoder
 from deployments.core.tokenizer_apart import load_tokenizer_apart
 from deployments.core.types import Answer, Encoded, Float32, Logits, Options, TextInput
-from deployments.replica import LOST_REPLICA, as_service_error, live_settings, set_log_level
+from deployments.replica import (
+    LOST_REPLICA,
+    as_service_error,
+    live_settings,
+    raises_service_errors,
+    request_id_of_call,
+    set_log_level,
+)
 from deployments.settings import Settings, TokenizerUserConfig
 
 logger = logging.getLogger(__name__)
@@ -59,6 +70,7 @@ class Tokenizer:
     def __init__(
         self, settings: Settings, classifier: DeploymentHandle, postprocessor: DeploymentHandle
     ) -> None:
+        forbid_core_dumps()
         self._settings = settings
         # Once: each `handle.method` makes a new handle, which costs as much as pickling does.
         self._predict_call = classifier.options(method_name="predict", **PLAIN_PICKLE)
@@ -66,6 +78,8 @@ class Tokenizer:
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
         self._model = model_info(settings.model)
         self._encoder = TextEncoder(load_tokenizer_apart(settings.model), self._model.max_length)
+        self._redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
+        self._audit = _audit_log(settings)
         batching = settings.batching
         budget = RetryBudget(reserve=batching.max_inflight_batches)
         self._predicting, self._postprocessing = Attempts(budget), Attempts(budget)
@@ -87,12 +101,13 @@ class Tokenizer:
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self, self._settings.limits, self._settings.access)
+        return create_app(self, self._settings.limits, self._settings.access, self._audit)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)
         set_log_level(self._live.log_level)
 
+    @raises_service_errors
     async def classify(
         self,
         text: str | Sequence[str],
@@ -118,19 +133,15 @@ class Tokenizer:
         # Not a number: it would upset the order of all timers of the event loop.
         if timeout_s is not None and not (isinstance(timeout_s, Real) and timeout_s > 0):
             raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
-        try:
-            if timeout_s is None and request.timeout_ms is not None:
-                timeout_s = request.timeout_ms / 1e3
-            results = await self.classify_inputs(inputs, timeout_s)
-        except ServiceError:
-            raise
-        except Exception as exc:
-            # Its message and traceback may quote the text; Serve would log and send both.
-            logger.error("classify failed: %s", type(exc).__name__)
-            raise ServiceError() from None
+        if timeout_s is None and request.timeout_ms is not None:
+            timeout_s = request.timeout_ms / 1e3
+        results = await self.classify_inputs(inputs, timeout_s)
+        if self._audit is not None:
+            self._audit.record(inputs, results, request_id_of_call(), caller.client or "handle")
         if isinstance(request.text, str):
             if isinstance(results[0], ServiceError):
-                raise results[0]
+                # Taken out: the error's traceback holds this frame, which would hold the error.
+                raise cast(ServiceError, results.pop())
             return results[0]
         return [{"error": r.body()} if isinstance(r, ServiceError) else r for r in results]
 
@@ -192,6 +203,9 @@ class Tokenizer:
         while not self._ready:
             try:
                 (result,) = await self._pipeline.run([warm], [3_600.0])
+                if self._audit is not None:
+                    engine, _ = await _tried(self._info_call.remote())
+                    self._audit.engine = f"{engine.engine} {engine.dtype}"
                 self._ready = not isinstance(result, ServiceError)
                 self._predicting.forget_times()  # this one waited for the model to load
             except Exception as exc:
@@ -200,9 +214,16 @@ class Tokenizer:
                 await asyncio.sleep(1.0)
 
     async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+        if self._redactor is not None:
+            return await asyncio.to_thread(self._redact_and_encode, self._redactor, inputs)
         if sum(len(item.text) + len(item.text_pair or "") for item in inputs) <= INLINE_CHARS:
             return self._encoder.encode(inputs)
         return await asyncio.to_thread(self._encoder.encode, inputs)
+
+    def _redact_and_encode(self, redactor: Redactor, inputs: Sequence[TextInput]) -> EncodedTexts:
+        redacted, counts = redactor.redact_all(inputs)
+        encoded = self._encoder.encode(redacted)
+        return replace(encoded, redacted=[counts[i] for i in encoded.index])
 
     async def _predict(self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
         """One try; see `Quarantine`."""
@@ -215,6 +236,14 @@ class Tokenizer:
             lambda: _tried(self._postprocess_call.remote(logits, options)),
             POSTPROCESS_TIMEOUT_S,
         )
+
+
+def _audit_log(settings: Settings) -> AuditLog | None:
+    if settings.audit.directory is None:
+        return None
+    from deployments.core.engines.choices import model_fingerprint
+
+    return AuditLog(settings.audit, model_fingerprint(settings.model))
 
 
 async def _answered(attempts: Attempts, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
@@ -232,17 +261,26 @@ async def _tried(response: Awaitable[T]) -> T:
         LostReplica: the replica died with the call on it.
         ServiceError: what the replica raised.
     """
+    # Raised from here, outside of `except`, and taken out: an error whose context or frames lead
+    # back to itself is a cycle, and what hangs on it are the frames that hold the texts.
+    failed: list[Exception] = []
     try:
         return await response
     except RayTaskError as exc:
-        raise as_service_error(exc) or ServiceError() from None
+        failed.append(as_service_error(exc) or ServiceError())
     except LOST_REPLICA as exc:
-        raise LostReplica(type(exc).__name__) from None
+        failed.append(LostReplica(type(exc).__name__))
     except asyncio.CancelledError:
         # Ours, or the replica's, which then stopped with the call on it.
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if _is_cancelled():
             raise
-        raise LostReplica("cancelled") from None
+        failed.append(LostReplica("cancelled"))
     except Exception as exc:
-        raise as_service_error(exc) or exc from None
+        failed.append(as_service_error(exc) or exc)
+    raise failed.pop()
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is. In a function, as a task in a frame of its own error is a cycle."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -37,12 +37,14 @@ def modes() -> dict[str, Callable[[Session], None]]:
     from trials.faults import try_faults
     from trials.inputs import try_inputs
     from trials.overload import try_overload
+    from trials.privacy import try_privacy
 
     return {
         "overload": try_overload,
         "faults": try_faults,
         "inputs": try_inputs,
         "access": try_access,
+        "privacy": try_privacy,
     }
 
 
@@ -56,6 +58,7 @@ def main(
             "faults: parts of a cluster killed, frozen, poisoned, updated. "
             "inputs: bad input of every kind. "
             "access: wrong keys, scopes, rates, keys that change. "
+            "privacy: texts that must be seen nowhere. "
             "all by default. report: the page again, from the JSON.",
         ),
     ] = None,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
-from traceback import walk_tb
 from typing import Any
 from uuid import uuid4
 
@@ -15,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-import deployments
 from deployments.api.security import ANSWER_HEADERS
 from deployments.core.errors import (
     BadRequest,
@@ -24,13 +21,14 @@ from deployments.core.errors import (
     NotReady,
     Overloaded,
     ServiceError,
+    kind_and_place,
+    loggable_id,
 )
 
 logger = logging.getLogger(__name__)
 
 encode_json = msgspec.json.Encoder().encode
 
-_PACKAGE = Path(deployments.__file__).parent
 _MAX_REQUEST_ID_CHARS = 128
 
 
@@ -73,19 +71,9 @@ def error_answer(exc: Exception, scope: Scope) -> JSONAnswer:
         if isinstance(exc, Overloaded | NotReady):
             headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after_s)))
     else:
-        log_unexpected(exc, request_id)
+        logger.error("request %s: unexpected %s", loggable_id(request_id), kind_and_place(exc))
         error = ServiceError()
     return JSONAnswer({"error": error.body(request_id)}, error.status, headers)
-
-
-def log_unexpected(exc: BaseException, request_id: str) -> None:
-    """Logs what failed and where. Never the message: it may quote the text."""
-    place = "outside our package"
-    for frame, line in walk_tb(exc.__traceback__):
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(_PACKAGE):
-            place = f"{path.relative_to(_PACKAGE)}:{line}"
-    logger.error("request %s: unexpected %s at %s", request_id, type(exc).__name__, place)
 
 
 def _of_starlette(exc: HTTPException, scope: Scope, headers: dict[str, str]) -> ServiceError:

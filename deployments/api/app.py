@@ -17,6 +17,7 @@ from deployments.api.docs import docs_routes
 from deployments.api.openapi import openapi_route
 from deployments.api.service import ClassifyService
 from deployments.api.status_routes import status_routes
+from deployments.core.audit import AuditLog
 from deployments.core.errors import ServiceError
 from deployments.settings import AccessSettings, LimitSettings
 
@@ -24,14 +25,19 @@ _OPEN_TO_ALL = AccessSettings()
 
 
 def create_app(
-    service: ClassifyService, limits: LimitSettings, access: AccessSettings = _OPEN_TO_ALL
+    service: ClassifyService,
+    limits: LimitSettings,
+    access: AccessSettings = _OPEN_TO_ALL,
+    audit: AuditLog | None = None,
 ) -> ASGIApp:
     """The application that serves `service` over HTTP, to whom `access` lets in.
+
+    audit: where decisions are recorded.
 
     Raises:
         WrongFileError: the keys that `access` names can't be used.
     """
-    classify = ClassifyRoute(service, limits)
+    classify = ClassifyRoute(service, limits, audit)
     rest = Starlette(
         routes=[
             Route("/classify", classify, methods=["POST"]),

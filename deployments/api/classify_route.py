@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +15,7 @@ from deployments.api.inputs import inputs_of
 from deployments.api.security import ANSWER_HEADERS
 from deployments.api.serve_edge import TIMEOUT_S
 from deployments.api.service import ClassifyService
+from deployments.core.audit import AuditLog
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from deployments.core.types import Answer, TextInput
 from deployments.settings import LimitSettings
@@ -28,17 +31,26 @@ class ClassifyRoute:
     to answer.
     """
 
-    def __init__(self, service: ClassifyService, limits: LimitSettings) -> None:
+    def __init__(
+        self, service: ClassifyService, limits: LimitSettings, audit: AuditLog | None = None
+    ) -> None:
         self._service = service
         self._limits = limits
+        self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             content = await self._content(scope, receive)
         except ClientDisconnect:
             return
+        except CancelledError as exc:
+            exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold the text
+            raise
         except Exception as exc:
-            await error_answer(exc, scope)(scope, receive, send)
+            answer = error_answer(exc, scope)
+            # Its frames hold the text, and one of them the error: only the collector would end it.
+            exc.__traceback__ = None
+            await answer(scope, receive, send)
             return
         # Starlette's Response would do the same at several times the cost.
         headers = [
@@ -58,15 +70,24 @@ class ClassifyRoute:
         if isinstance(request.text, str):
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            (answer,) = await self._service.classify_inputs(inputs, timeout_s)
+            (answer,) = await self._classified(inputs, scope, timeout_s)
             if isinstance(answer, ServiceError):
                 raise answer
             return encode_json(answer)
         if (allowance := scope.get(ALLOWANCE)) is not None:
             allowance.charge(len(inputs) - 1)  # the gate took one
-        answers = await self._service.classify_inputs(inputs, timeout_s)
+        answers = await self._classified(inputs, scope, timeout_s)
         _raise_if_refused(inputs, answers)
         return encode_json(_in_place(answers, scope))
+
+    async def _classified(
+        self, inputs: list[TextInput | ServiceError], scope: Scope, timeout_s: float | None
+    ) -> list[Answer | ServiceError]:
+        answers = await self._service.classify_inputs(inputs, timeout_s)
+        if self._audit is not None:
+            client = scope.get("rayclassify.client")
+            self._audit.record(inputs, answers, request_id_of(scope), client)
+        return answers
 
 
 def _raise_if_refused(

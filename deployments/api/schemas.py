@@ -86,6 +86,9 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     def options(self) -> Options:
         return _options(self.top_k, self.raw_scores, self.threshold, self.truncation)
 
+    def __repr__(self) -> str:
+        return "ClassifyRequest(...)"  # a repr may end up in a log
+
 
 class Prediction(Struct):
     """What the model says about one text."""
@@ -98,6 +101,10 @@ class Prediction(Struct):
     labels: Annotated[
         list[str] | UnsetType,
         Meta(description="Multi-label models only: every label at or above the threshold."),
+    ] = UNSET
+    redacted: Annotated[
+        int | UnsetType,
+        Meta(description="With `args.redaction` only: how many pieces of personal data were cut."),
     ] = UNSET
 
 

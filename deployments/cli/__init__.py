@@ -1,4 +1,4 @@
-"""The command line: `rayclassify serve | check | doctor | classify | tune | keys`."""
+"""The command line: `rayclassify serve | check | doctor | classify | tune | audit | keys`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from deployments import __version__
+from deployments.cli.audit import app as audit
 from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.doctor import doctor
@@ -50,4 +51,5 @@ app.command()(check)
 app.command()(doctor)
 app.command()(classify)
 app.command()(tune)
+app.add_typer(audit, name="audit")
 app.add_typer(keys, name="keys")

@@ -215,6 +215,8 @@ class TokenBatcher:
                 bad = np.flatnonzero(~finite.all(axis=1)).tolist()
                 errors = dict.fromkeys(bad, _NOT_FINITE) | errors
         except BaseException as exc:
+            # Its frames hold the texts, and one further out will hold the error: a cycle.
+            exc.__traceback__ = exc.__cause__ = exc.__context__ = None
             return exc
         self._n_labels = n_labels
         return Logits(values, errors or None)

@@ -25,7 +25,13 @@ positional and carry only plain values.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from traceback import walk_tb
 from typing import ClassVar, TypedDict
+
+_PLAIN_ID = re.compile(r"[0-9A-Za-z_.:/+=@-]{1,128}")
+_PACKAGE = Path(__file__).parent.parent
 
 
 class ErrorBody(TypedDict):
@@ -124,3 +130,24 @@ class QuotaExceeded(Overloaded):
 
 class NotReady(_Retryable):
     status, code = 503, "not_ready"
+
+
+def kind_and_place(exc: BaseException) -> str:
+    """`ValueError at core/tokenize.py:88`, for logs. Never the message: it may quote the text.
+
+    Where the error came up in another package, that place is named too.
+    """
+    ours = last = ""
+    for frame, line in walk_tb(exc.__traceback__):
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(_PACKAGE):
+            ours = last = f"{path.relative_to(_PACKAGE)}:{line}"
+        else:
+            last = "/".join((*path.parts[-3:-1], f"{path.name}:{line}"))
+    places = dict.fromkeys(place for place in (ours, last) if place)
+    return f"{type(exc).__name__} at {', in '.join(places) or 'an unknown place'}"
+
+
+def loggable_id(request_id: str) -> str:
+    """An id that callers chose, for logs: `-` where it looks like a text."""
+    return request_id if _PLAIN_ID.fullmatch(request_id) else "-"

@@ -196,6 +196,7 @@ class MicroBatcher:
             if len(results) != len(waiters):
                 raise ValueError(f"{len(results)} results for {len(waiters)} texts")
         except ServiceError as exc:
+            exc.__traceback__ = None  # its frames hold the texts, and this one the error: a cycle
             results = [exc] * len(waiters)
         except BaseException as exc:
             # Of every kind: whatever ends this task, those who wait must hear of it. A panic in the

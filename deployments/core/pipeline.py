@@ -54,5 +54,6 @@ class Pipeline:
                     **answers[k],
                     "tokens": int(encoded.batch.lengths[k]),
                     "truncated": encoded.truncated[k],
+                    **({} if encoded.redacted is None else {"redacted": encoded.redacted[k]}),
                 }
         return [result for result in results if result is not None]

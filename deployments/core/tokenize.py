@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EncodedTexts:
-    """What became of n inputs. The k-th text of `batch` is input number `index[k]`."""
+    """What became of n inputs. The k-th text of `batch` is input number `index[k]`.
+
+    redacted: placeholders in the k-th text of `batch`; None where nothing is redacted at all.
+    """
 
     batch: Encoded
     index: list[int]
     truncated: list[bool]
     errors: dict[int, ServiceError]
+    redacted: list[int] | None = None
 
 
 def load_tokenizer(settings: ModelSettings) -> Tokenizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """One text to classify, with its second half where the model reads pairs."""
+    """One text to classify, with its second half where the model reads pairs.
 
-    text: str
-    text_pair: str | None = None
+    Its repr shows no text: it may end up in a log.
+    """
+
+    text: str = field(repr=False)
+    text_pair: str | None = field(default=None, repr=False)
     options: Options = Options()
     flow: Flow = DEFAULT_FLOW
 
@@ -45,9 +48,10 @@ class Encoded:
 
     input_ids: int32 [total_tokens]; lengths: int32 [n];
     token_type_ids: int32 [total_tokens], or None where all are zero.
+    Its repr shows no ids: they are the text again.
     """
 
-    input_ids: Int32
+    input_ids: Int32 = field(repr=False)
     lengths: Int32
     token_type_ids: Int32 | None = None
 

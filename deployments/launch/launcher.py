@@ -15,6 +15,7 @@ import requests
 import yaml
 from rich.console import Console
 
+from deployments.core.coredump import forbid_core_dumps
 from deployments.launch import processes, progress
 from deployments.launch.childlog import ChildLog, causes, is_loud, is_warning
 from deployments.launch.environment import child_config, child_environment, cluster_address
@@ -61,6 +62,7 @@ class Launcher:
         else:
             env = dict(os.environ)
         self.run.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        forbid_core_dumps()  # nor of HAProxy and Ray, through which texts go too
         command = [str(Path(sys.executable).with_name("serve")), "run", str(self.run.config)]
         with self.run.log.open("wb") as log:
             self._child = subprocess.Popen(  # noqa: S603

@@ -35,7 +35,7 @@ def read_progress(session: requests.Session, dashboard: str, app: str) -> Progre
     try:
         answer = session.get(
             f"{dashboard}/api/serve/applications/",
-            headers={"Authorization": f"Bearer {_token()}"},
+            headers={"Authorization": f"Bearer {dashboard_token()}"},
             timeout=2,
         )
         details: dict[str, Any] = answer.json()
@@ -60,7 +60,7 @@ def interpret(app: dict[str, Any]) -> Progress:
     return Progress(DEPLOYING)
 
 
-def _token() -> str:
+def dashboard_token() -> str:
     """Ray's own token for this user, looked for where Ray looks."""
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token

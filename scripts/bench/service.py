@@ -31,10 +31,11 @@ class ServiceFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that answers. `info`: what GET /info says."""
+    """A service that answers. `info`: what GET /info says; `log`: what the launcher printed."""
 
     endpoint: Endpoint
     info: dict[str, Any]
+    log: Path
 
 
 @contextmanager
@@ -66,7 +67,8 @@ def running_service(changes: Sequence[str], config: Path = CONFIG) -> Iterator[S
         try:
             url = f"http://127.0.0.1:{port}"
             wait_ready(process, url, log)
-            yield Service(our_endpoint(url), requests.get(f"{url}/info", timeout=30).json())
+            info = requests.get(f"{url}/info", timeout=30).json()
+            yield Service(our_endpoint(url), info, log)
         finally:
             stop(process, Path(run), patience_s=0.5, after_interrupt_s=90)
 

@@ -53,6 +53,7 @@ PAGES = {
         "k8s/README.md",
         "docs/log.md",
         "docs/benchmark.md",
+        "docs/privacy.md",
     )
 }
 README = PAGES["README.md"]

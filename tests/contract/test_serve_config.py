@@ -166,3 +166,14 @@ def test_gpu_batches_fit_the_queue_many_times() -> None:
         ]
         user_config = classifier["user_config"]
         assert user_config["max_queue_tokens"] >= 8 * user_config["max_batch_tokens"]
+
+
+@pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
+def test_haproxy_sends_no_line_of_a_request_to_a_log(config: dict[str, Any]) -> None:
+    """Its lines of requests, query and all, are of level info; Serve asks for these."""
+    from ray.serve._private.haproxy_templates import HAPROXY_CONFIG_TEMPLATE
+
+    target = config["controller_options"]["runtime_env"]["env_vars"]["RAY_SERVE_HAPROXY_LOG_TARGET"]
+    written = [line for line in HAPROXY_CONFIG_TEMPLATE.splitlines() if "config.log_target" in line]
+    (line,) = (line.replace("{{ config.log_target }}", target) for line in written)
+    assert line.split("#")[0].split() == ["log", "127.0.0.1:514", "local0", "notice"]

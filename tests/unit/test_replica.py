@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
+from deployments.api.schemas import ClassifyRequest
 from deployments.core.errors import (
     EmptyText,
     NotReady,
@@ -17,7 +28,8 @@ from deployments.core.errors import (
     PredictionFailed,
     ServiceError,
 )
-from deployments.replica import as_service_error, set_log_level
+from deployments.core.types import Encoded, TextInput
+from deployments.replica import as_service_error, raises_service_errors, set_log_level
 
 
 def as_ray_raises(cause: Exception) -> Exception:
@@ -112,10 +124,78 @@ def test_our_own_failures_are_logged_by_code_without_a_traceback(
     assert record.exc_info is None
 
 
-def test_other_failures_keep_their_traceback(records: list[logging.LogRecord]) -> None:
+TEXT = "张三的地址"
+
+
+def formatted(records: list[logging.LogRecord]) -> str:
+    return "\n".join(map(logging.Formatter().format, records))
+
+
+def test_other_failures_are_logged_by_kind_and_place_without_their_words(
+    records: list[logging.LogRecord],
+) -> None:
     set_log_level("INFO")
-    log_as_serve_does(ZeroDivisionError())
-    assert records[0].exc_info is not None
+    log_as_serve_does(ValueError(f"no float: {TEXT}"))
+    log_as_serve_does(as_ray_raises(RuntimeError(TEXT)))
+    first, second = (record.getMessage() for record in records)
+    assert re.fullmatch(r"Request failed\. ValueError at \S+/test_replica\.py:\d+", first)
+    assert second.startswith("Request failed. RayTaskError(RuntimeError) at ")
+    assert TEXT not in formatted(records)
+
+
+def test_nor_do_asyncio_and_uvicorn_tell_them(caplog: pytest.LogCaptureFixture) -> None:
+    set_log_level("INFO")
+
+    async def fail() -> None:
+        raise RuntimeError(TEXT)
+
+    async def forget() -> None:
+        task = asyncio.create_task(fail())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+
+    asyncio.run(forget())
+    try:
+        raise RuntimeError(TEXT)
+    except RuntimeError:
+        logging.getLogger("uvicorn.error").exception("Exception in ASGI application\n")
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("Task exception was never retrieved RuntimeError at ")
+    assert said[1].startswith("Exception in ASGI application RuntimeError at ")
+    assert TEXT not in formatted(caplog.records)
+
+
+def test_what_holds_texts_shows_none_in_its_repr() -> None:
+    ids = np.asarray([6930, 704, 7], np.int32)
+    held = [
+        TextInput(TEXT, TEXT),
+        Encoded(ids, np.asarray([3], np.int32)),
+        ClassifyRequest(text=[TEXT], text_pair=TEXT),
+    ]
+    assert TEXT not in repr(held)
+    assert "6930" not in repr(held)
+
+
+def test_a_process_that_aborts_leaves_no_core(tmp_path: Path) -> None:
+    """Started where cores are allowed; whether the kernel would write one here, control says."""
+    start = (
+        "import os, resource as r; h = r.getrlimit(r.RLIMIT_CORE)[1]; "
+        "r.setrlimit(r.RLIMIT_CORE, (h, h)); "
+    )
+    forbid = "from deployments.core.coredump import forbid_core_dumps as f; f(); "
+    for forbidden in (forbid, ""):
+        code = f"{start}{forbidden}os.abort()"
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=False)
+        assert ended.returncode == -signal.SIGABRT
+        if forbidden:
+            assert list(tmp_path.iterdir()) == []
+    pattern = Path("/proc/sys/kernel/core_pattern")
+    allowed = resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
+    if allowed and pattern.exists() and pattern.read_text().strip() == "core":
+        assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_setting_the_level_again_adds_nothing_twice(records: list[logging.LogRecord]) -> None:
@@ -123,3 +203,48 @@ def test_setting_the_level_again_adds_nothing_twice(records: list[logging.LogRec
         set_log_level("INFO")
     log_as_serve_does(ServiceError("why"))
     assert [record.getMessage() for record in records] == ["Request failed. internal_error"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "logged"),
+    [
+        ("66f1fe44-ab12", "66f1fe44-ab12"),
+        ("order:66/a=", "order:66/a="),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, "-"),
+        ("张三的地址", "-"),
+        ("where Zhang San lives", "-"),
+        ("a\nforged line", "-"),
+    ],
+)
+def test_a_request_id_that_may_be_a_text_is_not_logged(
+    records: list[logging.LogRecord], sent: str, logged: str
+) -> None:
+    set_log_level("INFO")
+    logging.getLogger("deployments").warning("about a request", extra={"request_id": sent})
+    assert records[0].request_id == logged  # type: ignore[attr-defined]
+
+
+@pytest.mark.anyio
+async def test_what_leaves_a_replica_is_an_error_of_ours(
+    records: list[logging.LogRecord],
+) -> None:
+    set_log_level("INFO")
+
+    @raises_service_errors
+    async def predict(text: str) -> str:
+        if text == TEXT:
+            raise RuntimeError(text)
+        raise EmptyText("text is empty.")
+
+    with pytest.raises(EmptyText):
+        await predict("")
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        await predict()  # type: ignore[call-arg]
+    with pytest.raises(ServiceError) as caught:
+        await predict(TEXT)
+    assert type(caught.value) is ServiceError
+    assert caught.value.__context__ is None
+    (record,) = records
+    assert record.getMessage().startswith("predict failed: RuntimeError at ")
+    assert TEXT not in formatted(records)

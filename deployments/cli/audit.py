@@ -1,0 +1,64 @@
+"""`rayclassify audit`: what an audit log says, and whether it was changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Check an audit log, or find a text in it.")
+
+CHANGED = 1
+"""Exit code: a line does not follow from the one before."""
+
+SecretFile = Annotated[
+    Path, typer.Option("--secret-file", help="The file that args.audit.secret_file names.")
+]
+
+
+@app.command()
+def verify(
+    files: Annotated[
+        list[Path], typer.Argument(help="The files of one replica, oldest first.", exists=True)
+    ],
+    secret_file: SecretFile,
+) -> None:
+    """Check that no line was changed, taken out or put in; needs args.audit.chain.
+
+    Lines that are missing at the very end show nowhere. Exit code 0; 1: changed; 2: no such secret.
+
+    Example: `rayclassify audit verify audit-*.jsonl.1 audit-*.jsonl --secret-file secret`
+    """
+    from deployments.core.audit import broken_at
+
+    count, problem = broken_at(files, _secret(secret_file))
+    if problem is not None:
+        typer.echo(f"{count} lines are as they were written; then {problem}.", err=True)
+        raise typer.Exit(CHANGED)
+    typer.echo(f"ok: {count} lines, none changed.")
+
+
+@app.command("hash")
+def hash_text(
+    text: Annotated[str, typer.Argument(help="The text as it was sent.")],
+    secret_file: SecretFile,
+    text_pair: Annotated[str | None, typer.Option(help="Its second half, if it had one.")] = None,
+) -> None:
+    """Print what stands under `text` in the lines about a text, to search for it.
+
+    Example: `grep $(rayclassify audit hash "很好" --secret-file secret) audit-*.jsonl`
+    """
+    from deployments.core.audit import derived_key, text_digest
+
+    typer.echo(text_digest(derived_key(_secret(secret_file), "text"), text, text_pair))
+
+
+def _secret(path: Path) -> bytes:
+    from deployments.core.audit import read_secret
+
+    try:
+        return read_secret(path)
+    except ValueError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise typer.Exit(2) from None

@@ -1,0 +1,114 @@
+"""The service with faults built in, for texts that ask: `import_path: trials.privacy_faults:build`.
+
+Every other text takes the way it always takes. Faults quote the text wherever they can: nothing of
+it may be seen anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+from ray.serve import Application
+from ray.util.metrics import Counter
+
+from deployments.classifier import Classifier
+from deployments.core.tokenize import EncodedTexts
+from deployments.core.types import Answer, Encoded, Logits, Options, TextInput
+from deployments.postprocessor import Postprocessor
+from deployments.settings import ModelSettings, Settings
+from deployments.tokenizer import Tokenizer
+
+from .heap import holders
+
+RAISE, PANIC, FORGET = "抛出异常", "恐慌", "忘记"
+"""In a text: an exception in the ingress; one that is no Exception; one in a task nobody awaits."""
+LOG, COUNT = "写入日志", "写入指标"
+"""Controls: the text is logged; it becomes a metric's tag."""
+FAILING_TOKENS, SLOW_TOKENS = 201, 202
+"""Length of a text on which the engine raises, and of one that takes SLOW_S."""
+SLOW_S = 3.0
+FAILING_TOP_K = 7
+FILE_VARIABLE = "PRIVACY_TRIAL_FILE"
+"""Names a file with the text that the Postprocessor's error quotes: it gets none of its own."""
+
+logger = logging.getLogger("deployments.trial")
+
+
+class Panic(BaseException):
+    """As a panic in Rust code: no Exception."""
+
+
+class FaultyTokenizer(Tokenizer):
+    async def classify_inputs(self, inputs: Sequence[Any], timeout_s: float | None = None) -> Any:
+        text = " ".join(item.text for item in inputs if isinstance(item, TextInput))
+        if RAISE in text:
+            raise RuntimeError(f"failed on {text} of {inputs}")
+        if FORGET in text:
+            self._forgotten = asyncio.create_task(_fail(text))
+            del self._forgotten
+        if LOG in text:
+            logger.error("control: %s", text)
+        if COUNT in text:
+            self._counter = Counter("privacy_trial", "a control", tag_keys=("text",))
+            self._counter.inc(tags={"text": text.encode("ascii", "ignore").decode()})
+        return await super().classify_inputs(inputs, timeout_s)
+
+    async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+        if any(PANIC in item.text for item in inputs):
+            raise Panic(f"byte index 5 is not a boundary of {inputs[0].text}")
+        return await super()._encode(inputs)
+
+    async def held(self, reversed_core: str, ids: list[int], collect: bool) -> list[str]:
+        """See `holders`; reversed, so that the question is not what is found."""
+        if collect:
+            gc.collect()
+        return holders(reversed_core[::-1], ids)
+
+
+class FaultyClassifier(Classifier):
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._batcher._predict = self._predict_or_fail
+
+    def _predict_or_fail(self, batch: Encoded) -> Logits:
+        if FAILING_TOKENS in batch.lengths:
+            raise ValueError(f"no kernel for {batch.input_ids.tolist()}, {batch}")
+        if SLOW_TOKENS in batch.lengths:
+            time.sleep(SLOW_S)
+        return self._engine.predict(batch)
+
+
+class FaultyPostprocessor(Postprocessor):
+    def __init__(self, model: ModelSettings) -> None:
+        super().__init__(model)
+        self._decode = self._decoder.decode
+        self._decoder.decode = self._decode_or_fail  # type: ignore[method-assign]
+
+    def _decode_or_fail(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
+        if any(one.top_k == FAILING_TOP_K for one in options):
+            raise RuntimeError(Path(os.environ[FILE_VARIABLE]).read_text(encoding="utf-8"))
+        return self._decode(logits, options)
+
+
+async def _fail(text: str) -> None:
+    raise RuntimeError(f"nobody awaits {text}")
+
+
+def build(args: dict[str, Any]) -> Application:
+    """As deployments.app:build."""
+    settings = Settings.model_validate(args)
+    classifier = serve.deployment(name="Classifier")(FaultyClassifier)
+    postprocessor = serve.deployment(name="Postprocessor")(FaultyPostprocessor)
+    ingress = serve.deployment(name="Tokenizer")(serve.ingress()(FaultyTokenizer))
+    application: Application = ingress.bind(
+        settings, classifier.bind(settings), postprocessor.bind(settings.model)
+    )
+    return application
