@@ -67,19 +67,27 @@ def types() -> Iterator[Case]:
 def encodings() -> Iterator[Case]:
     """What is no text, or hardly one."""
     raw = [
-        b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe5\xa5", b"\x80" * 9, b"\x00",
+        b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe5\xa5",
+        b"\x80" * 9, b"\x00",
         b"\xef\xbb\xbf", b"\xff\xfe", "很好".encode("gbk"), "很好".encode("utf-16"), b"a\x00b",
-        "\u202eabc\u2066".encode(), "\u200b\u200c\u200d\ufeff".encode(), "👩‍👩‍👧‍👦🏳️‍🌈".encode(), b"\x1b[2J",
+        "\u202eabc\u2066".encode(), "\u200b\u200c\u200d\ufeff".encode(),
+        "👩‍👩‍👧‍👦🏳️‍🌈".encode(), b"\x1b[2J",
         "\ufffe\uffff\U0010ffff".encode(), b"\r\n\r\n", b"%00%ff%", b"\\u0000", b"\\ud800",
         b"\\ud83d\\ude00", b"\\udc00\\ud800", b"\\x41", b'","text":"b', b"</script>", b"{{7*7}}",
         b"'; DROP TABLE texts; --", b"${jndi:x}",
     ]  # fmt: skip
+    part = b"--x\r\nContent-Disposition: form-data; name="
     for data, kind in itertools.product(raw, TYPES):
-        for body in (data, b'{"text": "' + data + b'"}', b'{"text": ["a", "' + data + b'"]}',
-                     b"text=" + data, b'{"' + data + b'": "a"}', b"text=a&" + data + b"=b",
-                     b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\n' + data + b"\r\n--x--",
-                     b'--x\r\nContent-Disposition: form-data; name="' + data + b'"\r\n\r\na\r\n--x--',
-                     ):  # fmt: skip
+        for body in (
+            data,
+            b'{"text": "' + data + b'"}',
+            b'{"text": ["a", "' + data + b'"]}',
+            b'{"' + data + b'": "a"}',
+            b"text=" + data,
+            b"text=a&" + data + b"=b",
+            part + b'"text"\r\n\r\n' + data + b"\r\n--x--",
+            part + b'"' + data + b'"\r\n\r\na\r\n--x--',
+        ):
             yield Case("encodings", body, kind)
     for body in (
         b'{"text": "a", "text": "b"}', b'{"text": "a", "threshold": NaN}', b"NaN", b"Infinity",
@@ -132,8 +140,10 @@ def headers() -> Iterator[Case]:
         yield Case("headers", good, extra=name + b": " + value + b"\r\n")
     for count in (10, 90, 200, 5_000):
         yield Case("headers", good, extra=b"".join(b"X-%d: a\r\n" % i for i in range(count)))
-    for kind in (b"", b";", b"json", b"a/b/c", b"application/json; charset=gbk", b"\xff", b"a" * 9_000,
-                 b"multipart/form-data", b'multipart/form-data; boundary="', b"text/plain;" * 500):  # fmt: skip
+    for kind in (
+        b"", b";", b"json", b"a/b/c", b"application/json; charset=gbk", b"\xff", b"a" * 9_000,
+        b"multipart/form-data", b'multipart/form-data; boundary="', b"text/plain;" * 500,
+    ):  # fmt: skip
         yield Case("headers", good, kind)
 
 

@@ -171,7 +171,8 @@ def shapes() -> Iterator[Shape]:
     )
     yield Shape(
         "websocket",
-        b"GET /classify HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"GET /classify HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     )
     yield Shape("no host", good.replace(b"Host: localhost\r\n", b""))

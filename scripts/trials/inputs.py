@@ -37,7 +37,7 @@ def try_inputs(session: Session) -> None:
 
 
 def _config(files: Path) -> Path:
-    """serve_config.yaml with a shorter patience for silent clients, so that a trial sees its end."""
+    """serve_config.yaml with less patience for silent clients, so that a trial sees its end."""
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     variables = config["controller_options"]["runtime_env"]["env_vars"]
     variables["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] = f"{SILENCE_S:g}"
@@ -73,7 +73,7 @@ class _Trial:
         figures["statuses"] = {
             group: dict(sorted(c.items())) for group, c in tally.statuses.items()
         }
-        figures["framing"] = {name: dict(sorted(c.items())) for name, c in framing.statuses.items()}
+        figures["framing"] = {name: dict(sorted(n.items())) for name, n in framing.statuses.items()}
         figures["slow"] = slow.figures
         figures["slowest_s"] = tally.slowest_s
         figures["faults"] = (tally.faults + framing.faults + guests.faults + crosstalk.faults)[:50]

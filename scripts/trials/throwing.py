@@ -65,7 +65,7 @@ def throw(port: int, cases: Iterator[Case]) -> Tally:
             except (BrokenAnswer, OSError) as exc:
                 connection, status, fault = None, "none", f"case {number}: {exc}"
             if fault:
-                fault = f"{fault}, body {case.body[:40]!r}, type {case.content_type!r}, {case.extra[:40]!r}"
+                fault = f"{fault}, {case.body[:40]!r}, {case.content_type!r}, {case.extra[:40]!r}"
             tally.add(case.group, status, fault, time.monotonic() - started)
         if connection:
             connection.close()
