@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 from deployments.api.access_gate import ALLOWANCE
 from deployments.api.answers import encode_json, error_answer, request_id_of
 from deployments.api.body import read_request
-from deployments.api.caller import caller_of
+from deployments.api.caller import CLIENT, caller_of
 from deployments.api.inputs import inputs_of
 from deployments.api.security import ANSWER_HEADERS
 from deployments.api.serve_edge import TIMEOUT_S
@@ -85,7 +85,7 @@ class ClassifyRoute:
     ) -> list[Answer | ServiceError]:
         answers = await self._service.classify_inputs(inputs, timeout_s)
         if self._audit is not None:
-            client = scope.get("rayclassify.client")
+            client = scope.get(CLIENT)
             self._audit.record(inputs, answers, request_id_of(scope), client)
         return answers
 

@@ -18,6 +18,7 @@ from deployments.core.engines.auto import AutoEngine
 from deployments.core.engines.base import Engine, EngineUnavailable
 from deployments.core.engines.cache import CACHE_DIR_ENV
 from deployments.core.engines.catalog import REFERENCE, Candidate
+from deployments.core.engines.choices import DISTURBED_S
 from deployments.core.engines.isolation import Task
 from deployments.core.engines.measurement import BUSY, Measured
 from deployments.core.engines.torch_engine import TorchEngine
@@ -181,8 +182,9 @@ def test_what_a_busy_machine_cut_short_is_measured_again(model: ModelSettings) -
 
 
 @pytest.mark.parametrize(("cpu_share", "calls"), [(0.6, 2), (0.9, 1), (None, 1)])
-def test_a_choice_made_beside_other_work_is_not_kept(
+def test_a_choice_made_beside_other_work_is_not_kept_for_long(
     model: ModelSettings,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     cpu_share: float | None,
     calls: int,
@@ -192,8 +194,15 @@ def test_a_choice_made_beside_other_work_is_not_kept(
     def beside_others(task: Task) -> list[Measured]:
         return [replace(row, cpu_share=cpu_share) for row in measurer(task)]
 
-    for _ in range(2):
+    def start() -> None:
         AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=beside_others).load()
+
+    start()
+    start()
+    assert measurer.calls == 1
+    later = time.time() + DISTURBED_S + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    start()
     assert measurer.calls == calls
     assert ("other work had the CPU" in caplog.text) == (calls == 2)
 

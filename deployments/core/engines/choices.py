@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -17,7 +19,7 @@ import filelock
 
 from deployments.core.engines.cache import cache_dir
 from deployments.core.engines.cpu import cpu_features, cpu_model
-from deployments.core.engines.measurement import Measured
+from deployments.core.engines.measurement import BUSY, Measured
 from deployments.core.model_source import find_model
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -25,9 +27,11 @@ logger = logging.getLogger(__name__)
 
 # Longer than a measurement may take: who waited this long measures beside the other.
 LOCK_TIMEOUT_S = 600.0
+# Replicas that start together, and a restart, need not measure again; the next day's start does.
+DISTURBED_S = 3600.0
 _PACKAGES = ("rayclassify", "torch", "transformers", "numpy", "openvino", "nncf", "onnxruntime")
 # Changes whenever rows would be read or judged differently.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def circumstances(
@@ -88,6 +92,8 @@ class Choices:
             return None
         try:
             kept = json.loads(self._path(key).read_text(encoding="utf-8"))
+            if (kept["good_until"] or math.inf) < time.time():
+                return None
             rows = [Measured.from_json(row) for row in kept["rows"]]
         except FileNotFoundError:
             return None
@@ -99,18 +105,23 @@ class Choices:
     def store(self, key: dict[str, Any] | None, rows: list[Measured]) -> None:
         """Replaces what was kept under these circumstances, at once and wholly.
 
-        Rows of which none is chosen, or that other work on this machine disturbed, are not kept:
-        the next start tries again.
+        Rows of which none is chosen, or that a busy machine cut short, are not kept: the next start
+        tries again. Those that other work on this machine disturbed hold for `DISTURBED_S`.
         """
         if self._directory is None or key is None or not rows or not rows[0].chosen:
             return
-        if any(row.disturbed for row in rows):
-            logger.warning(
-                "other work had the CPU while engines were measured: this choice is for now, the "
-                "next start measures again. Set args.engine's name and dtype to measure no more."
-            )
+        if any(row.verdict == BUSY for row in rows):
             return
-        content = json.dumps({**key, "rows": [row.to_json() for row in rows]}, indent=1)
+        good_until = None
+        if any(row.disturbed for row in rows):
+            good_until = time.time() + DISTURBED_S
+            logger.warning(
+                "other work had the CPU while engines were measured: this choice holds an hour, "
+                "then a start measures again. Set args.engine's name and dtype to measure no more."
+            )
+        content = json.dumps(
+            {**key, "good_until": good_until, "rows": [row.to_json() for row in rows]}, indent=1
+        )
         try:
             self._directory.mkdir(exist_ok=True)
             with tempfile.NamedTemporaryFile(

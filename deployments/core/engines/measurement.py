@@ -76,7 +76,7 @@ class Measured:
     @property
     def disturbed(self) -> bool:
         """Whether others had the CPU meanwhile, so that its speed says little."""
-        return self.verdict == BUSY or (self.cpu_share is not None and self.cpu_share < CALM_SHARE)
+        return self.cpu_share is not None and self.cpu_share < CALM_SHARE
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
