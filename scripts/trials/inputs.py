@@ -116,7 +116,7 @@ class _Trial:
         self._add("Broken framing is refused", how, statuses, "", tally.faults)
 
     def _slow(self, kept: bool, result: str, clients: int) -> None:
-        promise = "Clients that never finish their request are ended, and cost the others nothing"
+        promise = "A body that never ends, and silence, are ended; a trickling head is not"
         how = f"body_timeout_s {BODY_TIMEOUT_S:g}, HAProxy's client timeout {SILENCE_S:g} s"
         self.part.findings.append(Finding(promise, how, clients, result, kept))
 
