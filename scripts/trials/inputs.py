@@ -113,7 +113,7 @@ class _Trial:
     def _framing(self, tally: Tally) -> None:
         statuses = sum(tally.statuses.values(), Counter())
         how = "smuggling shapes, broken chunks, lines and targets, pipelines, through HAProxy"
-        self._add("Broken framing is refused", how, statuses, "", tally.faults)
+        self._add("Broken framing gets no 5xx and no traceback", how, statuses, "", tally.faults)
 
     def _slow(self, kept: bool, result: str, clients: int) -> None:
         promise = "A body that never ends, and silence, are ended; a trickling head is not"

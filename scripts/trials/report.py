@@ -10,7 +10,7 @@ _INTRO = """# Reliability
 
 What the service promises, what was done to break it, and what became of it. Made by
 `scripts/torture.py`, which runs the service, the load and the faults on one machine; the same
-trials, shortened, are tests in `tests/e2e`.
+trials, shortened, are tests in `tests/e2e` and `tests/serve`.
 """
 
 
