@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 from bench.child import answer_lines
-from bench.cluster import CPUS_PER_NODE, LocalCluster
+from bench.cluster import CPUS_PER_NODE, START_TIMEOUT_S, LocalCluster
 from bench.service import CONFIG, changed_config
 
 
@@ -80,7 +81,10 @@ class Nodes(LocalCluster):
 
         gone: processes of the replicas that were on it.
         """
-        replicas = [r for of_one in self._replicas().values() for r in of_one]
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not (running := self._replicas()) and time.monotonic() < deadline:
+            time.sleep(0.2)  # after a fault the application counts as whole a little later
+        replicas = [r for of_one in running.values() for r in of_one]
         holding = {r["node_id"] for r in replicas}
         lost = next(worker for worker in self._workers if worker.node_id in holding)
         self._workers.remove(lost)
