@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from starlette.types import Scope
 
-from deployments.api.schemas import ClassifyRequest
+from deployments.api.schemas import MAX_TIMEOUT_MS, ClassifyRequest
 from deployments.core.errors import InvalidInput
 from deployments.core.flow import WEIGHTS, Priority
 from deployments.settings import LimitSettings
@@ -14,7 +14,6 @@ from deployments.settings import LimitSettings
 CLIENT = "rayclassify.client"
 """Key in the ASGI scope under which whoever knows the client better than a header puts its name."""
 
-_MAX_TIMEOUT_MS = 86_400_000
 _MAX_CLIENT_CHARS = 128
 
 
@@ -51,9 +50,9 @@ def caller_of(scope: Scope, request: ClassifyRequest, limits: LimitSettings) -> 
 
 def _timeout_ms(value: bytes) -> int:
     # The length first: turning a long number into an int is costly.
-    sensible = value.isdigit() and len(value) <= len(str(_MAX_TIMEOUT_MS))
-    if not sensible or not 1 <= int(value) <= _MAX_TIMEOUT_MS:
-        raise InvalidInput(f"X-Timeout-Ms must be a whole number from 1 to {_MAX_TIMEOUT_MS}.")
+    sensible = value.isdigit() and len(value) <= len(str(MAX_TIMEOUT_MS))
+    if not sensible or not 1 <= int(value) <= MAX_TIMEOUT_MS:
+        raise InvalidInput(f"X-Timeout-Ms must be a whole number from 1 to {MAX_TIMEOUT_MS}.")
     return int(value)
 
 

@@ -17,6 +17,9 @@ from deployments.core.types import Options
 # Equal options are one object, which pickle sends once per micro-batch instead of once per text.
 _options = lru_cache(maxsize=256)(Options)
 
+MAX_TIMEOUT_MS = 86_400_000
+"""A day; what a request may name, while `args.limits.request_timeout_s` is what it can get."""
+
 SCHEMA_REF = "#/components/schemas/{name}"
 
 _TEXTS = {
@@ -67,7 +70,7 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     ] = None
 
     timeout_ms: Annotated[
-        Annotated[int, Meta(ge=1, le=86_400_000)] | None,
+        Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS)] | None,
         Meta(
             description="Answer within this time or not at all (408); at most the service's own "
             "limit, which is also the default. The header `X-Timeout-Ms` says the same."
