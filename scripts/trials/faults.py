@@ -34,6 +34,8 @@ RECOVERY_LIMIT_S = 120.0
 MAX_PASS_S = 5.0  # the shipped 60 s would be waited for
 REQUEST_TIMEOUT_S = 30
 REPLICAS = ("Tokenizer", "Classifier", "Postprocessor")
+FROM_THE_PROXY = {"502 not_ready", "503 not_ready"}
+"""What HAProxy says of a replica that ended with requests on board, or that nobody is there."""
 CHANGES = [f"Classifier.max_pass_s={MAX_PASS_S}", "engine.name=none"]
 
 
@@ -160,7 +162,7 @@ def _killed(session: Session, part: Part, there: Cluster) -> None:
         "kill -9 of a Classifier": (lambda: kill(there, "Classifier"), set()),
         "kill -9 of a Postprocessor": (lambda: kill(there, "Postprocessor"), set()),
         # What it held of connections is gone with it.
-        "kill -9 of a Tokenizer": (lambda: kill(there, "Tokenizer"), {"500 no JSON"}),
+        "kill -9 of a Tokenizer": (lambda: kill(there, "Tokenizer"), FROM_THE_PROXY),
         "kill -9 of Serve's controller": (lambda: kill(there, "controller"), set()),
         "kill -9 of HAProxy": (
             lambda: kill(there, "haproxy"),
@@ -169,7 +171,7 @@ def _killed(session: Session, part: Part, there: Cluster) -> None:
         "SIGSTOP of a Classifier": (lambda: kill(there, "Classifier", signal.SIGSTOP), set()),
         "a worker node is lost": (
             lambda: set(there.process.ask(do="lose_node")["gone"]),
-            {"500 no JSON"},
+            FROM_THE_PROXY,
         ),
     }
     for how, (fault, allowed) in faults.items():

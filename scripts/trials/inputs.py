@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 import time
 from collections import Counter
@@ -18,7 +19,7 @@ from .framing import shapes
 from .guests import Guests, known_texts
 from .replicas import replicas, tracebacks
 from .session import Finding, Part, Session
-from .slow_clients import BODY_TIMEOUT_S, SILENCE_S, slow_clients
+from .slow_clients import BODY_TIMEOUT_S, HEAD_TIMEOUT_S, SILENCE_S, slow_clients
 from .throwing import Tally, throw, throw_shapes
 
 CASES = 10_000
@@ -41,6 +42,10 @@ def _config(files: Path) -> Path:
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     variables = config["controller_options"]["runtime_env"]["env_vars"]
     variables["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] = f"{SILENCE_S:g}"
+    lines = variables["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"]
+    variables["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"] = re.sub(
+        r"(?m)^timeout http-request .*$", f"timeout http-request {HEAD_TIMEOUT_S}s", lines
+    )
     path = files / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return path
@@ -116,8 +121,11 @@ class _Trial:
         self._add("Broken framing gets no 5xx and no traceback", how, statuses, "", tally.faults)
 
     def _slow(self, kept: bool, result: str, clients: int) -> None:
-        promise = "A body that never ends, and silence, are ended; a trickling head is not"
-        how = f"body_timeout_s {BODY_TIMEOUT_S:g}, HAProxy's client timeout {SILENCE_S:g} s"
+        promise = "Silence, and a head or a body that never ends, are ended"
+        how = (
+            f"body_timeout_s {BODY_TIMEOUT_S:g}, HAProxy's time for a head {HEAD_TIMEOUT_S} s "
+            f"and for silence {SILENCE_S:g} s"
+        )
         self.part.findings.append(Finding(promise, how, clients, result, kept))
 
     def _guests(self, promise: str, how: str, guests: Guests) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 BODY_TIMEOUT_S = 3.0
 SILENCE_S = 5.0
 """HAProxy's client timeout during the trial."""
+HEAD_TIMEOUT_S = 4
+"""HAProxy's time for a whole head during the trial."""
 _SLACK_S = 5.0
 _HEAD = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _BODY = _HEAD + b'Content-Length: 1000\r\n\r\n{"text": "'
@@ -23,8 +25,6 @@ KINDS = {
     "trickling body": (_BODY, True),
     "trickling chunks": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", True),
 }
-# HAProxy has no bound for a head that keeps coming but its buffer; Ray sets none.
-UNBOUNDED = ("trickling head",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,8 @@ def slow_clients(port: int, count: int) -> Slow:
         }
         for kind, rows in ended.items()
     }
-    bounded = [figure for kind, figure in figures.items() if kind not in UNBOUNDED]
-    bodies = [
-        figure for kind, figure in figures.items() if kind not in UNBOUNDED and "head" not in kind
-    ]
-    kept = not any(figure["still_open"] for figure in bounded) and all(
+    bodies = [figure for kind, figure in figures.items() if "head" not in kind]
+    kept = not any(figure["still_open"] for figure in figures.values()) and all(
         figure["json_408"] == figure["ended"] for figure in bodies
     )
     result = "; ".join(
