@@ -14,7 +14,8 @@ from stand_in import LIMITS, Client, LengthClassifier
 from deployments.access.keys import hash_of, new_token
 from deployments.api.app import create_app
 from deployments.api.openapi import openapi_document
-from deployments.settings import AccessSettings
+from deployments.core.audit import AuditLog
+from deployments.settings import AccessSettings, AuditSettings
 
 TOKENS = {name: new_token() for name in ("shop", "explainer", "admin", "old", "slow", "poor")}
 KEYS = {
@@ -89,6 +90,20 @@ def test_anything_else_is_told_401_and_reaches_nobody(gate, service, refused, he
     assert response.headers["www-authenticate"] == "Bearer"
     assert TOKEN not in message
     assert service.seen == []
+
+
+def test_the_audit_log_names_the_key_and_nobody_who_was_turned_away(service, keys_file, tmp_path):
+    (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdef")
+    where = AuditSettings(directory=str(tmp_path / "audit"), secret_file=str(tmp_path / "secret"))
+    log = AuditLog(where, model="40aa")
+    client = Client(create_app(service, LIMITS, AccessSettings(keys_file=str(keys_file)), log))
+    asked = [{}, bearer("old"), bearer("explainer"), bearer("shop"), {"x-api-key": TOKENS["admin"]}]
+    statuses = [client.classify({"text": "a"}, headers).status_code for headers in asked]
+    log.close()
+    assert statuses == [401, 401, 403, 200, 200]
+    written = log.path.read_text()
+    assert [json.loads(line)["key_id"] for line in written.splitlines()] == ["shop", "admin"]
+    assert not any(token in written for token in TOKENS.values())
 
 
 def test_a_token_in_the_query_is_no_key(gate, refused):
