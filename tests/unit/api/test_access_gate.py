@@ -102,7 +102,10 @@ def test_the_audit_log_names_the_key_and_nobody_who_was_turned_away(service, key
     log.close()
     assert statuses == [401, 401, 403, 200, 200]
     written = log.path.read_text()
-    assert [json.loads(line)["key_id"] for line in written.splitlines()] == ["shop", "admin"]
+    assert [json.loads(line)["key_id"] for line in written.splitlines()] == [
+        "key:shop",
+        "key:admin",
+    ]
     assert not any(token in written for token in TOKENS.values())
 
 
