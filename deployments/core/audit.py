@@ -1,7 +1,8 @@
 """The audit log: one JSON line a decision, with no text in it.
 
     {"n":0,"time":"2026-11-25T08:00:00.000Z","request_id":"66f1fe44","key_id":"key:shop",
-     "text":"9c1e…","label":"positive","score":0.98,"tokens":12,"model":"40aa…","engine":"torch float32"}
+     "text":"9c1e…","label":"positive","score":0.98,"tokens":12,"model":"40aa…",
+     "engine":"torch float32"}
 
 `text` is an HMAC-SHA256 under a secret: who has the secret can tell whether a text they hold was
 decided on, nobody can read one out of the log. A plain hash would give short texts away to whoever
