@@ -12,8 +12,9 @@ from deployments import __version__
 from deployments.api.answers import JSONAnswer
 from deployments.api.body import JSON, MULTIPART, PLAIN, URLENCODED
 from deployments.api.examples import ANSWERS, REQUESTS, errors_by_status
-from deployments.api.schemas import SCHEMA_REF, components
+from deployments.api.schemas import MAX_TIMEOUT_MS, SCHEMA_REF, components
 from deployments.core.errors import NotReady, ServiceError, Unauthorized
+from deployments.core.flow import WEIGHTS
 from deployments.settings import AccessSettings, LimitSettings
 
 Json = dict[str, Any]
@@ -25,6 +26,28 @@ A bad text in a list gets `{"error": ...}` in its place; the others are answered
 there. Every error has the same shape: a stable `code`, a `message` that says what to change, and
 the `request_id` to quote in a report.
 """
+
+_HEADERS: Json = {
+    "RequestId": {
+        "name": "X-Request-ID",
+        "in": "header",
+        "description": "Your name for this request, in the answer's header and in errors; made up "
+        "if absent.",
+        "schema": {"type": "string", "maxLength": 128},
+    },
+    "TimeoutMs": {
+        "name": "X-Timeout-Ms",
+        "in": "header",
+        "description": "As `timeout_ms`, which goes first; for bodies without fields.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_TIMEOUT_MS},
+    },
+    "Priority": {
+        "name": "X-Priority",
+        "in": "header",
+        "description": "As `priority`, which goes first; for bodies without fields.",
+        "schema": {"type": "string", "enum": list(WEIGHTS)},
+    },
+}
 
 
 def openapi_route(limits: LimitSettings, access: AccessSettings) -> Route:
@@ -66,15 +89,7 @@ def openapi_document(limits: LimitSettings, access: AccessSettings | None = None
         },
         "components": {
             "schemas": components(),
-            "parameters": {
-                "RequestId": {
-                    "name": "X-Request-ID",
-                    "in": "header",
-                    "description": "Your name for this request, in the answer's header and in "
-                    "errors; made up if absent.",
-                    "schema": {"type": "string", "maxLength": 128},
-                }
-            },
+            "parameters": _HEADERS,
             "headers": {
                 "RetryAfter": {
                     "description": "Seconds to wait before trying again.",
@@ -116,7 +131,7 @@ def _classify(limits: LimitSettings, with_keys: bool) -> Json:
             f"At most {limits.max_batch_texts} texts, {limits.max_text_chars} characters each, "
             f"{limits.max_body_bytes} bytes in all."
         ),
-        "parameters": [{"$ref": "#/components/parameters/RequestId"}],
+        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in _HEADERS],
         "requestBody": {
             "required": True,
             "content": {
