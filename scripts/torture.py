@@ -38,6 +38,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
     from trials.inputs import try_inputs
     from trials.overload import try_overload
     from trials.privacy import try_privacy
+    from trials.soak import try_soak
 
     return {
         "overload": try_overload,
@@ -45,6 +46,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
         "inputs": try_inputs,
         "access": try_access,
         "privacy": try_privacy,
+        "soak": try_soak,
     }
 
 
@@ -59,12 +61,14 @@ def main(
             "inputs: bad input of every kind. "
             "access: wrong keys, scopes, rates, keys that change. "
             "privacy: texts that must be seen nowhere. "
+            "soak: an hour of mixed traffic in waves; memory and open files of all processes. "
             "all by default. report: the page again, from the JSON.",
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Seconds where it would be minutes: a try.")
     ] = False,
+    minutes: Annotated[float, typer.Option(help="How long the soak lasts.")] = 60.0,
     output: Annotated[Path, typer.Option(help="JSON to add to.")] = DOCS / "reliability.json",
 ) -> None:
     """Try to break the service, then say which promises it kept.
@@ -78,7 +82,7 @@ def main(
     if unknown := set(todo) - {*known, "report"}:
         raise typer.BadParameter(f"{min(unknown)!r}; modes: {', '.join(known)}, report, all")
     store = Store(output)
-    session = Session(store, console, quick)
+    session = Session(store, console, quick, minutes)
     stopped = False
     # As Ctrl-C: what was started ends in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
