@@ -20,7 +20,7 @@ import typer  # noqa: E402
 from bench.store import Store  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
-from trials.report import page  # noqa: E402
+from trials.report import IMAGES, page  # noqa: E402
 from trials.session import Session  # noqa: E402
 
 DOCS = ROOT / "docs"
@@ -96,8 +96,22 @@ def main(
     finally:
         store.save()
         output.with_suffix(".md").write_text(page(store.modes), encoding="utf-8")
+        draw(store)
     kept = show(store, [name for name in todo if name != "report"] or list(store.modes))
     raise typer.Exit(130 if stopped else 0 if kept else BROKEN)
+
+
+def draw(store: Store) -> None:
+    """The soak's plot, if there is a soak and matplotlib is installed."""
+    part = store.modes.get("soak", {})
+    if not part.get("figures", {}).get("minutes"):
+        return
+    try:
+        from trials.plots import draw_soak
+
+        draw_soak(part, store.path.parent / IMAGES)
+    except ImportError:
+        console.print("No plot: `pip install 'rayclassify[plots]'` brings matplotlib.")
 
 
 def show(store: Store, names: list[str]) -> bool:

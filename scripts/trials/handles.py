@@ -77,7 +77,7 @@ class HandleLoad:
                 found = self._caller.ask(**question)
             except (ChildFailed, OSError, ValueError) as exc:
                 self.outcomes[f"lost {type(exc).__name__}"] += 1
-                return
+                continue
             self.outcomes[self._judged(found, text)] += 1
 
     def _judged(self, found: dict[str, object], text: str) -> str:

@@ -9,7 +9,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from bench.service import CONFIG, Service, running_service
 
 from .guests import labelled, made_texts
 from .handles import HandleLoad, calling
-from .mixed import MixedLoad, Waves, asks
+from .mixed import Waves, asks
+from .mixed_load import MixedLoad
 from .places import Run
 from .replicas import tracebacks
 from .session import Part, Session
@@ -46,10 +47,11 @@ class Plan:
     """Times of one soak, in seconds."""
 
     length_s: float
+    shortest_wave_s: float = SHORTEST_WAVE_S
 
     @property
     def wave_s(self) -> float:
-        return max(self.length_s / WAVES, SHORTEST_WAVE_S)
+        return max(self.length_s / WAVES, self.shortest_wave_s)
 
     @property
     def sample_s(self) -> float:
@@ -103,6 +105,8 @@ class Soak:
     def _watch(self, mixed: MixedLoad, by_handle: HandleLoad, waves: Waves) -> None:
         next_sample_s = next_report_s = 0.0
         while (now_s := self.watch.now_s()) < self.plan.length_s:
+            if not mixed.is_alive:
+                raise RuntimeError("the load has ended before its time")
             kinds = self.watch.sample()
             self.classifiers.append((now_s, kinds["Classifier"]))
             if now_s >= next_report_s:
@@ -128,7 +132,7 @@ class Soak:
 
     def _note(self, mixed: MixedLoad, by_handle: HandleLoad) -> None:
         outcomes: dict[str, dict[str, int]] = {}
-        for (kind, outcome), count in sorted(mixed.outcomes.items()):
+        for (kind, outcome), count in sorted(dict(mixed.outcomes).items()):
             outcomes.setdefault(kind, {})[outcome] = count
         warm_s = WARM_SHARE * self.plan.length_s
         watched = sorted(self.watch.processes.values(), key=lambda one: (one.kind, one.times_s[0]))
@@ -164,7 +168,11 @@ def try_soak(session: Session) -> None:
                 judge(part)
 
 
-def running(plan: Plan, files: Path, changes: tuple[str, ...] = ()) -> Any:
+def running(
+    plan: Plan,
+    files: Path,
+    changes: tuple[str, ...] = (),
+) -> AbstractContextManager[Service]:
     """The service as shipped, but that Classifiers come and go with the waves of `plan`."""
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     for one in config["applications"][0]["deployments"]:
@@ -235,7 +243,7 @@ def changes(counts: list[tuple[float, int]]) -> list[tuple[float, int]]:
 
 def _count(mixed: MixedLoad, *outcomes: str) -> int:
     counted: Counter[str] = Counter()
-    for (_, outcome), count in list(mixed.outcomes.items()):
+    for (_, outcome), count in dict(mixed.outcomes).items():
         counted[outcome] += count
     return sum(counted[outcome] for outcome in outcomes)
 

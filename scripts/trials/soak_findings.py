@@ -6,14 +6,13 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
-from .mixed import HUNG_UP, RIGHT
+from .mixed import ALLOWED, RIGHT
 from .session import Finding, Part
 
 MAX_RSS_PER_H = 20.0
 MAX_GROWN_MIB = 100.0
 MAX_FILES_PER_H = 20.0
 JUDGED_FROM_MINUTES = 30.0  # what is still filling after a few minutes would be a slope
-ALLOWED = {RIGHT, "429", "408", HUNG_UP}
 
 
 def judge(part: Part) -> None:

@@ -92,9 +92,12 @@ class Watch:
     def now_s(self) -> float:
         return time.monotonic() - self._started_s
 
-    def sample(self) -> Counter[str]:
-        """How many processes of each kind there are now. A process that just ends is left out."""
-        now_s, kinds = self.now_s(), Counter[str]()
+    def sample(self, at: float | None = None) -> Counter[str]:
+        """How many processes of each kind there are now. A process that just ends is left out.
+
+        at: what stands in the place of the time, as the requests so far.
+        """
+        now_s, kinds = self.now_s() if at is None else at, Counter[str]()
         totals = np.zeros(4)
         me = psutil.Process()
         for process in (me, *_children(me)):
