@@ -9,6 +9,8 @@ from typing import Any
 from .mixed import ALLOWED, RIGHT
 from .session import Finding, Part
 
+# A worker's pod of k8s/ has some 5 GiB to spare: at this pace it takes 10 days to fill, and what is
+# slower cannot be told from chance in an hour of waves.
 MAX_RSS_PER_H = 20.0
 MAX_GROWN_MIB = 100.0
 MAX_FILES_PER_H = 20.0
