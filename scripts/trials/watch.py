@@ -128,7 +128,7 @@ def kind_of(process: psutil.Process) -> str:
     if title.startswith(_REPLICA):
         return title.removeprefix(_REPLICA).split(".")[0].split(":")[0].split(" ")[0].strip()
     if title.startswith(("ray::", "ray-dashboard-")):
-        return title.split(" ")[0].removesuffix("-0")
+        return title.split(" ")[0].split(".")[0].removesuffix("-0")  # without the method it is in
     for argument in command[1:]:
         name = Path(argument).name
         if name in _BY_ARGUMENT:
