@@ -20,7 +20,7 @@ import typer  # noqa: E402
 from bench.store import Store  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
-from trials.report import page  # noqa: E402
+from trials.report import IMAGES, page  # noqa: E402
 from trials.session import Session  # noqa: E402
 
 DOCS = ROOT / "docs"
@@ -38,6 +38,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
     from trials.inputs import try_inputs
     from trials.overload import try_overload
     from trials.privacy import try_privacy
+    from trials.soak import try_soak
 
     return {
         "overload": try_overload,
@@ -45,6 +46,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
         "inputs": try_inputs,
         "access": try_access,
         "privacy": try_privacy,
+        "soak": try_soak,
     }
 
 
@@ -59,12 +61,14 @@ def main(
             "inputs: bad input of every kind. "
             "access: wrong keys, scopes, rates, keys that change. "
             "privacy: texts that must be seen nowhere. "
+            "soak: an hour of mixed traffic in waves; memory and open files of all processes. "
             "all by default. report: the page again, from the JSON.",
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Seconds where it would be minutes: a try.")
     ] = False,
+    minutes: Annotated[float, typer.Option(help="How long the soak lasts.")] = 60.0,
     output: Annotated[Path, typer.Option(help="JSON to add to.")] = DOCS / "reliability.json",
 ) -> None:
     """Try to break the service, then say which promises it kept.
@@ -78,7 +82,7 @@ def main(
     if unknown := set(todo) - {*known, "report"}:
         raise typer.BadParameter(f"{min(unknown)!r}; modes: {', '.join(known)}, report, all")
     store = Store(output)
-    session = Session(store, console, quick)
+    session = Session(store, console, quick, minutes)
     stopped = False
     # As Ctrl-C: what was started ends in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -92,8 +96,22 @@ def main(
     finally:
         store.save()
         output.with_suffix(".md").write_text(page(store.modes), encoding="utf-8")
+        draw(store)
     kept = show(store, [name for name in todo if name != "report"] or list(store.modes))
     raise typer.Exit(130 if stopped else 0 if kept else BROKEN)
+
+
+def draw(store: Store) -> None:
+    """The soak's plot, if there is a soak and matplotlib is installed."""
+    part = store.modes.get("soak", {})
+    if not part.get("figures", {}).get("minutes"):
+        return
+    try:
+        from trials.plots import draw_soak
+
+        draw_soak(part, store.path.parent / IMAGES)
+    except ImportError:
+        console.print("No plot: `pip install 'rayclassify[plots]'` brings matplotlib.")
 
 
 def show(store: Store, names: list[str]) -> bool:

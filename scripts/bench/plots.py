@@ -45,7 +45,7 @@ def draw(modes: Modes, folder: Path) -> list[Path]:
         if name not in modes:
             continue
         for theme in THEMES:
-            with plt.rc_context(_style(theme)):
+            with plt.rc_context(style(theme)):
                 figure = plot(modes[name], theme)
                 if figure is None:
                     continue
@@ -58,7 +58,7 @@ def draw(modes: Modes, folder: Path) -> list[Path]:
     return made
 
 
-def _style(theme: Theme) -> dict[str, Any]:
+def style(theme: Theme) -> dict[str, Any]:
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": "rayclassify",

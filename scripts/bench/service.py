@@ -39,8 +39,12 @@ class Service:
 
 
 @contextmanager
-def running_service(changes: Sequence[str], config: Path = CONFIG) -> Iterator[Service]:
+def running_service(
+    changes: Sequence[str], config: Path = CONFIG, scales: bool = False
+) -> Iterator[Service]:
     """A service of `config` with `changes` (`engine.name=none`), one replica of each deployment.
+
+    scales: with as many replicas as the config's autoscaling takes for good.
 
     Raises:
         ServiceFailed
@@ -48,7 +52,9 @@ def running_service(changes: Sequence[str], config: Path = CONFIG) -> Iterator[S
     with tempfile.TemporaryDirectory() as run:
         file, log = Path(run, "serve.yaml"), Path(run, "log")
         port = free_port()
-        changed = changed_config(yaml.safe_load(config.read_text(encoding="utf-8")), changes)
+        changed = changed_config(
+            yaml.safe_load(config.read_text(encoding="utf-8")), changes, scales
+        )
         changed["http_options"]["port"] = port
         file.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "deployments.cli", "serve", str(file)]
@@ -82,15 +88,19 @@ def our_endpoint(url: str) -> Endpoint:
     )
 
 
-def changed_config(config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+def changed_config(
+    config: dict[str, Any], changes: Sequence[str], scales: bool = False
+) -> dict[str, Any]:
     """`config` with `a.b=value` set under `args:`, or `Classifier.x=value` in a `user_config:`.
 
-    Every deployment gets the replicas that it starts with, no more: one that starts in the middle
-    of a run would be measured too.
+    Every deployment gets the replicas that it starts with, no more, unless it `scales`: one that
+    starts in the middle of a run would be measured too.
     """
     application = config["applications"][0]
     deployments = {one["name"]: one for one in application["deployments"]}
     for one in deployments.values():
+        if scales:
+            continue
         if (scaling := one.pop("autoscaling_config", None)) is not None:
             one["num_replicas"] = scaling.get("initial_replicas") or scaling["min_replicas"]
     for change in changes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -43,18 +44,29 @@ _BATCH = 64
 
 def known_texts(count: int) -> dict[str, tuple[str, float]]:
     """So many different texts → label and score, by transformers in this process, in float32."""
+    rng = random.Random(64)
+    return labelled(made_texts(rng, count, 12))
+
+
+def made_texts(rng: random.Random, count: int, max_words: int) -> list[str]:
+    """Different texts of two words to fewer than `max_words`."""
+    return [
+        f"{''.join(rng.choices(_WORDS, k=rng.randrange(2, max_words)))}{i}" for i in range(count)
+    ]
+
+
+def labelled(texts: Sequence[str]) -> dict[str, tuple[str, float]]:
+    """Text → label and score of the demo model, by transformers in this process, in float32."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    rng = random.Random(64)
-    texts = [f"{''.join(rng.choices(_WORDS, k=rng.randrange(2, 12)))}{i}" for i in range(count)]
     tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/demo")
     model = AutoModelForSequenceClassification.from_pretrained(
         ROOT / "models/demo", dtype=torch.float32
     ).eval()
     temperature = float(getattr(model.config, "temperature", 1.0))
     known = {}
-    for first in range(0, count, _BATCH):
+    for first in range(0, len(texts), _BATCH):
         batch = texts[first : first + _BATCH]
         with torch.inference_mode():
             encoded = tokenizer(batch, padding=True, truncation=True, return_tensors="pt")

@@ -19,6 +19,7 @@ from bench.openloop import open_loop
 from bench.service import Service, running_service
 from bench.workload import make_workload
 
+from .overload_memory import memory_by_requests
 from .session import Finding, Part, Session
 
 FACTORS = (1, 2, 5, 20)
@@ -42,7 +43,7 @@ def try_overload(session: Session) -> None:
     seconds = 8.0 if session.quick else 60.0
     model = model_dir(BERT_BASE)
     texts = make_workload(str(model)).texts
-    with session.mode("overload", len(FACTORS) + 5) as part:
+    with session.mode("overload", len(FACTORS) + 6) as part:
         session.step("overload: starting")
         with running_service([f"model.id={model}", *CHANGES]) as service:
             session.step("overload: capacity")
@@ -59,6 +60,8 @@ def try_overload(session: Session) -> None:
             session.step("overload: afterwards")
             part.figures["afterwards"] = _run(service, texts, 0.3 * capacity, seconds / 3)
         _judge(part)
+        session.step("overload: memory by requests")
+        memory_by_requests(session, part, texts)
 
 
 def _run(

@@ -9,21 +9,20 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
-from bench.child import Child, child
+from bench.child import Child
 from bench.service import CONFIG, running_service
 
 from deployments.core.audit import broken_at, derived_key, text_digest
-from deployments.launch import processes
 
 from . import privacy_faults as faulty
 from .canary import Canaries
 from .handle_cases import handle_cases
+from .handles import calling, environment
 from .places import Run, Syslog
 from .privacy_cases import SETTINGS, Http, accepted, failing, refused
 from .privacy_trial import Trial, wait_for
@@ -53,7 +52,7 @@ def try_privacy(session: Session) -> None:
         syslog = stack.enter_context(Syslog())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "text").write_text(canaries.text(0), encoding="utf-8")
-        stack.enter_context(_environment({faulty.FILE_VARIABLE: str(folder / "text")}))
+        stack.enter_context(environment({faulty.FILE_VARIABLE: str(folder / "text")}))
         # As on a machine that keeps cores: whether the service leaves one is its own doing.
         limits = resource.getrlimit(resource.RLIMIT_CORE)
         resource.setrlimit(resource.RLIMIT_CORE, (limits[1], limits[1]))
@@ -71,12 +70,7 @@ def try_privacy(session: Session) -> None:
         session.step("texts with which something breaks")
         trial.send(failing(trial.http, canaries))
         session.step("calls by handle, from inside Ray")
-        ray = {
-            "RAY_ADDRESS": run.ray_address(),
-            "RAY_AUTH_MODE": "token",
-            "RAY_TMPDIR": str(run.dir),
-        }
-        with _environment(ray), child("trials.caller") as caller:
+        with calling(run) as caller:
             trial.settle()
             of_http = ask_what_is_held(caller, canaries, collect=False)
             trial.call(caller, handle_cases(canaries))
@@ -227,17 +221,3 @@ def kill_with_texts_on_board(trial: Trial) -> list[str]:
         sender.join()
     after = {path for place in places for path in place.glob("**/core*") if path.is_file()}
     return sorted(str(path) for path in after - before if path.stat().st_size)
-
-
-@contextmanager
-def _environment(changes: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in (*changes, processes.RUN_VARIABLE)}
-    os.environ |= changes
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .soak_report import soak_lines
+
+IMAGES = "images"
+
 Modes = dict[str, dict[str, Any]]
 
 _INTRO = """# Reliability
@@ -37,6 +41,8 @@ def _section(name: str, part: dict[str, Any]) -> str:
         f"{'yes' if f['kept'] else '**no**'} |"
         for f in part["findings"]
     ]
+    if name == "soak":
+        lines += soak_lines(part["figures"], IMAGES)
     return "\n".join([*lines, ""])
 
 

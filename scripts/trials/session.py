@@ -36,11 +36,15 @@ class Part:
 
 @dataclass
 class Session:
-    """One run. quick: seconds where it would be minutes, hundreds where it would be thousands."""
+    """One run. quick: seconds where it would be minutes, hundreds where it would be thousands.
+
+    minutes: how long the soak lasts.
+    """
 
     store: Store
     console: Console
     quick: bool = False
+    minutes: float = 60.0
     _progress: Progress | None = None
     _task: Any = None
 
@@ -49,6 +53,8 @@ class Session:
         """The mode's part of the file, to be filled. Complete if nothing interrupts."""
         kept = self.store.begin(name, {"quick": self.quick})
         part = Part()
+        # The same dict, so that `save` keeps what there is.
+        kept |= {"findings": [], "figures": part.figures}
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=self.console) as self._progress:
             self._task = self._progress.add_task(name, total=steps)
@@ -60,6 +66,10 @@ class Session:
                 kept["findings"] = [asdict(finding) for finding in part.findings]
                 kept["figures"] = part.figures
                 self.store.save()
+
+    def save(self) -> None:
+        """Writes the figures that there are."""
+        self.store.save()
 
     def step(self, what: str) -> None:
         """Says what is tried next."""

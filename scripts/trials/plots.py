@@ -1,0 +1,88 @@
+"""The soak's plot, as SVG for light and for dark pages."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from bench.plots import THEMES, Theme, style
+
+DEPLOYMENTS = ("Classifier", "Tokenizer", "Postprocessor")  # the others are grey
+
+
+def draw_soak(part: dict[str, Any], folder: Path) -> list[Path]:
+    """Draws `soak-light.svg` and `soak-dark.svg`. Needs matplotlib (extra `plots`)."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    import matplotlib.pyplot as plt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for theme in THEMES:
+        with plt.rc_context({**style(theme), "lines.marker": "", "lines.linewidth": 1.5}):
+            figure = _plot(part, theme)
+            path = folder / f"soak-{theme.name}.svg"
+            # No date, and ids that do not change: the same figures make the same file.
+            figure.savefig(path, transparent=True, metadata={"Date": None})
+            plt.close(figure)
+            made.append(path)
+    return made
+
+
+def _plot(part: dict[str, Any], theme: Theme) -> Any:
+    import matplotlib.pyplot as plt
+
+    figures = part["figures"]
+    figure, (memory, load) = plt.subplots(2, 1, figsize=(9, 6), height_ratios=(3, 1.4), sharex=True)
+    colours = dict(zip(DEPLOYMENTS, theme.series, strict=True))
+    drawn: set[str] = set()
+    for name, found in figures["series"].items():
+        kind = name.rsplit(" ", 1)[0]
+        if kind.startswith(("all ", "this ")):
+            continue
+        label = kind if kind in colours else "others"
+        memory.plot(
+            found["minute"],
+            found["rss_mib"],
+            color=colours.get(kind, theme.other),
+            linewidth=1.5 if kind in colours else 0.8,
+            zorder=3 if kind in colours else 2,
+            label=None if label in drawn else label,
+        )
+        drawn.add(label)
+    memory.set(yscale="log")
+    memory.yaxis.set_major_formatter("{x:,.0f}")
+    memory.set_title("Resident memory by process (MiB)")
+    memory.legend(fontsize=8, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    _load(load, figures, theme)
+    machine = part["machine"]
+    figure.supxlabel(
+        f"{machine['cores']} cores of {machine['cpu']}, commit {machine['commit']}, "
+        f"{machine['measured_at']}; a line in the upper plot begins and ends with its process",
+        fontsize=7, x=0.01, ha="left")  # fmt: skip
+    return figure
+
+
+def _load(axes: Any, figures: dict[str, Any], theme: Theme) -> None:
+    minutes = figures["minutes"]
+    rates = [
+        (late["minute"], (late["asked"] - soon["asked"]) / (late["minute"] - soon["minute"]) / 60)
+        for soon, late in pairwise(minutes)
+        if late["minute"] > soon["minute"]
+    ]
+    axes.plot([at for at, _ in rates], [rate for _, rate in rates], color=theme.series[0])
+    axes.axhline(figures["capacity_per_s"], color=theme.text, linewidth=0.8, linestyle=":")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("minutes")
+    axes.set_title("Requests a second (dotted: the capacity) and Classifiers (steps, right)")
+    counts = axes.twinx()
+    counts.grid(visible=False)
+    steps = figures["classifiers"]
+    end = minutes[-1]["minute"] if minutes else 0
+    at = [t / 60 for t, _ in steps]
+    counts.step([*at, max(end, *at)], [n for _, n in steps] + [steps[-1][1]], where="post",
+                color=theme.series[1], linewidth=1)  # fmt: skip
+    counts.set_ylim(0, max(n for _, n in steps) + 1)
+    counts.set_yticks(range(max(n for _, n in steps) + 2))
