@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import os
 from typing import Any
 
 import ray
 
-from deployments.core.batcher import ModelThread, TokenBatcher
+from deployments.core.batcher import TokenBatcher
 from deployments.core.coredump import forbid_core_dumps
 from deployments.core.engines import make_engine
 from deployments.core.flow import FlowRuns
 from deployments.core.health import ModelHealth, prove
+from deployments.core.model_thread import ModelThread
+from deployments.core.quarantine import text_keys
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.launch.machine import threads_for
 from deployments.replica import live_settings, raises_service_errors, set_log_level
@@ -36,6 +41,7 @@ class Classifier:
             run=thread,
         )
         self._health = ModelHealth(self._batcher, live.max_pass_s)
+        self._watch: asyncio.Task[None] | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)
@@ -47,10 +53,24 @@ class Classifier:
 
     @raises_service_errors
     async def predict(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
+        self,
+        batch: Encoded,
+        timeouts_s: Float32,
+        flows: FlowRuns | None = None,
+        alone: bool = False,
     ) -> Logits:
         """Logits of a micro-batch; see `TokenBatcher.submit`."""
-        return await self._batcher.submit(batch, timeouts_s, flows)
+        if self._watch is None:
+            # In a context of its own, as this request's ends with it. Exit code 1; a thread that
+            # hangs lets no process end otherwise.
+            watching = self._health.watch(lambda: os._exit(1))
+            loop = asyncio.get_running_loop()
+            self._watch = loop.create_task(watching, context=contextvars.Context())
+        return await self._batcher.submit(batch, timeouts_s, flows, alone)
+
+    async def at_work(self) -> list[bytes]:
+        """Keys of the texts in the forward pass under way, as `text_keys` makes them."""
+        return [key for piece in self._batcher.running for key in text_keys(piece.encoded())]
 
     async def info(self) -> tuple[EngineInfo, ClassifierUserConfig]:
         """How this replica runs the model, and the live settings in force on it."""

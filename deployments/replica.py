@@ -18,6 +18,7 @@ from ray.serve.exceptions import (
 )
 
 from deployments.config_keys import unknown_keys, validation_problems
+from deployments.core.attempts import LostReplica
 from deployments.core.errors import (
     NotReady,
     Overloaded,
@@ -98,7 +99,7 @@ def raises_service_errors(method: Callable[P, Awaitable[T]]) -> Callable[P, Awai
         called = method(*args, **kwargs)  # its TypeErrors name no values
         try:
             return await called
-        except ServiceError:
+        except (ServiceError, LostReplica):
             raise
         except Exception as exc:
             logger.error("%s failed: %s", method.__name__, kind_and_place(exc))

@@ -20,6 +20,7 @@ from deployments.api.app import create_app
 from deployments.api.caller import Caller
 from deployments.api.inputs import inputs_of
 from deployments.api.json_body import request_from
+from deployments.at_work import AtWork
 from deployments.core.admission import work_of
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.audit import AuditLog
@@ -81,9 +82,9 @@ class Tokenizer:
         self._redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
         self._audit = _audit_log(settings)
         batching = settings.batching
-        budget = RetryBudget(reserve=batching.max_inflight_batches)
-        self._predicting, self._postprocessing = Attempts(budget), Attempts(budget)
-        self._quarantine = Quarantine(self._predict, self._predicting)
+        lost, stuck = (RetryBudget(reserve=batching.max_inflight_batches) for _ in range(2))
+        self._predicting, self._postprocessing = Attempts(lost, stuck), Attempts(lost, stuck)
+        self._quarantine = Quarantine(self._predict, self._predicting, AtWork(classifier))
         self._pipeline = Pipeline(self._encode, self._quarantine.predict, self._postprocess)
         self._microbatcher = MicroBatcher(
             self._pipeline.run,
@@ -225,9 +226,11 @@ class Tokenizer:
         encoded = self._encoder.encode(redacted)
         return replace(encoded, redacted=[counts[i] for i in encoded.index])
 
-    async def _predict(self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
+    async def _predict(
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None, *alone: bool
+    ) -> Logits:
         """One try; see `Quarantine`."""
-        logits: Logits = await _tried(self._predict_call.remote(batch, timeouts_s, flows))
+        logits: Logits = await _tried(self._predict_call.remote(batch, timeouts_s, flows, *alone))
         return logits
 
     async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
@@ -267,7 +270,8 @@ async def _tried(response: Awaitable[T]) -> T:
     try:
         return await response
     except RayTaskError as exc:
-        failed.append(as_service_error(exc) or ServiceError())
+        lost = exc.cause if isinstance(exc.cause, LostReplica) else None
+        failed.append(lost or as_service_error(exc) or ServiceError())
     except LOST_REPLICA as exc:
         failed.append(LostReplica(type(exc).__name__))
     except asyncio.CancelledError:

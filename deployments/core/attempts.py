@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,17 +20,33 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_TRIES = 3
+# The second of two may meet the same stuck replica; the more are left there, the likelier the next
+# goes elsewhere.
+MAX_JOINED = 2
 # Of all calls, so many more may be made, besides the reserve.
 RETRY_SHARE = 0.1
 # A call is stuck when it takes so many times as long as the longest of late, and a second at least.
 STUCK_FACTOR = 3.0
 MIN_PATIENCE_S = 1.0
+# A replica that ends itself is gone by then, and out of Serve's choice.
+ENDING_S = 1.0
 _FADING = 0.99  # of the longest, with each call: half of it after 69
 _DYING = "Replicas die faster than calls can be tried again. Retry in a few seconds."
 
 
 class LostReplica(Exception):
     """The replica died with the call on it, or was stopped."""
+
+
+class Hung(LostReplica):
+    """The replica ends itself in a second, as a forward pass does not end.
+
+    suspects: which texts of the call are in that pass, if any; n_texts: how many it has.
+    """
+
+    def __init__(self, suspects: Sequence[int], n_texts: int) -> None:
+        super().__init__(suspects, n_texts)  # pickle calls the constructor with these
+        self.suspects, self.n_texts = suspects, n_texts
 
 
 class RetryBudget:
@@ -59,32 +75,45 @@ class Attempts:
 
     A call that is stuck is not ended but joined by another. Serve sends each to the replica with
     the fewest under way: what is left on a frozen replica keeps the next away from it.
+
+    lost, stuck: what pays for calls made again, and for those that join others. Two budgets: calls
+    that are stuck with a replica are lost with it later.
     """
 
-    def __init__(self, budget: RetryBudget) -> None:
-        self._budget = budget
+    def __init__(self, lost: RetryBudget, stuck: RetryBudget) -> None:
+        self._budget, self._joining = lost, stuck
         self._longest_s = 0.0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     async def run(
-        self, call: Callable[[], Awaitable[T]], timeout_s: float, tries: int = MAX_TRIES
+        self,
+        call: Callable[[], Awaitable[T]],
+        timeout_s: float,
+        tries: int = MAX_TRIES,
+        held: Callable[[], Awaitable[bool]] | None = None,
     ) -> T:
         """The first answer.
 
+        tries: how many replicas may be lost with it. held: asked when a call is stuck, whether a
+        replica is at work on it: then another would only be stuck too.
+
         Raises:
-            LostReplica: with the last of `tries`.
+            LostReplica: the last of `tries`; or Hung, at once.
             NotReady: one was lost, and the budget is spent.
             DeadlineExceeded: no answer within `timeout_s`.
             ServiceError: what the replica raised.
         """
         loop = asyncio.get_running_loop()
         self._budget.earn()
+        self._joining.earn()
         started = loop.time()
         deadline = started + timeout_s
         patience_s = max(MIN_PATIENCE_S, STUCK_FACTOR * self._longest_s)
         stuck_at = started + min(patience_s, timeout_s / 2)
         pending = {loop.create_task(_awaited(call))}
-        made = 1
+        lost = joined = 0
+        # A list, to be emptied: an error that a frame of its own holds is a cycle.
+        failed: list[LostReplica | ServiceError] = []
         try:
             while True:
                 until = min(stuck_at, deadline)
@@ -98,29 +127,47 @@ class Attempts:
                 for task in done:
                     try:
                         answer = task.result()
-                    except LostReplica:
-                        logger.warning("a replica was lost with a call")
-                        if not pending and made >= tries:
-                            raise
-                        if not pending and not self._budget.spend():
-                            raise NotReady(_DYING, 2.0) from None
-                    except ServiceError:
-                        if not pending:
-                            raise
+                    except (LostReplica, ServiceError) as exc:
+                        failed.append(exc)
                     else:
                         self._longest_s = max(loop.time() - started, _FADING * self._longest_s)
                         self._leave_behind(pending, deadline)
                         pending = set()
                         return answer
-                if not done:
-                    stuck_at = deadline
-                    if made >= tries or not self._budget.spend():
+                if done:
+                    if pending:
+                        continue
+                    # Of those that met the same replica one counts: the one that tells most.
+                    failed.sort(key=_tells)
+                    del failed[:-1]
+                    if isinstance(failed[0], ServiceError):
+                        raise failed.pop()
+                    logger.warning("a replica was lost with a call")
+                    if _tells(failed[0]) == _INNOCENT:
+                        # Not paid for: the replica had not begun with it.
+                        failed.clear()
+                        await asyncio.sleep(min(ENDING_S, max(deadline - loop.time(), 0.0)))
+                    else:
+                        lost += 1
+                        if lost >= tries or isinstance(failed[0], Hung):
+                            raise failed.pop()
+                        failed.clear()
+                        if not self._budget.spend():
+                            raise NotReady(_DYING, 2.0)
+                    joined = 0
+                else:
+                    if held is not None and await held():
+                        stuck_at = loop.time() + patience_s
+                        continue
+                    if any(task.done() for task in pending):
+                        continue
+                    if joined >= MAX_JOINED or not self._joining.spend():
+                        stuck_at = deadline
                         continue
                     logger.warning("no answer after %.1f s, asking another", patience_s)
-                elif pending:
-                    continue
+                    joined += 1
+                stuck_at = loop.time() + min(patience_s, (deadline - loop.time()) / 2)
                 pending.add(loop.create_task(_awaited(call)))
-                made += 1
         finally:
             for task in pending:
                 task.cancel()
@@ -140,6 +187,16 @@ class Attempts:
         self._left_behind.discard(task)
         if not task.cancelled():
             task.exception()  # seen: nobody else asks for it
+
+
+_INNOCENT = 1
+
+
+def _tells(failure: LostReplica | ServiceError) -> int:
+    """The more, the more it says about what became of a call."""
+    if isinstance(failure, Hung):
+        return 3 if failure.suspects else _INNOCENT
+    return 2 if isinstance(failure, LostReplica) else 0
 
 
 async def _awaited(call: Callable[[], Awaitable[T]]) -> T:

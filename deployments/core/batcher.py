@@ -13,21 +13,20 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
+from deployments.core.attempts import Hung
 from deployments.core.cost import Coefficients, CostCurve
 from deployments.core.errors import Overloaded, PredictionFailed, ServiceError
 from deployments.core.flow import FlowRuns
+from deployments.core.model_thread import ModelThread
 from deployments.core.slo import texts_within
 from deployments.core.token_queue import Call, Slice, TokenQueue, cut, living
 from deployments.core.types import Encoded, Float32, Logits
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # Halving a batch of which nothing works ends after 1 + 2 + 4 + 8 + 16 passes: then each sixteenth
 # has failed, and the model is at fault rather than a text.
@@ -50,6 +49,7 @@ class TokenBatcher:
     max_batch_tokens, max_queue_tokens: may be changed at any time.
     target_p99_ms: keeps batches small enough to answer texts within it; may be changed too.
     failed_batches: how many batches in a row, up to now, had no text on which the model worked.
+    running: what the forward pass under way works on. curve: what passes cost, as far as known.
     """
 
     def __init__(
@@ -66,11 +66,13 @@ class TokenBatcher:
         self.max_queue_tokens = max_queue_tokens
         self.target_p99_ms = target_p99_ms
         self.failed_batches = 0
+        self.running: list[Slice] = []
+        self.curve = CostCurve()
+        self._abandoned = False
         self._predict = predict
         self._clock = clock
         self._run = run or ModelThread()
         self._queue = TokenQueue()
-        self._curve = CostCurve()
         self._loop_task: asyncio.Task[None] | None = None
         self._tokens_per_s = 0.0
         self._n_labels: int | None = None
@@ -90,18 +92,25 @@ class TokenBatcher:
 
     def cost_curve(self) -> Coefficients | None:
         """What a forward pass costs, as learned from those that ran; None before the first."""
-        return self._curve.coefficients() if self._curve.n_observed else None
+        return self.curve.coefficients() if self.curve.n_observed else None
 
     async def submit(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
+        self,
+        batch: Encoded,
+        timeouts_s: Float32,
+        flows: FlowRuns | None = None,
+        alone: bool = False,
     ) -> Logits:
         """Logits of all texts of `batch`, in order. timeouts_s: float32 [n], seconds left to each.
 
-        flows: whose turn they take; None: the default one's.
+        flows: whose turn they take; None: the default one's. alone: in no pass with other calls'.
 
         Raises:
             Overloaded: the queue is full.
+            Hung: the model is abandoned, with these texts or others.
         """
+        if self._abandoned:
+            raise Hung((), 0)
         if len(timeouts_s) != len(batch):
             raise ValueError(f"{len(timeouts_s)} timeouts for {len(batch)} texts")
         if not len(batch):
@@ -114,7 +123,7 @@ class TokenBatcher:
             )
         loop = asyncio.get_running_loop()
         now = self._clock()
-        call = Call(batch, now + timeouts_s.astype(np.float64), now, loop.create_future())
+        call = Call(batch, now + timeouts_s.astype(np.float64), now, loop.create_future(), alone)
         self._queue.put(call, flows)
         if self._loop_task is None or self._loop_task.done():
             # A context of its own: Serve cancels what was started in the context of a request
@@ -125,6 +134,17 @@ class TokenBatcher:
         except asyncio.CancelledError:
             self._queue.forget(call)
             raise
+
+    def abandon(self) -> None:
+        """To be called when the forward pass under way hangs: all calls, later ones too, end."""
+        self._abandoned = True
+        suspects: dict[Call, list[int]] = {call: [] for call in self._queue.drain()}
+        for piece in self.running:
+            suspects.setdefault(piece.call, []).extend(range(piece.start, piece.stop))
+        n_texts = sum(map(len, self.running))
+        for call, places in suspects.items():
+            if not call.future.done():
+                call.future.set_exception(Hung(places, n_texts))
 
     async def _work(self) -> None:
         while batch := self._next_batch():
@@ -140,7 +160,7 @@ class TokenBatcher:
         batch = self._queue.take(self.max_batch_tokens, now)
         if batch and self.target_p99_ms is not None:
             slack = MAX_SLACK * self._idle_s / max(self._idle_s + self._busy_s, 1e-9)
-            n_texts = texts_within(self._curve, self.target_p99_ms / 1e3, batch, now, slack)
+            n_texts = texts_within(self.curve, self.target_p99_ms / 1e3, batch, now, slack)
             batch, rest = cut(batch, n_texts)
             self._queue.put_back(rest)
         return batch
@@ -182,6 +202,7 @@ class TokenBatcher:
     async def _forward(self, group: list[Slice]) -> Logits | BaseException:
         """One forward pass, or what went wrong with it."""
         parts = [piece.encoded() for piece in group]
+        self.running = group
         started = self._pass_started = self._clock()
         try:
             outcome: Logits | BaseException = await self._run(self._predict_all, parts)
@@ -189,6 +210,7 @@ class TokenBatcher:
             return exc
         finally:
             self._pass_started = None
+            self.running = []
         ended = self._clock()
         if isinstance(outcome, Logits):
             self._learn(parts, ended - started)
@@ -224,7 +246,7 @@ class TokenBatcher:
     def _learn(self, parts: list[Encoded], elapsed_s: float) -> None:
         tokens = sum(part.total_tokens for part in parts)
         longest = max(int(part.lengths.max()) for part in parts)
-        self._curve.observe(tokens, longest, elapsed_s)
+        self.curve.observe(tokens, longest, elapsed_s)
         rate = tokens / max(elapsed_s, 1e-6)
         self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * rate if self._tokens_per_s else rate
         logger.debug("%d tokens in %.4f s; %d wait", tokens, elapsed_s, self.queued_tokens)
@@ -233,24 +255,6 @@ class TokenBatcher:
         if not self._tokens_per_s:
             return 1.0
         return float(math.ceil(min(self.queued_tokens / self._tokens_per_s, 60.0)))
-
-
-class ModelThread:
-    """The thread that the model lives in: one function at a time, outside the event loop.
-
-    An engine is loaded here too. OpenMP keeps a pool of threads for each thread that it is called
-    from, and two pools on the same cores double the time of a short pass (docs/log.md).
-    """
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
-
-    async def __call__(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
-
-    def wait_for(self, function: Callable[[], T]) -> T:
-        """The same for callers that may block, such as a replica that starts."""
-        return self._executor.submit(function).result()
 
 
 _NOT_FINITE = PredictionFailed("The model gave no finite number for this text.")

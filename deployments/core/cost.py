@@ -44,10 +44,14 @@ class Coefficients(NamedTuple):
 
 
 class CostCurve:
-    """Learns from every forward pass, in some microseconds."""
+    """Learns from every forward pass, in some microseconds.
+
+    most_tokens: of the largest pass observed.
+    """
 
     def __init__(self) -> None:
         self.n_observed = 0
+        self.most_tokens = 0
         # Of the least-squares problem: the upper half of its matrix by rows, and its right side.
         self._sums = [0.0] * 9
         self._shape = Coefficients(0.0, 0.0, 0.0)
@@ -71,6 +75,7 @@ class CostCurve:
         new = (x * x, x * y, x * z, y * y, y * z, z * z, x, y, z)
         self._sums = [_KEEP * old + term for old, term in zip(self._sums, new, strict=True)]
         self.n_observed += 1
+        self.most_tokens = max(self.most_tokens, tokens)
         if self.n_observed <= WARM_UP or self.n_observed % _SOLVE_EVERY == 0:
             self._shape = _non_negative(self._sums)
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 import numpy as np
 
 from deployments.core.batcher import TokenBatcher
+from deployments.core.cost import WARM_UP
 from deployments.core.errors import Overloaded, PredictionFailed
+from deployments.core.token_queue import Slice
 from deployments.core.types import Encoded, Logits
+
+logger = logging.getLogger(__name__)
 
 _HARMLESS = Encoded(np.zeros(8, np.int32), np.asarray([8], np.int32))
 _PROBE_TIMEOUT_S = 5.0  # below Serve's health_check_timeout_s
+# A pass hangs from so many times its expected duration on, and not before so many seconds.
+HANGS_FACTOR = 20.0
+MIN_HANGS_S = 10.0
+_AS_LARGE = 4.0  # as the largest pass seen: the curve is believed up to there
+_LOOK_EVERY_S = 0.5
+# A loop that wakes up so late did not run, nor did the model: the whole process stood still.
+_STOOD_STILL_S = 0.5
+_LAST_WORDS_S = 0.5  # for answers to leave the process
 
 
 class ModelBroken(Exception):
@@ -40,12 +53,54 @@ def prove(predict: Callable[[Encoded], Logits], model: str) -> None:
 class ModelHealth:
     """Judges a model by its batcher.
 
-    max_pass_s: no forward pass takes longer while all is well; may be changed at any time.
+    max_pass_s: no forward pass takes longer while all is well; may be changed at any time. Where
+    passes as large are known to be quick, one counts as hanging earlier.
     """
 
     def __init__(self, batcher: TokenBatcher, max_pass_s: float) -> None:
         self.max_pass_s = max_pass_s
         self._batcher = batcher
+        self._pass: list[Slice] = []
+        self._stood_still_s = 0.0
+
+    @property
+    def limit_s(self) -> float:
+        """How long the pass under way may take."""
+        curve, running = self._batcher.curve, self._batcher.running
+        tokens = sum(piece.tokens for piece in running)
+        if curve.n_observed < WARM_UP or tokens > _AS_LARGE * curve.most_tokens:
+            return self.max_pass_s
+        longest = max((int(piece.encoded().lengths.max()) for piece in running), default=0)
+        expected_s = curve.coefficients().pass_s(tokens, longest)
+        return min(self.max_pass_s, max(MIN_HANGS_S, HANGS_FACTOR * expected_s))
+
+    async def watch(self, end: Callable[[], object]) -> None:
+        """Looks on until a pass hangs, tells its callers by Hung, and calls `end`.
+
+        The thread of such a pass can't be ended, only its process: `end` should do that, as
+        callers with other texts then go elsewhere at once.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(_LOOK_EVERY_S)
+            late_s = loop.time() - before - _LOOK_EVERY_S
+            if self._batcher.running is not self._pass:
+                self._pass, self._stood_still_s = self._batcher.running, 0.0
+            elif late_s > _STOOD_STILL_S:
+                self._stood_still_s += late_s
+            age_s = self._batcher.pass_age_s - self._stood_still_s
+            if age_s > self.limit_s:
+                break
+        n_texts = sum(map(len, self._batcher.running))
+        logger.error(
+            "a forward pass over %d texts has run for %.0f s and is taken to hang: this process "
+            "ends and is replaced; where passes are so long, raise max_pass_s (%g)",
+            n_texts, age_s, self.max_pass_s,
+        )  # fmt: skip
+        self._batcher.abandon()
+        await asyncio.sleep(_LAST_WORDS_S)
+        end()
 
     async def check(self) -> None:
         """Returns within 5 s, whatever the model does.

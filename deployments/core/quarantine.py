@@ -4,46 +4,60 @@ A process that the kernel ends (out of memory, a fault in native code) takes all
 Tried again together, one poisonous text would take a whole micro-batch into every replica's death.
 So who was there at two deaths is classified alone, and one at a time: who is there at a third is
 guilty, and is refused for a while. A text costs three replicas at most, and nobody else an answer.
+
+A process whose model hangs says which texts it hangs with before it ends. A lone one is guilty at
+once, others are classified alone: two replicas at most, one after the other. What a model is at
+work on is never given to a second one meanwhile, or one text would stop them all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 
 import numpy as np
 import numpy.typing as npt
 
-from deployments.core.attempts import Attempts, LostReplica
+from deployments.core.attempts import Attempts, Hung, LostReplica
 from deployments.core.errors import DeadlineExceeded, PredictionFailed, ServiceError
 from deployments.core.flow import FlowRuns, only
 from deployments.core.types import Encoded, Float32, Logits
 
 logger = logging.getLogger(__name__)
 
-Predict = Callable[[Encoded, Float32, FlowRuns | None], Awaitable[Logits]]
+Predict = Callable[..., Awaitable[Logits]]
+AtWork = Callable[[], Awaitable[Set[bytes]]]
+Deadlines = npt.NDArray[np.float64]
 
 REFUSED_S = 300.0
 MAX_REFUSED = 1_000
 _TOGETHER = 2  # tries
 _REFUSED = (
-    "The model's process died with this text, the third time with no other under suspicion. It is "
+    "The model's process died of this text or hung with it, with no other under suspicion. It is "
     f"refused for {REFUSED_S:.0f} s. Shorten it, or tell whoever runs this service."
 )
+
+
+def text_keys(batch: Encoded) -> list[bytes]:
+    """What tells each text from others, in any process."""
+    return [_key(text) for text in batch.split()]
 
 
 class Quarantine:
     """`predict`, by several tries, so that a text that kills its process fails alone.
 
-    predict: one try; raises LostReplica.
+    predict: one try, called as `TokenBatcher.submit` is; raises LostReplica.
+    at_work: keys of the texts that replicas work on now.
     """
 
-    def __init__(self, predict: Predict, attempts: Attempts) -> None:
+    def __init__(self, predict: Predict, attempts: Attempts, at_work: AtWork) -> None:
         self._predict = predict
         self._attempts = attempts
+        self._at_work = at_work
         self._one_at_a_time = asyncio.Lock()
-        self._refused: dict[int, float] = {}  # a text's hash → until when
+        self._refused: dict[bytes, float] = {}  # a text's hash → until when
 
     async def predict(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
@@ -72,28 +86,71 @@ class Quarantine:
     async def _together(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None
     ) -> Logits:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        deadlines = asyncio.get_running_loop().time() + timeouts_s.astype(np.float64)
+        hung: list[Hung] = []
         try:
-            return await self._tried(batch, timeouts_s, flows, _TOGETHER)
+            return await self._tried(batch, timeouts_s, flows)
+        except Hung as exc:
+            hung.append(exc)
         except LostReplica:
             logger.warning("%d texts lost their replica twice: now one by one", len(batch))
-            return await self._alone(batch, started + timeouts_s.astype(np.float64), flows)
+            return await self._alone(batch, deadlines, flows)
+        # Outside of `except`: what is raised from here on must not have its frames as context.
+        return await self._after_hanging(hung.pop(), batch, deadlines, flows)
+
+    async def _after_hanging(
+        self, hung: Hung, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
+    ) -> Logits:
+        """Suspects alone, and meanwhile the others together."""
+        texts = batch.split()
+        if hung.n_texts == 1:
+            self._refuse(texts[hung.suspects[0]])
+        suspects = tuple(hung.suspects)
+        others = tuple(sorted(set(range(len(batch))).difference(suspects)))
+
+        def part(places: tuple[int, ...]) -> tuple[Encoded, Deadlines, FlowRuns | None]:
+            chosen = list(places)
+            some = Encoded.concat([texts[i] for i in chosen])
+            return some, deadlines[chosen], only(chosen, flows)
+
+        if not others:
+            return await self._alone(*part(suspects))
+        alone, rest = await asyncio.gather(
+            self._alone(*part(suspects)), self._in_time(*part(others))
+        )
+        return _merged(len(batch), {suspects: alone, others: rest}, {})
+
+    async def _in_time(
+        self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
+    ) -> Logits:
+        """As `_together`, but an error of all stands in the place of each text."""
+        left_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
+        try:
+            return await self._together(batch, left_s, flows)
+        except ServiceError as exc:
+            errors = dict.fromkeys(range(len(batch)), exc)
+            return Logits(np.zeros((len(batch), 1), np.float32), errors)
 
     async def _tried(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None, tries: int
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None, *, alone: bool = False
     ) -> Logits:
         loop = asyncio.get_running_loop()
         started = loop.time()
+
+        async def held() -> bool:
+            return not (await self._at_work()).isdisjoint(text_keys(batch))
+
+        more = (True,) if alone else ()
         return await self._attempts.run(
-            lambda: self._predict(batch, timeouts_s - np.float32(loop.time() - started), flows),
+            lambda: self._predict(
+                batch, timeouts_s - np.float32(loop.time() - started), flows, *more
+            ),
             timeout_s=float(timeouts_s.max()),
-            tries=tries,
+            tries=1 if alone else _TOGETHER,
+            held=held,
         )
 
-    async def _alone(
-        self, batch: Encoded, deadlines: npt.NDArray[np.float64], flows: FlowRuns | None
-    ) -> Logits:
+    async def _alone(self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None) -> Logits:
         loop = asyncio.get_running_loop()
         answered: dict[tuple[int, ...], Logits] = {}
         errors: dict[int, ServiceError] = {}
@@ -112,13 +169,16 @@ class Quarantine:
         if left_s[0] <= 0:
             raise DeadlineExceeded("The model did not answer in time. Retry later.")
         try:
-            return await self._tried(text, left_s, flows, 1)
+            return await self._tried(text, left_s, flows, alone=True)
         except LostReplica:
-            while len(self._refused) >= MAX_REFUSED:
-                del self._refused[next(iter(self._refused))]
-            self._refused[_key(text)] = asyncio.get_running_loop().time() + REFUSED_S
-            logger.error("a text of %d tokens killed its process, alone", text.total_tokens)
+            self._refuse(text)
             raise PredictionFailed(_REFUSED) from None
+
+    def _refuse(self, text: Encoded) -> None:
+        while len(self._refused) >= MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+        self._refused[_key(text)] = asyncio.get_running_loop().time() + REFUSED_S
+        logger.error("a text of %d tokens killed or hung its process, alone", text.total_tokens)
 
     def _is_refused(self, text: Encoded) -> bool:
         until = self._refused.get(_key(text))
@@ -130,8 +190,8 @@ class Quarantine:
         return False
 
 
-def _key(text: Encoded) -> int:
-    return hash(text.input_ids.tobytes())
+def _key(text: Encoded) -> bytes:
+    return hashlib.blake2b(text.input_ids.tobytes(), digest_size=8).digest()
 
 
 def _merged(

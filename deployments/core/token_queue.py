@@ -25,13 +25,14 @@ Float64 = npt.NDArray[np.float64]
 class Call:
     """One caller's texts; `future` is done when each of them has an answer, or the caller left.
 
-    deadlines: float64 [n], by the batcher's clock, as `arrived` is.
+    deadlines: float64 [n], by the batcher's clock, as `arrived` is. alone: in no batch with others.
     """
 
     texts: Encoded
     deadlines: Float64
     arrived: float
     future: asyncio.Future[Logits]
+    alone: bool = False
     queued_tokens: int = 0
     unanswered: int = 0
     values: Float32 | None = None
@@ -208,6 +209,15 @@ class TokenQueue:
             self._slices.keep(lambda piece: not piece.call.future.done())
             self._forgotten = 0
 
+    def drain(self) -> list[Call]:
+        """Empties it. The calls of which something waited."""
+        calls: dict[Call, None] = {}
+        while self._slices:
+            calls[self._slices.head().call] = None
+            self._slices.replace_head([])
+        self.tokens = 0
+        return list(calls)
+
     def take(self, max_tokens: int, now: float) -> list[Slice]:
         """The next living texts that fit; the first is taken even if it does not.
 
@@ -225,6 +235,8 @@ class TokenQueue:
                 self._count(piece.call, sum(run.tokens for run in runs) - piece.tokens)
                 self._slices.replace_head(runs)
                 continue
+            if batch and (piece.call.alone or batch[0].call.alone):
+                break
             if piece.tokens > room:
                 n_texts = piece.fitting(room) or (0 if batch else 1)
                 if not n_texts:

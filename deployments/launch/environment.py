@@ -74,6 +74,8 @@ def _haproxy_environment(run_dir: Path, plan: Plan) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
     }
+    if "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT" not in os.environ:
+        env |= ports.ingress_environment()
     threads = min(4, machine.cpu_count())
     env["RAY_SERVE_HAPROXY_NBTHREAD"] = os.environ.get("RAY_SERVE_HAPROXY_NBTHREAD", str(threads))
     taken = {plan.port}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterable
 
 import psutil
+
+# Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections.
+_BLOCKS = range(20_000, 32_000, 200)
+_claimed: list[socket.socket] = []
 
 
 def is_free(port: int, host: str = "") -> bool:
@@ -54,3 +59,41 @@ def first_free(preferred: int, taken: Iterable[int] = ()) -> int:
             port = int(probe.getsockname()[1])
         if port not in taken:
             return port
+
+
+def claim_block() -> tuple[int, int]:
+    """First and last of 199 ports that no other process claims while this one lives.
+
+    The port before them is held as the sign of it, and nobody can connect to it. Who takes one of
+    them must still see whether somebody else listens there.
+
+    Raises:
+        OSError: all blocks are claimed.
+    """
+    # At random: a block that was just given up is not the next one's.
+    for start in random.sample(_BLOCKS, len(_BLOCKS)):
+        sign = socket.socket()
+        try:
+            sign.bind(("127.0.0.1", start))
+        except OSError:
+            sign.close()
+            continue
+        _claimed.append(sign)
+        return start + 1, start + _BLOCKS.step - 1
+    raise OSError(f"all {len(_BLOCKS)} blocks of ports from {_BLOCKS.start} on are claimed")
+
+
+def ingress_environment() -> dict[str, str]:
+    """Ports of its own for the replicas that a Serve puts behind HAProxy.
+
+    Serve's default is the same for every cluster: on one machine, the HAProxy of one could take
+    another's new replica for its own that had just died there.
+
+    Raises:
+        OSError: as `claim_block`.
+    """
+    first, last = claim_block()
+    return {
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
+    }

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from deployments.core.batcher import ModelThread, TokenBatcher
+from deployments.core.batcher import TokenBatcher
 from deployments.core.engines.catalog import Candidate, make
+from deployments.core.model_thread import ModelThread
 from deployments.core.types import Encoded, Float32
 from deployments.settings import EngineSettings, ModelSettings
 

@@ -11,6 +11,8 @@ from typing import Any
 import requests
 import yaml
 
+from deployments.launch.ports import ingress_environment
+
 from .child import answer_lines
 from .service import CONFIG, changed_config, free_port
 
@@ -35,6 +37,7 @@ class LocalCluster:
             "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "metrics.sock"),
             "RAY_USAGE_STATS_ENABLED": "0",
+            **ingress_environment(),
         }
         import ray
         from ray.cluster_utils import Cluster

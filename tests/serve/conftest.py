@@ -15,6 +15,8 @@ import psutil
 import pytest
 from running import ROOT, Service, free_port, read_config
 
+from deployments.launch.ports import ingress_environment
+
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[Service]:
@@ -38,6 +40,7 @@ def service() -> Iterator[Service]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(haproxy_dir / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy_dir / "metrics.sock"),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **ingress_environment(),
         "PYTHONPATH": str(ROOT),
     }
     import ray

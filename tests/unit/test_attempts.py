@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from virtual_time import run_virtually
 
-from deployments.core.attempts import MIN_PATIENCE_S, Attempts, LostReplica, RetryBudget
+from deployments.core.attempts import (
+    MIN_PATIENCE_S,
+    Attempts,
+    Hung,
+    LostReplica,
+    RetryBudget,
+)
 from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
 NEVER = float("inf")
@@ -45,7 +52,7 @@ def run(
 
     async def main() -> tuple[Any, float]:
         loop = asyncio.get_running_loop()
-        attempts = Attempts(RetryBudget(reserve))
+        attempts = Attempts(RetryBudget(reserve), RetryBudget(reserve))
         if before is not None:
             await attempts.run(before, timeout_s)
         try:
@@ -95,6 +102,42 @@ def test_a_stuck_call_is_joined_by_another_and_left_until_its_deadline() -> None
     assert replicas.cancelled_s == {0: 30.0}
 
 
+def test_where_the_second_is_stuck_too_a_third_is_asked() -> None:
+    replicas = Replicas((NEVER, None), (NEVER, None), (0.1, None))
+    answer, answered_s = run(replicas, timeout_s=30.0)
+    assert (answer, answered_s) == (2, pytest.approx(2 * MIN_PATIENCE_S + 0.1))
+
+
+def test_what_a_replica_is_at_work_on_is_given_to_no_other() -> None:
+    replicas = Replicas((NEVER, None), (0.1, None))
+    answers = iter([True, True, False])
+
+    async def main() -> tuple[int, float]:
+        async def held() -> bool:
+            return next(answers)
+
+        answer = await Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, 30.0, held=held)
+        return answer, asyncio.get_running_loop().time()
+
+    assert run_virtually(main()) == (1, pytest.approx(3 * MIN_PATIENCE_S + 0.1))
+
+
+def test_a_replica_that_ends_itself_with_a_text_is_told_at_once() -> None:
+    replicas = Replicas((5.0, Hung([1], 4)), (0.1, None))
+
+    async def main() -> None:
+        async def held() -> bool:
+            return True
+
+        with pytest.raises(Hung) as told:
+            await Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, 30.0, held=held)
+        there = pickle.loads(pickle.dumps(told.value))  # noqa: S301
+        assert (there.suspects, there.n_texts) == ([1], 4)
+
+    run_virtually(main())
+    assert len(replicas.started_s) == 1
+
+
 def test_the_first_of_two_answers_counts_though_it_was_late() -> None:
     replicas = Replicas((1.5, None), (9.0, None))
     assert run(replicas) == (0, 1.5)
@@ -117,7 +160,7 @@ def test_a_call_that_hangs_everywhere_ends_with_its_time() -> None:
     answer, answered_s = run(replicas, timeout_s=7.0)
     assert isinstance(answer, DeadlineExceeded)
     assert answered_s == 7.0
-    assert replicas.cancelled_s == {0: 7.0, 1: 7.0}
+    assert replicas.cancelled_s == {0: 7.0, 1: 7.0, 2: 7.0}
 
 
 def test_a_short_deadline_leaves_time_for_a_second_try() -> None:
@@ -129,7 +172,7 @@ def test_a_cancelled_caller_takes_its_calls_along() -> None:
     replicas = Replicas((NEVER, None))
 
     async def main() -> None:
-        task = asyncio.create_task(Attempts(RetryBudget(9)).run(replicas, 30.0))
+        task = asyncio.create_task(Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, 30.0))
         await asyncio.sleep(2.0)
         task.cancel()
         await asyncio.wait([task])
@@ -148,7 +191,7 @@ def test_where_every_replica_dies_calls_do_not_multiply(calls: int) -> None:
 
     async def main() -> None:
         nonlocal refused
-        attempts = Attempts(RetryBudget(reserve=20))
+        attempts = Attempts(RetryBudget(reserve=20), RetryBudget(reserve=20))
         for _ in range(calls):
             try:
                 await attempts.run(replicas, 30.0)
@@ -170,7 +213,7 @@ def test_where_every_replica_is_slow_calls_do_not_multiply() -> None:
         await asyncio.sleep(20.0 if len(calls) < 1_000 else 0)
 
     async def main() -> None:
-        attempts = Attempts(RetryBudget(reserve=20))
+        attempts = Attempts(RetryBudget(reserve=20), RetryBudget(reserve=20))
         await asyncio.gather(*[attempts.run(slow, 30.0) for _ in range(500)])
 
     run_virtually(main())

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from virtual_time import VirtualModel, run_virtually, texts
 
+from deployments.core.attempts import Hung
 from deployments.core.batcher import TokenBatcher
 from deployments.core.errors import PredictionFailed
-from deployments.core.health import ModelHealth, ModelStalled
+from deployments.core.health import MIN_HANGS_S, ModelHealth, ModelStalled
 from deployments.core.types import Logits
 
 MAX_PASS_S = 60.0
@@ -105,5 +106,104 @@ def test_the_check_returns_though_its_own_probe_hangs() -> None:
         await asyncio.sleep(MAX_PASS_S)
         with pytest.raises(ModelStalled):
             await health.check()
+
+    run_virtually(main())
+
+
+async def ended_s(health: ModelHealth) -> float:
+    """When the watch ended the process."""
+    ended = asyncio.Event()
+    watching = asyncio.create_task(health.watch(ended.set))
+    await ended.wait()
+    await watching
+    return asyncio.get_running_loop().time()
+
+
+def test_a_replica_whose_model_hangs_says_with_which_texts_and_ends() -> None:
+    async def main() -> None:
+        queue = VirtualModel(lambda tokens, longest: HANGS_S).batcher(max_batch_tokens=15)
+        health = ModelHealth(queue, MAX_PASS_S)
+        first = asyncio.create_task(queue.submit(texts(5), np.asarray([90.0], np.float32)))
+        await asyncio.sleep(0)
+        behind = asyncio.create_task(queue.submit(texts(5), np.asarray([90.0], np.float32)))
+        end_s = await ended_s(health)
+        assert MAX_PASS_S < end_s < MAX_PASS_S + 2.0
+        with pytest.raises(Hung) as told:
+            await first
+        assert (told.value.suspects, told.value.n_texts) == ([0], 1)
+        for innocent in (behind, given(queue, 1)):
+            with pytest.raises(Hung) as told:
+                await innocent
+            assert list(told.value.suspects) == []
+
+    run_virtually(main())
+
+
+def test_of_each_call_the_texts_in_the_pass_are_suspects() -> None:
+    async def main() -> None:
+        queue = VirtualModel(lambda tokens, longest: HANGS_S).batcher(max_batch_tokens=20)
+        calls = [
+            asyncio.create_task(queue.submit(texts(*[5] * n), np.full(n, 90.0, np.float32)))
+            for n in (1, 2, 3)
+        ]
+        await ended_s(ModelHealth(queue, 10.0))
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        assert [(list(t.suspects), t.n_texts) for t in told if isinstance(t, Hung)] == [
+            ([0], 4),
+            ([0, 1], 4),
+            ([0], 4),
+        ]
+
+    run_virtually(main())
+
+
+def test_where_passes_are_known_to_be_quick_one_hangs_earlier() -> None:
+    costs = {5: 0.01, 50: 0.1}
+
+    async def main() -> None:
+        queue = VirtualModel(lambda tokens, longest: costs[tokens]).batcher()
+        health = ModelHealth(queue, MAX_PASS_S)
+        for _ in range(20):
+            await given(queue, 1)
+            await queue.submit(texts(*[5] * 10), np.full(10, 30.0, np.float32))
+        costs[5] = HANGS_S
+        started_s = asyncio.get_running_loop().time()
+        asyncio.create_task(left_alone(queue, 1))  # noqa: RUF006
+        assert MIN_HANGS_S < await ended_s(health) - started_s < MIN_HANGS_S + 2.0
+
+    run_virtually(main())
+
+
+def test_a_larger_pass_than_any_before_has_all_the_time() -> None:
+    costs = {5: 0.01, 50: 40.0}
+
+    async def main() -> None:
+        queue = VirtualModel(lambda tokens, longest: costs[tokens]).batcher()
+        health = ModelHealth(queue, MAX_PASS_S)
+        watching = asyncio.create_task(health.watch(lambda: None))
+        for _ in range(40):
+            await given(queue, 1)
+        await queue.submit(texts(*[5] * 10), np.full(10, 90.0, np.float32))
+        assert not watching.done()
+        watching.cancel()
+
+    run_virtually(main())
+
+
+def test_a_process_that_stood_still_did_not_hang() -> None:
+    """Stopped for longer than a pass may take, with the pass on board; then it goes on."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        queue = VirtualModel(lambda tokens, longest: 8.0).batcher()
+        health = ModelHealth(queue, 10.0)
+        watching = asyncio.create_task(health.watch(lambda: None))
+        call = asyncio.create_task(given(queue, 1))
+        await asyncio.sleep(4.0)
+        loop._jump.now += 3_600.0  # type: ignore[attr-defined]
+        assert (await call).errors is None
+        await asyncio.sleep(20.0)
+        assert not watching.done()
+        watching.cancel()
 
     run_virtually(main())

@@ -110,6 +110,16 @@ def test_first_free_keeps_the_usual_port_and_leaves_a_taken_one(listener: int) -
     assert usual not in {free, listener}
 
 
+def test_nobody_else_claims_a_block_of_ports_that_is_claimed() -> None:
+    ours = {ports.claim_block() for _ in range(5)}
+    ask = "from deployments.launch import ports\nfor _ in range(5): print(*ports.claim_block())"
+    ended = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    theirs = {(int(a), int(b)) for a, b in map(str.split, ended.stdout.splitlines())}
+    assert len(ours | theirs) == 10
+    assert {last - first for first, last in ours | theirs} == {198}
+    assert all(first % 200 == 1 for first, _ in ours | theirs)
+
+
 def test_processes_of_a_dead_launcher_are_found_and_ended(tmp_path: Path) -> None:
     env = {
         **os.environ,
@@ -228,6 +238,11 @@ def test_the_child_has_a_ray_of_its_own(
     assert env["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"].startswith(str(tmp_path))
     assert (env[HA_PROXY], env[THROUGHPUT]) == ("1", "0")  # the config sets it for Serve alone
     assert env["RAY_SERVE_LOG_TO_STDERR"] == "0"  # what the user has set stays
+    first_port = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
+    other = child_environment(tmp_path, plan, Ingress(True, "2.8"))
+    assert env[first_port] != other[first_port]
+    monkeypatch.setenv(first_port, "31500")
+    assert child_environment(tmp_path, plan, Ingress(True, "2.8"))[first_port] == "31500"
     off = child_environment(tmp_path, plan, Ingress(False, "why"))
     assert off["RAY_SERVE_ENABLE_HA_PROXY"] == off["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "0"
 

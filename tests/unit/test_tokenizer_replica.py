@@ -152,5 +152,5 @@ async def test_a_call_that_loses_every_replica_gives_up() -> None:
         raise LostReplica
 
     with pytest.raises(ServiceError, match="replicas died"):
-        await _answered(Attempts(RetryBudget(9)), dies, timeout_s=10)
+        await _answered(Attempts(RetryBudget(9), RetryBudget(9)), dies, timeout_s=10)
     assert len(tries) == 3

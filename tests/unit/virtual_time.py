@@ -19,6 +19,8 @@ from deployments.core.types import Encoded, Logits
 
 Result = TypeVar("Result")
 
+HANGS_S = 1e6
+
 
 class _Jump(selectors.SelectSelector):
     """Waits for nothing: moves the clock instead."""
@@ -61,11 +63,13 @@ class Pass:
 class VirtualModel:
     """A text's logit is its first token. A pass takes `cost_s(tokens, longest)` of virtual time.
 
-    The first token of a text is its mark: `fails(marks)` says on which batches the model raises.
+    The first token of a text is its mark: `fails(marks)` says on which batches the model raises,
+    `hangs(marks)` on which it never ends.
     """
 
     cost_s: Callable[[int, int], float]
     fails: Callable[[list[int]], bool] = lambda marks: False
+    hangs: Callable[[list[int]], bool] = lambda marks: False
     passes: list[Pass] = field(default_factory=list)
     running: bool = False
 
@@ -79,6 +83,8 @@ class VirtualModel:
         marks = batch.input_ids[np.cumsum(batch.lengths) - batch.lengths]
         now = asyncio.get_running_loop().time()
         cost_s = self.cost_s(batch.total_tokens, int(batch.lengths.max()))
+        if self.hangs(marks.tolist()):
+            cost_s = HANGS_S
         self.passes.append(Pass(batch.lengths.tolist(), marks.tolist(), now, now + cost_s))
         if self.fails(marks.tolist()):
             raise RuntimeError("the model fails on this batch")

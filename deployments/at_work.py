@@ -1,0 +1,38 @@
+"""What the Classifiers' models work on at the moment, asked of all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+
+from ray.serve.handle import DeploymentHandle
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT_S = 0.5
+
+
+class AtWork:
+    """`await at_work()`: keys of those texts, see `text_keys`; none where one does not answer."""
+
+    def __init__(self, classifier: DeploymentHandle) -> None:
+        self._classifier = classifier
+        self._asking: asyncio.Task[set[bytes]] | None = None
+
+    async def __call__(self) -> set[bytes]:
+        if self._asking is None or self._asking.done():
+            # All that are stuck ask together, and whoever leaves does not take the answer along.
+            self._asking = asyncio.get_running_loop().create_task(
+                self._ask(), context=contextvars.Context()
+            )
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> set[bytes]:
+        try:
+            asked = self._classifier.broadcast("at_work")
+            told = await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
+        except Exception as exc:
+            logger.debug("the classifiers don't say what they work on: %s", type(exc).__name__)
+            return set()
+        return {key for keys in told if isinstance(keys, list) for key in keys}
