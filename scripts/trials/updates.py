@@ -40,7 +40,8 @@ BY_LOAD = {
         "downscale_delay_s": 3.0,
     },
 }
-REFUSED = {"lost ConnectError", "503 not_ready", "503 no JSON", "404 no JSON"}
+# Who connects as the door closes is reset, whether he has spoken yet or not.
+REFUSED = {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError", "503 not_ready"}
 SLOW_REQUESTS = 8
 
 
@@ -162,8 +163,10 @@ def try_stops(session: Session, part: Part) -> None:
                 raise TimeoutError("it did not end within 60 s") from None
             kept = set(before) == {RIGHT} and set(after) <= {RIGHT, *REFUSED}
             told = ", ".join(f"{n} {what}" for what, n in sorted(after.items()))
+            lost = ", ".join(f"{n} {what}" for what, n in sorted(before.items()) if what != RIGHT)
             result = (
-                f"before: {before[RIGHT]} of {before.total()} right; after: {told or 'none'}; "
+                f"before: {before[RIGHT]} of {before.total()} right{lost and ', ' + lost}; "
+                f"after: {told or 'none'}; "
                 f"ended after {took_s:.1f} s"
             )
             part.findings.append(

@@ -113,7 +113,7 @@ def test_what_is_inside_is_answered_and_nobody_else_let_in(server: Server, tmp_p
         while not refused:
             try:
                 http.client.HTTPConnection("127.0.0.1", port, timeout=10).connect()
-            except ConnectionRefusedError:
+            except ConnectionError:  # reset, where it came at that very moment
                 refused = True
         kept = True
         while kept:
