@@ -193,7 +193,7 @@ def _killed(session: Session, part: Part, there: Cluster) -> None:
         if allowed:
             promise = "every request is answered, but those that the dead process held"
         with step(session, part, promise, how):
-            seen, back_s = under_load(there, fault, 2.0 if session.quick else 10.0)
+            seen, back_s = under_load(there, fault, 2.0 if session.quick else 5.0)
             note(part, promise, how, seen, back_s, allowed)
 
 
