@@ -127,11 +127,12 @@ class Poison:
     deaths: int = 0
 
     def __call__(self) -> set[int]:
-        before = self.there.pids("Classifier")
+        before = [psutil.Process(pid) for pid in self.there.pids("Classifier")]
         (self.outcome,) = ask(self.there.url, f"{text_of(0)}{self.character}")
-        gone = {pid for pid in before if not psutil.pid_exists(pid)}
+        # One that hangs ends after its last words.
+        gone, _ = psutil.wait_procs(before, timeout=2.0 if self.character == HANGS else 0.0)
         self.deaths = len(gone)
-        return gone
+        return {process.pid for process in gone}
 
 
 def try_faults(session: Session) -> None:

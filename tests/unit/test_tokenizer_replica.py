@@ -48,7 +48,7 @@ async def tokenizer(demo_model: Path) -> Tokenizer:
     )
     replica = Tokenizer(
         settings,
-        handle(predict=lambda batch, timeouts_s, flows: NullEngine().predict(batch)),
+        handle(predict=lambda batch, *_: NullEngine().predict(batch)),
         handle(postprocess=LabelDecoder(model_info(settings.model)).decode),
     )
     await replica._readiness_task
