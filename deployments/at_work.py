@@ -1,4 +1,4 @@
-"""What the Classifiers' models work on at the moment, asked of all of them."""
+"""Which calls the Classifiers' models work on at the moment, asked of all of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TIMEOUT_S = 0.5
 
 
 class AtWork:
-    """`await at_work()`: keys of those texts, see `text_keys`; none where one does not answer."""
+    """`await at_work()`: the ids of those calls; none where one replica does not answer."""
 
     def __init__(self, classifier: DeploymentHandle) -> None:
         self._classifier = classifier
-        self._asking: asyncio.Task[set[bytes]] | None = None
+        self._asking: asyncio.Task[set[int]] | None = None
 
-    async def __call__(self) -> set[bytes]:
+    async def __call__(self) -> set[int]:
         if self._asking is None or self._asking.done():
             # All that are stuck ask together, and whoever leaves does not take the answer along.
             self._asking = asyncio.get_running_loop().create_task(
@@ -28,11 +28,11 @@ class AtWork:
             )
         return await asyncio.shield(self._asking)
 
-    async def _ask(self) -> set[bytes]:
+    async def _ask(self) -> set[int]:
         try:
             asked = self._classifier.broadcast("at_work")
             told = await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
         except Exception as exc:
             logger.debug("the classifiers don't say what they work on: %s", type(exc).__name__)
             return set()
-        return {key for keys in told if isinstance(keys, list) for key in keys}
+        return {call_id for ids in told if isinstance(ids, list) for call_id in ids}

@@ -15,7 +15,6 @@ from deployments.core.engines import make_engine
 from deployments.core.flow import FlowRuns
 from deployments.core.health import ModelHealth, prove
 from deployments.core.model_thread import ModelThread
-from deployments.core.quarantine import text_keys
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.launch.machine import threads_for
 from deployments.replica import live_settings, raises_service_errors, set_log_level
@@ -58,6 +57,7 @@ class Classifier:
         timeouts_s: Float32,
         flows: FlowRuns | None = None,
         alone: bool = False,
+        call_id: int = 0,
     ) -> Logits:
         """Logits of a micro-batch; see `TokenBatcher.submit`."""
         if self._watch is None:
@@ -66,11 +66,11 @@ class Classifier:
             watching = self._health.watch(lambda: os._exit(1))
             loop = asyncio.get_running_loop()
             self._watch = loop.create_task(watching, context=contextvars.Context())
-        return await self._batcher.submit(batch, timeouts_s, flows, alone)
+        return await self._batcher.submit(batch, timeouts_s, flows, alone, call_id)
 
-    async def at_work(self) -> list[bytes]:
-        """Keys of the texts in the forward pass under way, as `text_keys` makes them."""
-        return [key for piece in self._batcher.running for key in text_keys(piece.encoded())]
+    async def at_work(self) -> list[int]:
+        """The `call_id` of the calls in the forward pass under way."""
+        return [piece.call.id for piece in self._batcher.running]
 
     async def info(self) -> tuple[EngineInfo, ClassifierUserConfig]:
         """How this replica runs the model, and the live settings in force on it."""

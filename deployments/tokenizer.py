@@ -26,7 +26,6 @@ from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.audit import AuditLog
 from deployments.core.coredump import forbid_core_dumps
 from deployments.core.errors import InvalidInput, NotReady, ServiceError
-from deployments.core.flow import FlowRuns
 from deployments.core.microbatch import MicroBatcher
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
@@ -34,7 +33,7 @@ from deployments.core.quarantine import Quarantine
 from deployments.core.redact import Redactor
 from deployments.core.tokenize import EncodedTexts, TextEncoder
 from deployments.core.tokenizer_apart import load_tokenizer_apart
-from deployments.core.types import Answer, Encoded, Float32, Logits, Options, TextInput
+from deployments.core.types import Answer, Logits, Options, TextInput
 from deployments.replica import (
     LOST_REPLICA,
     as_service_error,
@@ -226,11 +225,9 @@ class Tokenizer:
         encoded = self._encoder.encode(redacted)
         return replace(encoded, redacted=[counts[i] for i in encoded.index])
 
-    async def _predict(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None, *alone: bool
-    ) -> Logits:
+    async def _predict(self, *call: Any) -> Logits:
         """One try; see `Quarantine`."""
-        logits: Logits = await _tried(self._predict_call.remote(batch, timeouts_s, flows, *alone))
+        logits: Logits = await _tried(self._predict_call.remote(*call))
         return logits
 
     async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:

@@ -100,10 +100,12 @@ class TokenBatcher:
         timeouts_s: Float32,
         flows: FlowRuns | None = None,
         alone: bool = False,
+        call_id: int = 0,
     ) -> Logits:
         """Logits of all texts of `batch`, in order. timeouts_s: float32 [n], seconds left to each.
 
         flows: whose turn they take; None: the default one's. alone: in no pass with other calls'.
+        call_id: to be found by in `running`.
 
         Raises:
             Overloaded: the queue is full.
@@ -123,7 +125,9 @@ class TokenBatcher:
             )
         loop = asyncio.get_running_loop()
         now = self._clock()
-        call = Call(batch, now + timeouts_s.astype(np.float64), now, loop.create_future(), alone)
+        call = Call(
+            batch, now + timeouts_s.astype(np.float64), now, loop.create_future(), alone, call_id
+        )
         self._queue.put(call, flows)
         if self._loop_task is None or self._loop_task.done():
             # A context of its own: Serve cancels what was started in the context of a request

@@ -13,9 +13,10 @@ work on is never given to a second one meanwhile, or one text would stop them al
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
+import random
 from collections.abc import Awaitable, Callable, Set
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ from deployments.core.types import Encoded, Float32, Logits
 logger = logging.getLogger(__name__)
 
 Predict = Callable[..., Awaitable[Logits]]
-AtWork = Callable[[], Awaitable[Set[bytes]]]
+AtWork = Callable[[], Awaitable[Set[int]]]
 Deadlines = npt.NDArray[np.float64]
 
 REFUSED_S = 300.0
@@ -40,16 +41,11 @@ _REFUSED = (
 )
 
 
-def text_keys(batch: Encoded) -> list[bytes]:
-    """What tells each text from others, in any process."""
-    return [_key(text) for text in batch.split()]
-
-
 class Quarantine:
     """`predict`, by several tries, so that a text that kills its process fails alone.
 
     predict: one try, called as `TokenBatcher.submit` is; raises LostReplica.
-    at_work: keys of the texts that replicas work on now.
+    at_work: the `call_id` of all calls that replicas work on now.
     """
 
     def __init__(self, predict: Predict, attempts: Attempts, at_work: AtWork) -> None:
@@ -57,7 +53,9 @@ class Quarantine:
         self._attempts = attempts
         self._at_work = at_work
         self._one_at_a_time = asyncio.Lock()
-        self._refused: dict[bytes, float] = {}  # a text's hash → until when
+        # Calls of several ingress replicas meet in one classifier.
+        self._call_ids = count(random.getrandbits(60))
+        self._refused: dict[int, float] = {}  # a text's hash → until when
 
     async def predict(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
@@ -137,13 +135,14 @@ class Quarantine:
         loop = asyncio.get_running_loop()
         started = loop.time()
 
-        async def held() -> bool:
-            return not (await self._at_work()).isdisjoint(text_keys(batch))
+        call_id = next(self._call_ids)
 
-        more = (True,) if alone else ()
+        async def held() -> bool:
+            return call_id in await self._at_work()
+
         return await self._attempts.run(
             lambda: self._predict(
-                batch, timeouts_s - np.float32(loop.time() - started), flows, *more
+                batch, timeouts_s - np.float32(loop.time() - started), flows, alone, call_id
             ),
             timeout_s=float(timeouts_s.max()),
             tries=1 if alone else _TOGETHER,
@@ -190,8 +189,8 @@ class Quarantine:
         return False
 
 
-def _key(text: Encoded) -> bytes:
-    return hashlib.blake2b(text.input_ids.tobytes(), digest_size=8).digest()
+def _key(text: Encoded) -> int:
+    return hash(text.input_ids.tobytes())
 
 
 def _merged(

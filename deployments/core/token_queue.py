@@ -33,6 +33,7 @@ class Call:
     arrived: float
     future: asyncio.Future[Logits]
     alone: bool = False
+    id: int = 0
     queued_tokens: int = 0
     unanswered: int = 0
     values: Float32 | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from deployments.config_crosscheck import HA_PROXY, THROUGHPUT
 from deployments.core.model_source import find_packaged
 from deployments.launch import machine, ports
+from deployments.launch.drain import ADMIN_SOCKET
 from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_name
@@ -69,7 +70,7 @@ def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, 
 def _haproxy_environment(run_dir: Path, plan: Plan) -> dict[str, str]:
     env = {
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / ADMIN_SOCKET),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),

@@ -18,6 +18,7 @@ from rich.console import Console
 from deployments.core.coredump import forbid_core_dumps
 from deployments.launch import processes, progress
 from deployments.launch.childlog import ChildLog, causes, is_loud, is_warning
+from deployments.launch.drain import ADMIN_SOCKET, drain
 from deployments.launch.environment import child_config, child_environment, cluster_address
 from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
@@ -25,6 +26,7 @@ from deployments.launch.rundir import RunDir
 from deployments.launch.signals import StopSignals
 
 _TICK_S = 0.2
+_ANSWER_S = 30.0  # what HAProxy has passed on may take so long
 _ASK_DASHBOARD_EVERY_S = 1.0
 # `serve run` gives Serve 30 s to drain, then ends Ray.
 _DRAIN_S = 45.0
@@ -111,6 +113,8 @@ class Launcher:
         """Drains, then ends every process of the run. Returns what would not end."""
         child = self._child
         if child is not None and child.poll() is None:
+            if ready:
+                drain(self.run.path / ADMIN_SOCKET, _ANSWER_S, stop.hurried)
             child.send_signal(signal.SIGINT)
             patience = time.monotonic() + (_DRAIN_S if ready else _ABORT_S)
             while child.poll() is None and time.monotonic() < patience:

@@ -73,10 +73,12 @@ class LocalCluster:
         self._deploy(config)
         return {"url": f"http://127.0.0.1:{self.port}", **self._placed()}
 
-    def _deploy(self, config: dict[str, Any]) -> None:
+    def _deploy(self, config: dict[str, Any], *, wait: bool = True) -> None:
         from ray.serve.schema import ServeDeploySchema
 
         self._client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
+        if not wait:
+            return
         wanted = {d["name"]: d["num_replicas"] for d in config["applications"][0]["deployments"]}
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:

@@ -31,11 +31,15 @@ class ServiceFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service that answers. `info`: what GET /info says; `log`: what the launcher printed."""
+    """A service that answers. `info`: what GET /info says; `log`: what the launcher printed.
+
+    process: the launcher.
+    """
 
     endpoint: Endpoint
     info: dict[str, Any]
     log: Path
+    process: subprocess.Popen[bytes]
 
 
 @contextmanager
@@ -74,7 +78,7 @@ def running_service(
             url = f"http://127.0.0.1:{port}"
             wait_ready(process, url, log)
             info = requests.get(f"{url}/info", timeout=30).json()
-            yield Service(our_endpoint(url), info, log)
+            yield Service(our_endpoint(url), info, log, process)
         finally:
             stop(process, Path(run), patience_s=0.5, after_interrupt_s=90)
 

@@ -20,9 +20,10 @@ from deployments.classifier import Classifier
 from deployments.core.types import Encoded, EngineInfo, Logits
 from deployments.settings import Settings
 
-from .steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, encoder
+from .steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, SLOW, encoder
 
 HANGS_S = 3_600.0
+SLOW_S = 3.0
 PASS_S = 0.005
 
 
@@ -58,16 +59,18 @@ FAULTS: dict[str, Any] = {
     NOT_A_NUMBER: lambda: None,
     NO_MEMORY: lambda: _raise(MemoryError()),
     HANGS: lambda: time.sleep(HANGS_S),
+    SLOW: lambda: time.sleep(SLOW_S),
     # As the kernel does where memory ends.
     KILLS: lambda: os.kill(os.getpid(), signal.SIGKILL),
 }
 
 
 class FaultyClassifier(Classifier):
-    """The Classifier, with a FaultyEngine in the place of the engine that its settings name."""
+    """The Classifier, with a FaultyEngine in the place of no engine."""
 
     def __init__(self, settings: Settings) -> None:
-        deployments.classifier.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
+        if settings.engine.name == "none":
+            deployments.classifier.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
         super().__init__(settings)
 
 

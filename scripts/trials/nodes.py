@@ -33,7 +33,7 @@ class Nodes(LocalCluster):
     def deploy(
         self, changes: list[str], options: dict[str, dict[str, Any]], wait: bool = True
     ) -> dict[str, Any]:
-        """Serves the faulty model. options: keys of a deployment, by its name."""
+        """Serves the faulty model. options: keys of a deployment by its name; None: without it."""
         config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
         config = changed_config(config, changes)
         config["proxy_location"] = "HeadOnly"
@@ -43,12 +43,9 @@ class Nodes(LocalCluster):
         application["import_path"] = "trials.faulty:build"
         for one in application["deployments"]:
             one |= {"num_replicas": 2, **options.get(one["name"], {})}
-        if wait:
-            self._deploy(config)
-        else:
-            from ray.serve.schema import ServeDeploySchema
-
-            self._client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
+            for key in [key for key, value in one.items() if value is None]:
+                del one[key]
+        self._deploy(config, wait=wait)
         return {"url": f"http://127.0.0.1:{self.port}"}
 
     def state(self) -> dict[str, Any]:

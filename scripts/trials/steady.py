@@ -24,7 +24,7 @@ from deployments.settings import ModelSettings
 CLIENT_TIMEOUT_S = 60.0  # above the service's own: it must answer before
 RIGHT = "right"
 # At each of these characters a FaultyEngine does what its name says.
-RAISES, NOT_A_NUMBER, NO_MEMORY, HANGS, KILLS = "错", "空", "爆", "停", "死"
+RAISES, NOT_A_NUMBER, NO_MEMORY, HANGS, KILLS, SLOW = "错", "空", "爆", "停", "死", "慢"
 
 
 class _Ids:
@@ -59,9 +59,13 @@ def label_of(text: str) -> str:
 
 @dataclass
 class Seen:
-    """What became of the requests. outcome: `right`, `wrong`, `500 code`, or `lost …`."""
+    """What became of the requests. outcome: `right`, `wrong`, `500 code`, or `lost …`.
+
+    sent_s: when each was sent, by time.monotonic(), and its outcome.
+    """
 
     outcomes: Counter[str] = field(default_factory=Counter)
+    sent_s: list[tuple[float, str]] = field(default_factory=list)
     right_at_s: list[float] = field(default_factory=list)
     slowest_s: float = 0.0
 
@@ -129,6 +133,7 @@ class SteadyLoad:
         outcome = await asked(client, self._url, text)
         now_s = time.monotonic()
         self.seen.outcomes[outcome] += 1
+        self.seen.sent_s.append((sent_s, outcome))
         self.seen.slowest_s = max(self.seen.slowest_s, now_s - sent_s)
         if outcome == RIGHT:
             self.seen.right_at_s.append(now_s)

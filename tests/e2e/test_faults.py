@@ -11,8 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
-from trials import faults
-from trials.steady import KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES
+from trials import faults, updates
+from trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT
 
 pytestmark = pytest.mark.slow
 
@@ -55,17 +55,42 @@ def test_a_frozen_replica_loses_no_request_and_is_replaced(there: faults.Cluster
         there, lambda: faults.kill(there, "Classifier", signal.SIGSTOP)
     )
     assert back_s is not None
-    # Each is answered: by another replica, but for a few that met the frozen one twice.
-    assert set(seen.not_right) <= {"408 deadline_exceeded"}
-    assert sum(seen.not_right.values()) < 10, seen
+    assert seen.not_right == {}
+
+
+def test_a_text_that_the_model_hangs_with_fails_alone(there: faults.Cluster) -> None:
+    before = set(there.pids("Classifier"))
+    poison = faults.Poison(there, HANGS)
+    seen, back_s = faults.under_load(there, poison)
+    assert poison.outcome == FAILED
+    assert seen.not_right == {}
+    # The one that it hung with ends itself and is replaced; the other had no part in it.
+    assert (poison.deaths, back_s is None) == (1, False)
+    assert len(before & set(there.pids("Classifier"))) == 1
 
 
 def test_an_update_of_all_replicas_fails_no_request(there: faults.Cluster) -> None:
-    def update() -> set[int]:
-        before = {pid for name in faults.REPLICAS for pid in there.pids(name)}
-        there.update("limits.max_batch_texts=999")
-        return before
-
-    seen, back_s = faults.under_load(there, update)
+    seen, back_s = faults.under_load(there, lambda: updates.new_replicas(there))
     assert back_s is not None
     assert seen.not_right == {}
+
+
+def test_a_model_of_no_finite_number_does_not_replace_the_old_one(
+    there: faults.Cluster, tmp_path: Path
+) -> None:
+    model, says = updates.damaged(tmp_path)["of weights that are no numbers"]
+    seen, said = updates.update_to(there, model, says)
+    assert said
+    assert seen.not_right == {}
+
+
+def test_fewer_replicas_fail_no_request(there: faults.Cluster) -> None:
+    seen, back_s = faults.under_load(there, updates.fewer(there, updates.FEWER))
+    assert back_s is not None
+    assert seen.not_right == {}
+
+
+def test_what_was_accepted_before_the_stop_is_answered() -> None:
+    before, after, _ = updates.stopped(signal.SIGTERM)
+    assert set(before) == {RIGHT}
+    assert set(after) <= {RIGHT, *updates.REFUSED}

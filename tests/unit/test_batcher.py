@@ -72,6 +72,20 @@ async def submit_while_busy(
     return await asyncio.gather(*rest)
 
 
+async def test_a_call_that_is_to_be_alone_shares_no_pass() -> None:
+    model = CountingModel()
+    queue = batcher(model)
+    first = await model.hold(queue)
+    calls = [
+        asyncio.create_task(queue.submit(texts(*lengths), plenty(texts(*lengths)), None, alone))
+        for lengths, alone in [((2, 3), False), ((4, 5), True), ((6,), True), ((7,), False)]
+    ]
+    await asyncio.sleep(0)
+    model.gate.set()
+    await asyncio.gather(first, *calls)
+    assert model.batches == [[1], [2, 3], [4, 5], [6], [7]]
+
+
 async def test_every_text_gets_its_own_logit_in_order() -> None:
     model = CountingModel()
     logits = await batcher(model, max_batch_tokens=20).submit(

@@ -43,7 +43,7 @@ class Cluster:
         return Logits(marks.astype(np.float32)[:, None])
 
 
-async def nothing() -> set[bytes]:
+async def nothing() -> set[int]:
     return set()
 
 

@@ -95,7 +95,7 @@ async def test_the_model_reads_what_is_left_and_the_answer_says_how_much_was_cut
     settings: dict[str, Any] = {"model": {"id": str(demo_model)}}
     asked: list[int] = []
 
-    def predict(batch: Any, timeouts_s: Any, flows: Any) -> Any:
+    def predict(batch: Any, *_: Any) -> Any:
         asked.extend(batch.lengths.tolist())
         return NullEngine().predict(batch)
 

@@ -13,7 +13,7 @@ from virtual_time import VirtualModel, run_virtually, texts
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.errors import PredictionFailed, ServiceError
 from deployments.core.health import ModelHealth
-from deployments.core.quarantine import Quarantine, text_keys
+from deployments.core.quarantine import Quarantine
 from deployments.core.types import Encoded, Float32, Logits
 
 POISON = 7
@@ -81,11 +81,10 @@ class Cluster:
         finally:
             chosen.under_way -= 1
 
-    async def at_work(self) -> set[bytes]:
+    async def at_work(self) -> set[int]:
         if any(replica.frozen for replica in self.replicas):
             return set()  # one that does not answer spoils the question
-        pieces = [piece for replica in self.replicas for piece in replica.queue.running]
-        return {key for piece in pieces for key in text_keys(piece.encoded())}
+        return {piece.call.id for replica in self.replicas for piece in replica.queue.running}
 
 
 async def in_turn(free: asyncio.Semaphore, quarantine: Quarantine, batch: Encoded) -> list[str]:

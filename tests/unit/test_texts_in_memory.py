@@ -64,10 +64,10 @@ class Replica:
         self.batcher = TokenBatcher(predict, max_batch_tokens=4_096, max_queue_tokens=262_144)
         decoder = LabelDecoder(model_info(settings.model))
 
-        async def predicted(batch: Encoded, timeouts_s: Any, flows: Any) -> Logits:
+        async def predicted(batch: Encoded, *how: Any) -> Logits:
             if SLOW in batch.lengths:
                 await asyncio.Event().wait()
-            return await self.batcher.submit(batch, timeouts_s, flows)
+            return await self.batcher.submit(batch, *how)
 
         async def decoded(logits: Logits, options: Any) -> Any:
             return decoder.decode(logits, options)

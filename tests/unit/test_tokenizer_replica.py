@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from deployments.core.attempts import Attempts, LostReplica, RetryBudget
+from deployments.at_work import AtWork
+from deployments.core.attempts import Attempts, Hung, LostReplica, RetryBudget
 from deployments.core.engines.null import NullEngine
 from deployments.core.errors import (
     InvalidInput,
@@ -48,7 +49,7 @@ async def tokenizer(demo_model: Path) -> Tokenizer:
     )
     replica = Tokenizer(
         settings,
-        handle(predict=lambda batch, timeouts_s, flows: NullEngine().predict(batch)),
+        handle(predict=lambda batch, *_: NullEngine().predict(batch)),
         handle(postprocess=LabelDecoder(model_info(settings.model)).decode),
     )
     await replica._readiness_task
@@ -154,3 +155,46 @@ async def test_a_call_that_loses_every_replica_gives_up() -> None:
     with pytest.raises(ServiceError, match="replicas died"):
         await _answered(Attempts(RetryBudget(9), RetryBudget(9)), dies, timeout_s=10)
     assert len(tries) == 3
+
+
+async def test_a_replica_that_ends_itself_says_with_which_texts() -> None:
+    error = RayTaskError("predict", "traceback", Hung([2], 7))
+    with pytest.raises(Hung) as told:
+        await _tried(lost(error))
+    assert (told.value.suspects, told.value.n_texts) == ([2], 7)
+
+
+class Classifiers:
+    """As a DeploymentHandle that asks all replicas: each answers so, or the question fails."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.asked = 0
+        self._answers = answers
+
+    def broadcast(self, method_name: str) -> Any:
+        assert method_name == "at_work"
+        return self
+
+    async def results_async(self, timeout_s: float, return_exceptions: bool) -> list[Any]:
+        self.asked += 1
+        await asyncio.sleep(0)
+        if TimeoutError in self._answers:
+            raise TimeoutError
+        return list(self._answers)
+
+
+async def test_all_that_are_stuck_ask_once_what_classifiers_work_on() -> None:
+    classifiers: Any = Classifiers([3, 4], ActorDiedError(), [], [5])
+    at_work = AtWork(classifiers)
+    first, *others = [asyncio.create_task(at_work()) for _ in range(9)]
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await asyncio.gather(*others) == [{3, 4, 5}] * 8
+    assert classifiers.asked == 1
+    assert await at_work() == {3, 4, 5}
+    assert classifiers.asked == 2
+
+
+async def test_one_that_does_not_answer_leaves_it_unknown() -> None:
+    classifiers: Any = Classifiers([3, 4], TimeoutError)
+    assert await AtWork(classifiers)() == set()

@@ -1,0 +1,58 @@
+"""The front door is closed and what is inside answered, before Serve ends.
+
+Serve ends its proxies first and its replicas, however gracefully, after them: what HAProxy has
+passed on gets its answer there, and nobody to carry it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import socket
+import threading
+import time
+from pathlib import Path
+
+ADMIN_SOCKET = "admin.sock"  # in the directory of a run
+_FRONTEND = "http_frontend"  # as Serve's template calls it
+_TICK_S = 0.1
+_SOCKET_TIMEOUT_S = 2.0
+
+
+def drain(admin_socket: Path, patience_s: float, hurried: threading.Event) -> int:
+    """Has HAProxy refuse new connections, and waits for the answers to what it has passed on.
+
+    Connections that are kept alive end with their next answer. Returns early when `hurried` is
+    set, and at once where HAProxy does not answer at `admin_socket`.
+
+    Returns: requests still under way.
+    """
+    deadline = time.monotonic() + patience_s
+    try:
+        # Both: shut down alone, its socket stays open for a next HAProxy to take over, and who
+        # connects waits there; disabled alone, kept-alive connections go on for ever.
+        _told(admin_socket, f"disable frontend {_FRONTEND}")
+        _told(admin_socket, f"shutdown frontend {_FRONTEND}")
+        while under_way := _under_way(_told(admin_socket, "show stat")):
+            if time.monotonic() > deadline or hurried.wait(_TICK_S):
+                return under_way
+    except OSError:
+        pass
+    return 0
+
+
+def _told(admin_socket: Path, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as there:
+        there.settimeout(_SOCKET_TIMEOUT_S)
+        there.connect(str(admin_socket))
+        there.sendall(f"{command}\n".encode())
+        with there.makefile(encoding="utf-8", errors="replace") as answer:
+            return answer.read()
+
+
+def _under_way(stat: str) -> int:
+    """Requests at the servers, or waiting for one. stat: the table of `show stat`."""
+    rows = csv.DictReader(io.StringIO(stat.removeprefix("# ")))
+    return sum(
+        int(row["scur"] or 0) + int(row["qcur"] or 0) for row in rows if row["svname"] == "BACKEND"
+    )

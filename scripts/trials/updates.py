@@ -1,0 +1,175 @@
+"""Mode `faults`, what is done on purpose: updates, bad ones too, fewer replicas, and the end."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from bench.machine import ROOT
+from bench.service import CONFIG, running_service
+from safetensors.torch import load_file, save_file
+
+from .faults import CHANGES, REPLICAS, Cluster, ask, note, step, under_load, wait_until
+from .session import Finding, Part, Session
+from .steady import RIGHT, SLOW, Seen, SteadyLoad, text_of
+
+DEMO = ROOT / "models" / "demo"
+SERVES_ON = "the old model serves on, and the status says why"
+NO_FAILURE = "it fails no request"
+ANSWERED = "what was accepted is answered, later ones are refused"
+FEWER = {name: {"num_replicas": 1} for name in REPLICAS}
+# Nobody asks much here, so both go down to one replica within seconds.
+BY_LOAD = {
+    "num_replicas": None,
+    "autoscaling_config": {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 100,
+        "metrics_interval_s": 0.5,
+        "look_back_period_s": 2.0,
+        "downscale_delay_s": 3.0,
+    },
+}
+# Who connects as the door closes is reset, whether he has spoken yet or not.
+REFUSED = {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError", "503 not_ready"}
+SLOW_REQUESTS = 8
+
+
+def new_replicas(there: Cluster) -> set[int]:
+    """An update that needs new replicas of all three. The old ones, which must go."""
+    before = {pid for name in REPLICAS for pid in there.pids(name)}
+    there.update("limits.max_batch_texts=999")
+    return before
+
+
+def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Copies of the demo model that can't be served: kind → its place, what the status must say."""
+    not_a_number = Path(shutil.copytree(DEMO, folder / "not-a-number"))
+    weights = load_file(DEMO / "model.safetensors")
+    bad = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
+    save_file(bad, not_a_number / "model.safetensors", metadata={"format": "pt"})
+    cut_off = Path(shutil.copytree(DEMO, folder / "cut-off"))
+    whole = (DEMO / "model.safetensors").read_bytes()
+    (cut_off / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    return {
+        "that is not there": (folder / "nothing", "nothing"),
+        "whose weights end in the middle": (cut_off, "are damaged"),
+        "of weights that are no numbers": (not_a_number, "gives no finite number"),
+    }
+
+
+def update_to(there: Cluster, model: Path, says: str) -> tuple[Seen, bool]:
+    """What callers saw of an update to this model, and whether the status said that."""
+    said: list[bool] = []
+
+    def update() -> set[int]:
+        there.update(f"model.id={model}", "engine.name=torch", "engine.device=cpu", wait=False)
+        said.append(wait_until(lambda: says in there.state()["message"], 60.0) is not None)
+        return set()
+
+    seen, _ = under_load(there, update)
+    there.update()
+    return seen, said[0]
+
+
+def fewer(there: Cluster, options: dict[str, dict[str, Any]]) -> Callable[[], set[int]]:
+    """Goes down to one replica of these deployments, and waits until the others are gone."""
+
+    def go_down() -> set[int]:
+        before = {name: set(there.pids(name)) for name in options}
+        there.update(wait=False, **options)
+
+        def down() -> bool:
+            state = there.state()
+            return all(len(state["replicas"].get(name, [])) == 1 for name in options)
+
+        if wait_until(down, 60.0) is None:
+            raise TimeoutError("the replicas did not become fewer")
+        time.sleep(3.0)  # what the last one held is answered
+        left = {pid for name in options for pid in there.pids(name)}
+        there.update()
+        return {pid for pids in before.values() for pid in pids} - left
+
+    return go_down
+
+
+def try_updates(session: Session, part: Part, there: Cluster) -> None:
+    with step(session, part, NO_FAILURE, "args changed: all replicas new"):
+        seen, back_s = under_load(there, lambda: new_replicas(there))
+        note(part, NO_FAILURE, "args changed: all replicas new", seen, back_s, set())
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, (model, says) in damaged(Path(folder)).items():
+            how = f"an update to a model {kind}"
+            with step(session, part, SERVES_ON, how):
+                seen, said = update_to(there, model, says)
+                note(part, SERVES_ON, how, seen, 0.0 if said else None, set())
+    by_load = dict.fromkeys(("Tokenizer", "Classifier"), BY_LOAD)
+    for how, options in (
+        ("from 2 replicas of each to 1", FEWER),
+        ("from 2 replicas to 1 by autoscaling", by_load),
+    ):
+        with step(session, part, NO_FAILURE, how):
+            seen, back_s = under_load(there, fewer(there, options))
+            note(part, NO_FAILURE, how, seen, back_s, set())
+
+
+def stopped(stop: signal.Signals) -> tuple[Counter[str], Counter[str], float]:
+    """What became of requests sent before and after that signal to the launcher; when it ended.
+
+    Some of the first ones take 3 s each, so that they are under way when it comes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+        config["applications"][0]["import_path"] = "trials.faulty:build"
+        file = Path(folder, "serve.yaml")
+        file.write_text(yaml.safe_dump(config), encoding="utf-8")
+        with running_service(CHANGES, file) as service:
+            url = service.endpoint.url
+            slow: list[str] = []
+            texts = [f"{text_of(number)}{SLOW}" for number in range(SLOW_REQUESTS)]
+            asking = threading.Thread(target=lambda: slow.extend(ask(url, *texts)))
+            with SteadyLoad(url) as load:
+                time.sleep(2.0)
+                asking.start()
+                time.sleep(0.5)
+                stopped_s = time.monotonic()
+                service.process.send_signal(stop)
+                asking.join()
+                service.process.wait(timeout=60)
+                ended_s = time.monotonic()
+    before = Counter(slow)
+    before.update(what for sent_s, what in load.seen.sent_s if sent_s < stopped_s)
+    after = Counter(what for sent_s, what in load.seen.sent_s if sent_s >= stopped_s)
+    return before, after, ended_s - stopped_s
+
+
+def try_stops(session: Session, part: Part) -> None:
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        how = f"{stop.name} to `rayclassify serve` under load"
+        with step(session, part, ANSWERED, how):
+            try:
+                before, after, took_s = stopped(stop)
+            except subprocess.TimeoutExpired:
+                raise TimeoutError("it did not end within 60 s") from None
+            kept = set(before) == {RIGHT} and set(after) <= {RIGHT, *REFUSED}
+            told = ", ".join(f"{n} {what}" for what, n in sorted(after.items()))
+            lost = ", ".join(f"{n} {what}" for what, n in sorted(before.items()) if what != RIGHT)
+            result = (
+                f"before: {before[RIGHT]} of {before.total()} right{lost and ', ' + lost}; "
+                f"after: {told or 'none'}; "
+                f"ended after {took_s:.1f} s"
+            )
+            part.findings.append(
+                Finding(ANSWERED, how, before.total() + after.total(), result, kept)
+            )
+            part.figures[how] = {"before": dict(before), "after": dict(after), "took_s": took_s}
