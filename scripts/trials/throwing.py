@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from .corpus import Case
-from .framing import Shape
+from .framing import HIDDEN_ID, Shape
 from .raw_http import Answer, BrokenAnswer, Connection, post
 
 CONNECTIONS = 8
@@ -142,6 +142,8 @@ def throw_shapes(port: int, shapes: Iterable[Shape], times: int) -> Tally:
             fault = f"statuses {statuses} where {list(shape.statuses)} are right"
         elif any(_LEAK.search(answer.body) for answer in found.answers):
             fault = "a place in our code in an answer"
+        elif smuggled(found.answers):
+            fault = f"two servers saw different ends in {shape.data[:90]!r}"
         words = [str(status) for status in statuses] or [NO_ANSWER if found.closed else WAITED]
         tally.add(shape.name, "+".join(words), fault)
 
@@ -149,6 +151,18 @@ def throw_shapes(port: int, shapes: Iterable[Shape], times: int) -> Tally:
         list(pool.map(one, todo))
         list(pool.map(lambda number: _pipeline(port, number, tally), range(4 * times)))
     return tally
+
+
+def smuggled(answers: list[Answer]) -> bool:
+    """Whether the request behind a shape was answered in another place than the second, or
+    something else was taken for it."""
+    ids = [answer.headers.get("x-request-id") for answer in answers]
+    places = [place for place, one in enumerate(ids) if one == HIDDEN_ID]
+    return places not in ([], [1]) or any(
+        answer.status == 200 and place not in places
+        for place, answer in enumerate(answers)
+        if place
+    )
 
 
 def _pipeline(port: int, number: int, tally: Tally) -> None:
