@@ -118,10 +118,7 @@ class MicroBatcher:
             answered = True
             return results
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or allow more "
-                "time: timeout_ms of the request, and args.limits.request_timeout_s above it."
-            ) from None
+            pass  # raised below: as its context this one would hold the task, which may hold it
         finally:
             self._admission.leave(flow, len(items), work)
             if not answered:
@@ -130,6 +127,10 @@ class MicroBatcher:
                     waiter.future.cancel()
                     waiter.item = gone  # it may wait on; its text must not
                 self._end_abandoned()
+        raise DeadlineExceeded(
+            f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or allow more "
+            "time: timeout_ms of the request, and args.limits.request_timeout_s above it."
+        )
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sets when to send next; to be called when texts come and when a call ends."""
