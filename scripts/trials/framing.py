@@ -173,7 +173,7 @@ def shapes() -> Iterator[Shape]:
             extra=b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n",
         ),
     )
-    yield Shape(
+    yield Shape(  # 403 without a body: how an ASGI server says that nobody takes them
         "websocket",
         b"GET /classify HTTP/1.1\r\nHost: localhost\r\n"
         b"Connection: Upgrade\r\nUpgrade: websocket\r\n"

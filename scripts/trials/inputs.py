@@ -135,8 +135,12 @@ class _Trial:
 
     def _framing(self, tally: Tally) -> None:
         statuses = sum(tally.statuses.values(), Counter())
-        how = "smuggling shapes, broken chunks, lines and targets, pipelines, through HAProxy"
-        self._add("Broken framing gets no 5xx and no traceback", how, statuses, "", tally.faults)
+        how = (
+            "smuggling shapes, broken chunks, lines and targets, pipelines, through HAProxy; "
+            "behind each a second request, whose answer, known by its id, is second or never comes"
+        )
+        promise = "Broken framing gets no 5xx and no traceback, and both servers see the same end"
+        self._add(promise, how, statuses, "", tally.faults)
 
     def _slow(self, kept: bool, result: str, clients: int) -> None:
         promise = "A body that never ends, and silence, are ended; a trickling head is not"

@@ -19,7 +19,8 @@ CONNECTIONS = 8
 NO_ANSWER = "closed"
 """Counted in the place of a status: the connection was closed without an answer."""
 WAITED = "waited"
-"""The other side waits for the rest, and would do so until a timeout."""
+"""The other side waits for the rest, and would do so until a timeout. Or it answered HEAD: this
+client waits for the body that its headers tell of."""
 
 # What an answer must never hold: where our code lies, or what it was doing.
 _LEAK = re.compile(rb'Traceback|File "|site-packages|\.py\b|/home/|/tmp/|/usr/|0x[0-9a-f]{8}')
