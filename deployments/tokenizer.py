@@ -7,6 +7,7 @@ import contextvars
 import logging
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from numbers import Real
@@ -26,7 +27,7 @@ from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.audit import AuditLog
 from deployments.core.coredump import forbid_core_dumps
 from deployments.core.errors import InvalidInput, NotReady, ServiceError
-from deployments.core.microbatch import MicroBatcher
+from deployments.core.microbatch import MicroBatcher, is_long
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
 from deployments.core.quarantine import Quarantine
@@ -80,6 +81,7 @@ class Tokenizer:
         self._encoder = TextEncoder(load_tokenizer_apart(settings.model), self._model.max_length)
         self._redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
         self._audit = _audit_log(settings)
+        self._long_texts = ThreadPoolExecutor(1, thread_name_prefix="long-texts")
         batching = settings.batching
         lost, stuck = (RetryBudget(reserve=batching.max_inflight_batches) for _ in range(2))
         self._predicting, self._postprocessing = Attempts(lost, stuck), Attempts(lost, stuck)
@@ -214,14 +216,19 @@ class Tokenizer:
                 await asyncio.sleep(1.0)
 
     async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
-        if self._redactor is not None:
-            return await asyncio.to_thread(self._redact_and_encode, self._redactor, inputs)
-        if sum(len(item.text) + len(item.text_pair or "") for item in inputs) <= INLINE_CHARS:
+        n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
+        if n_chars <= INLINE_CHARS and self._redactor is None:
             return self._encoder.encode(inputs)
-        return await asyncio.to_thread(self._encoder.encode, inputs)
+        # Long texts take turns: they leave the threads, and all cores but one, to the others.
+        thread = self._long_texts if any(map(is_long, inputs)) else None
+        return await asyncio.get_running_loop().run_in_executor(
+            thread, self._redact_and_encode, inputs
+        )
 
-    def _redact_and_encode(self, redactor: Redactor, inputs: Sequence[TextInput]) -> EncodedTexts:
-        redacted, counts = redactor.redact_all(inputs)
+    def _redact_and_encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+        if self._redactor is None:
+            return self._encoder.encode(inputs)
+        redacted, counts = self._redactor.redact_all(inputs)
         encoded = self._encoder.encode(redacted)
         return replace(encoded, redacted=[counts[i] for i in encoded.index])
 

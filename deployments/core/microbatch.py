@@ -23,6 +23,15 @@ Result = Answer | ServiceError
 Run = Callable[[Sequence[TextInput], Sequence[float]], Awaitable[list[Result]]]
 
 
+# The tokenizer takes 1 ms for 1,000 to 30,000 characters.
+LONG_CHARS = 10_000
+
+
+def is_long(item: TextInput) -> bool:
+    """Whether it takes the tokenizer so long that nobody else should wait for it."""
+    return len(item.text) + len(item.text_pair or "") > LONG_CHARS
+
+
 @dataclass(slots=True)
 class _Waiter:
     item: TextInput
@@ -41,8 +50,8 @@ class MicroBatcher:
     but leave all but the first classifiers idle.
 
     Where more wait than one call carries, flows take turns. A call is answered as a whole, so a
-    flow that has many texts with the classifier goes in calls of its own: nobody else's answer may
-    wait for its last text.
+    flow that has many texts with the classifier goes in calls of its own, and long texts in one of
+    theirs: nobody else's answer may wait for its last text, nor for its tokenizing.
 
     run: answers a micro-batch; gets the texts and the seconds left to each.
     work_of: what a text costs, in any unit; `max_queue_s` is about the wait that comes of it.
@@ -109,16 +118,19 @@ class MicroBatcher:
             answered = True
             return results
         except TimeoutError:
-            raise DeadlineExceeded(
-                f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or allow more "
-                "time: timeout_ms of the request, and args.limits.request_timeout_s above it."
-            ) from None
+            pass  # raised below: as its context this one would hold the task, which may hold it
         finally:
             self._admission.leave(flow, len(items), work)
             if not answered:
+                gone = TextInput("", flow=flow)
                 for waiter in waiters:
                     waiter.future.cancel()
+                    waiter.item = gone  # it may wait on; its text must not
                 self._end_abandoned()
+        raise DeadlineExceeded(
+            f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or allow more "
+            "time: timeout_ms of the request, and args.limits.request_timeout_s above it."
+        )
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sets when to send next; to be called when texts come and when a call ends."""
@@ -157,13 +169,19 @@ class MicroBatcher:
         self._schedule(loop)
 
     def _calls(self, waiters: list[_Waiter]) -> list[list[_Waiter]]:
-        """One call for all, and one more for each flow that would hold the others up."""
+        """One call for all, and one more for each flow and the long texts, as they would hold the
+        others up."""
         if not waiters:
             return []
         by_flow: dict[Flow, list[_Waiter]] = {}
+        long: list[_Waiter] = []
         for waiter in waiters:
-            by_flow.setdefault(waiter.item.flow, []).append(waiter)
-        calls: list[list[_Waiter]] = []
+            if is_long(waiter.item):
+                long.append(waiter)
+                self._at_classifier[waiter.item.flow] += 1
+            else:
+                by_flow.setdefault(waiter.item.flow, []).append(waiter)
+        calls = [long] if long else []
         shared: list[_Waiter] = []
         for flow, own in by_flow.items():
             if len(by_flow) > 1 and len(own) + self._at_classifier[flow] >= BULK_FROM_TEXTS:

@@ -19,6 +19,7 @@ from deployments.core.flow import DEFAULT_FLOW, WEIGHTS, Flow, FlowRuns
 from deployments.core.types import Encoded, Float32, Logits
 
 Float64 = npt.NDArray[np.float64]
+_NO_IDS = np.zeros(0, np.int32)
 
 
 @dataclass(eq=False, slots=True)
@@ -203,8 +204,10 @@ class TokenQueue:
             self._count(piece.call, piece.tokens)
 
     def forget(self, call: Call) -> None:
-        """The caller left: its future is done. What waits of it is skipped, not searched for."""
+        """The caller left: its future is done. What waits of it is skipped, not searched for, and
+        has no token ids any more: they are the text again."""
         self._count(call, -call.queued_tokens)
+        call.texts = Encoded(_NO_IDS, call.texts.lengths)
         self._forgotten += 1
         if 2 * self._forgotten > len(self._slices):  # a model that hangs must not fill the memory
             self._slices.keep(lambda piece: not piece.call.future.done())

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deployments.core.beginnings import Beginnings
 from deployments.core.errors import EmptyText, InvalidInput, ServiceError, TextTooLong
 from deployments.core.model_source import find_model
 from deployments.core.types import Encoded, Int32, TextInput
@@ -88,6 +90,7 @@ class TextEncoder:
         self._untruncated = type(tokenizer).from_str(tokenizer.to_str())
         self._untruncated.no_truncation()
         tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first")
+        self._beginnings = Beginnings(tokenizer, max_length)
 
     def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         """Token ids of all inputs that have some, and an error for each that has not."""
@@ -119,20 +122,33 @@ class TextEncoder:
     def _encode_all(
         self, inputs: Sequence[TextInput], errors: dict[int, ServiceError]
     ) -> list[Any | None]:
-        try:
-            return list(self._tokenizer.encode_batch_fast([self._pair(item) for item in inputs]))
-        except Exception:
-            # The library fails the whole call: find the ones at fault, one by one.
-            encodings: list[Any | None] = []
-            for i, item in enumerate(inputs):
-                try:
-                    encodings.extend(self._tokenizer.encode_batch_fast([self._pair(item)]))
-                except Exception:
-                    encodings.append(None)
-                    errors[i] = InvalidInput(
-                        "text is not valid Unicode (a lone surrogate?). Send UTF-8 text."
-                    )
-            return encodings
+        long_from = self._beginnings.min_chars
+        if all(len(item.text) < long_from for item in inputs):
+            # The library fails the whole call: the ones at fault are found one by one.
+            with suppress(Exception):
+                return list(
+                    self._tokenizer.encode_batch_fast([self._pair(item) for item in inputs])
+                )
+        encodings: list[Any | None] = []
+        for i, item in enumerate(inputs):
+            try:
+                encodings.append(self._encode_one(item))
+            except Exception:
+                encodings.append(None)
+                errors[i] = InvalidInput(
+                    "text is not valid Unicode (a lone surrogate?). Send UTF-8 text."
+                )
+        return encodings
+
+    def _encode_one(self, item: TextInput) -> Any:
+        if item.text_pair is not None:
+            return self._tokenizer.encode_batch_fast([self._pair(item)])[0]
+        encoding = None
+        for text in self._beginnings.of(item.text):
+            (encoding,) = self._tokenizer.encode_batch_fast([text])
+            if encoding.overflowing:  # it has all that the model reads, and more
+                break
+        return encoding
 
     def _pair(self, item: TextInput) -> str | tuple[str, str]:
         """What the tokenizer is given. Halves that are much too long are cut before.
@@ -144,16 +160,13 @@ class TextEncoder:
         if second is None:
             return first
         if len(first) + len(second) > 2 * self.max_length:
+            encodings = self._untruncated.encode_batch([first, second], add_special_tokens=False)
+            lengths = [len(encoding) for encoding in encodings]
             # The longer half stays the longer one: it gets the odd token.
-            longer = len(first) > len(second)
-            first = self._head(first, self.max_length + _PAIR_MARGIN + longer)
-            second = self._head(second, self.max_length + _PAIR_MARGIN + (not longer))
+            longer = lengths[0] > lengths[1]
+            first = _head(first, encodings[0], self.max_length + _PAIR_MARGIN + longer)
+            second = _head(second, encodings[1], self.max_length + _PAIR_MARGIN + (not longer))
         return first, second
-
-    def _head(self, text: str, n_tokens: int) -> str:
-        """The part of `text` that its first `n_tokens` tokens come from."""
-        (encoding,) = self._untruncated.encode_batch([text], add_special_tokens=False)
-        return text[: encoding.offsets[n_tokens - 1][1]] if len(encoding) > n_tokens else text
 
     def _refuse(self, item: TextInput, encoding: Any) -> ServiceError | None:
         if not item.text or item.text.isspace():
@@ -168,6 +181,14 @@ class TextEncoder:
                 "Shorten it or send truncation=true."
             )
         return None
+
+
+def _head(text: str, encoding: Any, n_tokens: int) -> str:
+    """The part of `text` that its first `n_tokens` tokens come from."""
+    if len(encoding) <= n_tokens:
+        return text
+    end: int = encoding.token_to_chars(n_tokens - 1)[1]
+    return text[:end]
 
 
 def _concat(rows: Any) -> Int32:

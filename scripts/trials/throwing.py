@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from .corpus import Case
-from .framing import Shape
+from .framing import HIDDEN_ID, Shape
 from .raw_http import Answer, BrokenAnswer, Connection, post
 
 CONNECTIONS = 8
 NO_ANSWER = "closed"
 """Counted in the place of a status: the connection was closed without an answer."""
 WAITED = "waited"
-"""The other side waits for the rest, and would do so until a timeout."""
+"""The other side waits for the rest, and would do so until a timeout. Or it answered HEAD: this
+client waits for the body that its headers tell of."""
 
 # What an answer must never hold: where our code lies, or what it was doing.
 _LEAK = re.compile(rb'Traceback|File "|site-packages|\.py\b|/home/|/tmp/|/usr/|0x[0-9a-f]{8}')
@@ -142,6 +143,8 @@ def throw_shapes(port: int, shapes: Iterable[Shape], times: int) -> Tally:
             fault = f"statuses {statuses} where {list(shape.statuses)} are right"
         elif any(_LEAK.search(answer.body) for answer in found.answers):
             fault = "a place in our code in an answer"
+        elif smuggled(found.answers):
+            fault = f"two servers saw different ends in {shape.data[:90]!r}"
         words = [str(status) for status in statuses] or [NO_ANSWER if found.closed else WAITED]
         tally.add(shape.name, "+".join(words), fault)
 
@@ -149,6 +152,18 @@ def throw_shapes(port: int, shapes: Iterable[Shape], times: int) -> Tally:
         list(pool.map(one, todo))
         list(pool.map(lambda number: _pipeline(port, number, tally), range(4 * times)))
     return tally
+
+
+def smuggled(answers: list[Answer]) -> bool:
+    """Whether the request behind a shape was answered in another place than the second, or
+    something else was taken for it."""
+    ids = [answer.headers.get("x-request-id") for answer in answers]
+    places = [place for place, one in enumerate(ids) if one == HIDDEN_ID]
+    return places not in ([], [1]) or any(
+        answer.status == 200 and place not in places
+        for place, answer in enumerate(answers)
+        if place
+    )
 
 
 def _pipeline(port: int, number: int, tally: Tally) -> None:

@@ -10,7 +10,9 @@ import gc
 import json
 import secrets
 import sys
-from collections.abc import AsyncIterator
+import threading
+import weakref
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,10 +29,11 @@ from trials.heap import holders  # noqa: E402
 from deployments.api.app import create_app  # noqa: E402
 from deployments.core.batcher import TokenBatcher  # noqa: E402
 from deployments.core.engines.null import NullEngine  # noqa: E402
-from deployments.core.errors import ServiceError  # noqa: E402
+from deployments.core.errors import DeadlineExceeded, ServiceError  # noqa: E402
+from deployments.core.microbatch import MicroBatcher, Result  # noqa: E402
 from deployments.core.model_source import model_info  # noqa: E402
 from deployments.core.postprocess import LabelDecoder  # noqa: E402
-from deployments.core.types import Encoded, Logits  # noqa: E402
+from deployments.core.types import Encoded, Int32, Logits, TextInput  # noqa: E402
 from deployments.settings import Settings  # noqa: E402
 from deployments.tokenizer import Tokenizer  # noqa: E402
 
@@ -131,6 +134,8 @@ def body_of(kind: str, core: str) -> tuple[bytes, str]:
         "wrong type": {"text": {core: core}},
         "too many texts": {"text": [text] * 6},
         "too long": {"text": text * 1_000},
+        "large": {"text": [text, "a" * 100_000, "好"]},
+        "large and too long": {"text": text * 10_000},
         "refused to truncate": {"text": text * 60, "truncation": False},
         "the model fails on it": {"text": core + "好" * (POISON - 2 - len(core))},
         "the model fails on one": {"text": [core + "好" * (POISON - 2 - len(core)), "好"]},
@@ -152,6 +157,7 @@ def body_of(kind: str, core: str) -> tuple[bytes, str]:
     [
         ("one", 200),
         ("list", 200),
+        ("large", 200),
         ("pairs", 200),
         ("form", 200),
         ("plain", 200),
@@ -161,6 +167,7 @@ def body_of(kind: str, core: str) -> tuple[bytes, str]:
         ("no UTF-8", 400),
         ("too many texts", 413),
         ("too long", 413),
+        ("large and too long", 413),
         ("refused to truncate", 413),
         ("unknown field", 422),
         ("wrong type", 422),
@@ -231,6 +238,79 @@ async def test_an_unexpected_failure_holds_no_text(
     with pytest.raises(ServiceError):
         await replica.tokenizer.classify(core + "。")
     assert await held_after_the_request(core, ids) == []
+
+
+class Text(str):
+    """One that tells when it is gone."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("left", [asyncio.CancelledError, DeadlineExceeded])
+async def test_a_text_that_nobody_waits_for_is_not_kept_in_the_gatherers_queue(
+    left: type[BaseException],
+) -> None:
+    started, gate = asyncio.Event(), asyncio.Event()
+
+    async def run(inputs: Sequence[TextInput], timeouts_s: Sequence[float]) -> list[Result]:
+        started.set()
+        await gate.wait()
+        return [{"label": item.text} for item in inputs]
+
+    gatherer = MicroBatcher(run, max_texts=9, max_inflight=1, min_gap_s=0.0, max_pending=9)
+    first = asyncio.create_task(gatherer.submit([TextInput("first")], 10))
+    await started.wait()
+    text = Text("private")
+    gone = weakref.ref(text)
+    timeout_s = 10 if left is asyncio.CancelledError else 0.01
+    waiting = asyncio.create_task(gatherer.submit([TextInput(text), TextInput(text)], timeout_s))
+    del text
+    await asyncio.sleep(0)
+    assert gone() is not None
+    if timeout_s == 10:
+        waiting.cancel()
+    (ended,) = await asyncio.gather(waiting, return_exceptions=True)
+    assert type(ended) is left
+    del waiting, ended
+    await asyncio.sleep(0)
+    assert len(gatherer._queue) == 2
+    assert gone() is None
+    last = asyncio.create_task(gatherer.submit([TextInput("last")], 10))
+    gate.set()
+    assert [await first, await last] == [[{"label": "first"}], [{"label": "last"}]]
+    assert gatherer.pending == len(gatherer._queue) == 0
+
+
+async def test_token_ids_that_nobody_waits_for_are_not_kept_in_the_classifiers_queue() -> None:
+    started, gate = threading.Event(), threading.Event()
+
+    def held(batch: Encoded) -> Logits:
+        started.set()
+        assert gate.wait(10)
+        return NullEngine().predict(batch)
+
+    batcher = TokenBatcher(held, max_batch_tokens=9, max_queue_tokens=999)
+
+    def submit(ids: Int32) -> asyncio.Task[Logits]:
+        texts = Encoded(ids, np.asarray([len(ids) - 2, 2], np.int32))
+        return asyncio.create_task(batcher.submit(texts, np.full(2, 10.0, np.float32)))
+
+    first = submit(np.arange(5, dtype=np.int32))
+    assert await asyncio.to_thread(started.wait, 10)
+    others = [submit(np.arange(5, dtype=np.int32)) for _ in range(3)]
+    ids = np.arange(6, dtype=np.int32)
+    gone = weakref.ref(ids)
+    waiting = submit(ids)
+    del ids
+    await asyncio.sleep(0)
+    assert gone() is not None
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    del waiting
+    assert gone() is None
+    gate.set()
+    assert [len(await task) for task in [first, *others]] == [2, 2, 2, 2]
+    assert batcher.queued_tokens == 0
 
 
 def canary(replica: Replica) -> tuple[str, list[int]]:

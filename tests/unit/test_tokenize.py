@@ -78,6 +78,21 @@ def test_long_pairs_are_cut_as_transformers_cuts_them(
     assert encoded.truncated == [len(reference(first, second)["input_ids"]) > MAX_LENGTH]
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_of_a_long_pair_the_half_with_more_tokens_keeps_the_odd_one(
+    swapped: bool, encoder: TextEncoder, reference: Any
+) -> None:
+    """Not the half with more characters."""
+    first, second = "room " * 200, "很" * 900  # 200 and 900 tokens
+    if swapped:
+        first, second = second, first
+    encoded = encoder.encode([TextInput(first, second)])
+    expected = reference(first, second, truncation=True, max_length=MAX_LENGTH)
+    assert encoded.batch.token_type_ids is not None
+    assert encoded.batch.token_type_ids.tolist() == expected["token_type_ids"]
+    assert encoded.batch.input_ids.tolist() == expected["input_ids"]
+
+
 @pytest.mark.parametrize("chars", [100, 1_000, 10_000])
 def test_what_is_cut_off_a_pair_does_not_grow_with_the_square_of_its_length(
     demo_model: Path, chars: int

@@ -22,6 +22,7 @@ from deployments.core.errors import (
     ServiceError,
     TooLarge,
 )
+from deployments.core.microbatch import LONG_CHARS
 from deployments.core.model_source import model_info
 from deployments.core.postprocess import LabelDecoder
 from deployments.settings import Settings
@@ -120,6 +121,18 @@ async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
     await tokenizer.classify("很好")
     await tokenizer.classify("很好" * INLINE_CHARS)
     assert threads[0] == threading.get_ident() != threads[1]
+
+
+async def test_long_texts_take_turns_in_a_thread_of_their_own(tokenizer: Tokenizer) -> None:
+    busy, done = threading.Event(), threading.Event()
+    tokenizer._long_texts.submit(lambda: (busy.set(), done.wait(30)))
+    assert await asyncio.to_thread(busy.wait, 10)
+    long = asyncio.create_task(tokenizer.classify("a" * (LONG_CHARS + 1)))
+    for text in ("很好", "很好" * INLINE_CHARS):
+        assert await asyncio.wait_for(tokenizer.classify(text), 10)
+    assert not long.done()
+    done.set()
+    assert isinstance(await asyncio.wait_for(long, 10), dict)
 
 
 async def lost(error: BaseException) -> None:

@@ -28,6 +28,7 @@ from deployments.core.types import Float32
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _GRAPH = "model.xml"
+_MAX_KERNELS = 1_000
 
 
 class OpenVinoEngine(GraphEngine):
@@ -78,6 +79,9 @@ class OpenVinoEngine(GraphEngine):
             "NUM_STREAMS": num_streams,
             # Replicas on one node would all pin their threads to the same first cores.
             "ENABLE_CPU_PINNING": False,
+            # Compiled kernels are kept by shape, 5,000 of them by default, and a Classifier met new
+            # shapes for hours: +198 MiB/h (docs/log.md).
+            "CPU_RUNTIME_CACHE_CAPACITY": _MAX_KERNELS,
         }
 
     def _quantised(self, graph: Any) -> Any:

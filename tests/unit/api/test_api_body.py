@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 
 import pytest
 from stand_in import Client
 from starlette.requests import ClientDisconnect
 
 from deployments.api.app import create_app
-from deployments.api.body import read_body, read_request
+from deployments.api.body import LARGE_BYTES, _large_bodies, read_body, read_request
+from deployments.api.schemas import ClassifyRequest
 from deployments.core.errors import DeadlineExceeded, TooLarge
 from deployments.core.types import Options, TextInput
 from deployments.settings import LimitSettings
@@ -204,6 +207,39 @@ def test_multipart_fields_are_checked_and_counted(client, refused):
     refused(client.send(multipart(("texts", b"a")), MULTIPART), 422, "invalid_input")
     too_many = multipart(*[("text", b"a")] * 15)
     assert "limit is 14" in refused(client.send(too_many, MULTIPART), 413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"text": ["' + b"a" * LARGE_BYTES + b'", 1, "b"]}', "application/json"),
+        (b"text=a&text=%FF&text=" + b"b" * LARGE_BYTES, FORM),
+        (multipart(("text", b"a" * LARGE_BYTES), ("text", b"\xff"), ("text", b"b")), MULTIPART),
+    ],
+)
+def test_a_large_body_is_understood_as_a_small_one(body, content_type, service):
+    answers = Client(create_app(service, LimitSettings())).send(body, content_type).json()
+    labels = [answer.get("label") or answer["error"]["code"] for answer in answers]
+    assert sorted(labels) == ["invalid_input", "long", "short"]
+    assert gc.isenabled()
+
+
+def test_nobody_waits_for_the_parsing_of_a_large_body():
+    async def ask(body: bytes) -> ClassifyRequest:
+        scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
+        return await read_request(scope, Chunks(body), LimitSettings())
+
+    async def both() -> None:
+        busy, done = threading.Event(), threading.Event()
+        _large_bodies.submit(lambda: (busy.set(), done.wait(30)))
+        assert await asyncio.to_thread(busy.wait, 10)
+        large = asyncio.create_task(ask(b'{"text": "%s"}' % (b"a" * LARGE_BYTES)))
+        assert (await ask(b'{"text": "small"}')).text == "small"
+        assert not large.done()
+        done.set()
+        assert len((await large).text) == LARGE_BYTES
+
+    asyncio.run(both())
 
 
 class Chunks:
