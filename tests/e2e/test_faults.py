@@ -88,9 +88,3 @@ def test_fewer_replicas_fail_no_request(there: faults.Cluster) -> None:
     seen, back_s = faults.under_load(there, updates.fewer(there, updates.FEWER))
     assert back_s is not None
     assert seen.not_right == {}
-
-
-def test_what_was_accepted_before_the_stop_is_answered() -> None:
-    before, after, _ = updates.stopped(signal.SIGTERM)
-    assert set(before) == {RIGHT}
-    assert set(after) <= {RIGHT, *updates.REFUSED}
