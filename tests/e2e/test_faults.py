@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from trials import faults, updates
-from trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT
+from trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES
 
 pytestmark = pytest.mark.slow
 
