@@ -17,12 +17,13 @@ def replicas() -> dict[str, float]:
 
 def tracebacks() -> int:
     """Tracebacks in the logs of Serve and of its replicas."""
-    folders = {process.environ()["RAY_TMPDIR"] for process in _processes()}
+    # A Ray that the same process started in another way has none.
+    folders = {process.environ().get("RAY_TMPDIR") for process in _processes()} - {None}
     return sum(
         path.read_text(errors="replace").count("Traceback (most recent call last)")
         for folder in folders
         for pattern in ("session_2*/logs/serve/**/*.log", "session_2*/logs/worker-*")
-        for path in Path(folder).glob(pattern)
+        for path in Path(str(folder)).glob(pattern)
     )
 
 
