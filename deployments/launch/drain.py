@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-ADMIN_SOCKET = "admin.sock"  # in the directory of a run
+ADMIN_SOCKET = "admin.sock"  # one a node, below the directory of a run
 _FRONTEND = "http_frontend"  # as Serve's template calls it
 _TICK_S = 0.1
 _SOCKET_TIMEOUT_S = 2.0

@@ -114,7 +114,9 @@ class Launcher:
         child = self._child
         if child is not None and child.poll() is None:
             if ready:
-                drain(self.run.path / ADMIN_SOCKET, _ANSWER_S, stop.hurried)
+                # Serve puts it in a directory named after the node; there is one here.
+                for admin_socket in self.run.path.glob(f"*/{ADMIN_SOCKET}"):
+                    drain(admin_socket, _ANSWER_S, stop.hurried)
             child.send_signal(signal.SIGINT)
             patience = time.monotonic() + (_DRAIN_S if ready else _ABORT_S)
             while child.poll() is None and time.monotonic() < patience:

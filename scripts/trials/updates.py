@@ -42,7 +42,7 @@ BY_LOAD = {
 }
 # Who connects as the door closes is reset, whether he has spoken yet or not.
 REFUSED = {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError", "503 not_ready"}
-SLOW_REQUESTS = 8
+SLOW_REQUESTS = 3  # more, and what comes after them is refused for the wait, 429
 
 
 def new_replicas(there: Cluster) -> set[int]:

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from trials import faults, updates
-from trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES
+from trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +88,9 @@ def test_fewer_replicas_fail_no_request(there: faults.Cluster) -> None:
     seen, back_s = faults.under_load(there, updates.fewer(there, updates.FEWER))
     assert back_s is not None
     assert seen.not_right == {}
+
+
+def test_what_was_accepted_before_the_stop_is_answered() -> None:
+    before, after, _ = updates.stopped(signal.SIGTERM)
+    assert set(before) == {RIGHT}
+    assert set(after) <= {RIGHT, *updates.REFUSED}
