@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from deployments.config_check import load_config
+from deployments.launch.ports import first_free
 
 ROOT = Path(__file__).parents[2]
 ENV = load_config(ROOT / "serve_config.yaml")["controller_options"]["runtime_env"]["env_vars"]
@@ -39,12 +40,6 @@ class _Hasty:
                 connection.recv(65_536)
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Of an HAProxy as Serve configures it under our YAML, with less time for heads; below /dead no
@@ -58,7 +53,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no HAProxy that runs here")
     files = tmp_path_factory.mktemp("haproxy")
-    hasty, front = _Hasty(), _free_port()
+    hasty, front = _Hasty(), first_free(0, taken=[0])
     config = haproxy.HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=front),
         balance_algorithm=LINES.replace("http-request 10s", "http-request 1s"),
@@ -66,8 +61,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         retry_on=ENV["RAY_SERVE_HAPROXY_RETRY_ON"],
         retries=int(ENV["RAY_SERVE_HAPROXY_RETRIES"]),
         timeout_client_s=int(ENV["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]),
-        stats_port=_free_port(),
-        metrics_port=_free_port(),
+        stats_port=first_free(0, taken=[0]),
+        metrics_port=first_free(0, taken=[0]),
         socket_path=str(files / "admin.sock"),
         server_state_base=str(files),
         server_state_file=str(files / "state"),
@@ -76,7 +71,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         has_received_routes=True,
         has_received_servers=True,
     )
-    ports = {"dead": _free_port(), "hasty": hasty.port}
+    ports = {"dead": first_free(0, taken=[0]), "hasty": hasty.port}
     backends = {
         name: haproxy.BackendConfig(
             name=name,
