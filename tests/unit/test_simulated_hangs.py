@@ -87,6 +87,11 @@ class Cluster:
         return {piece.call.id for replica in self.replicas for piece in replica.queue.running}
 
 
+def quarantine_of(cluster: Cluster) -> Quarantine:
+    attempts = Attempts(RetryBudget(IN_FLIGHT), RetryBudget(IN_FLIGHT))
+    return Quarantine(cluster.predict, attempts, cluster.at_work)
+
+
 async def in_turn(free: asyncio.Semaphore, quarantine: Quarantine, batch: Encoded) -> list[str]:
     asked_s = asyncio.get_running_loop().time()
     async with free:
@@ -126,11 +131,7 @@ def test_a_text_that_hangs_the_model_fails_alone(
 
     async def main() -> None:
         cluster = Cluster(n_replicas, max_pass_s, pass_s)
-        quarantine = Quarantine(
-            cluster.predict,
-            Attempts(RetryBudget(IN_FLIGHT), RetryBudget(IN_FLIGHT)),
-            cluster.at_work,
-        )
+        quarantine = quarantine_of(cluster)
         free = asyncio.Semaphore(IN_FLIGHT)
         calls = []
         for number in range(900):
@@ -151,11 +152,7 @@ def test_a_text_that_hangs_the_model_fails_alone(
 def test_a_frozen_replica_costs_nobody_an_answer() -> None:
     async def main() -> None:
         cluster = Cluster(2, 60.0, 0.02)
-        quarantine = Quarantine(
-            cluster.predict,
-            Attempts(RetryBudget(IN_FLIGHT), RetryBudget(IN_FLIGHT)),
-            cluster.at_work,
-        )
+        quarantine = quarantine_of(cluster)
         free = asyncio.Semaphore(IN_FLIGHT)
         calls = []
         for number in range(600):
