@@ -233,12 +233,13 @@ def test_the_child_has_a_ray_of_its_own(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_SERVE_LOG_TO_STDERR", "0")
+    first_port = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
+    monkeypatch.delenv(first_port, raising=False)  # the tests with a real Ray leave theirs
     env = child_environment(tmp_path, plan, Ingress(True, "2.8"))
     assert env["RAY_TMPDIR"] == env[processes.RUN_VARIABLE] == str(tmp_path)
     assert env["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"].startswith(str(tmp_path))
     assert (env[HA_PROXY], env[THROUGHPUT]) == ("1", "0")  # the config sets it for Serve alone
     assert env["RAY_SERVE_LOG_TO_STDERR"] == "0"  # what the user has set stays
-    first_port = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
     other = child_environment(tmp_path, plan, Ingress(True, "2.8"))
     assert env[first_port] != other[first_port]
     monkeypatch.setenv(first_port, "31500")
