@@ -84,7 +84,9 @@ class Tokenizer:
         self._long_texts = ThreadPoolExecutor(1, thread_name_prefix="long-texts")
         batching = settings.batching
         lost, stuck = (RetryBudget(reserve=batching.max_inflight_batches) for _ in range(2))
-        self._predicting, self._postprocessing = Attempts(lost, stuck), Attempts(lost, stuck)
+        self._predicting = Attempts(lost, stuck, loading=True)
+        self._postprocessing = Attempts(lost, stuck, loading=True)
+        self._asking = Attempts(lost, stuck)
         self._quarantine = Quarantine(self._predict, self._predicting, AtWork(classifier))
         self._pipeline = Pipeline(self._encode, self._quarantine.predict, self._postprocess)
         self._microbatcher = MicroBatcher(
@@ -180,7 +182,7 @@ class Tokenizer:
         """
         await self.readiness()
         engine, live = await _answered(
-            self._postprocessing, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
+            self._asking, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
         )
         return {
             "model": self._model.model,
@@ -209,11 +211,12 @@ class Tokenizer:
                     engine, _ = await _tried(self._info_call.remote())
                     self._audit.engine = f"{engine.engine} {engine.dtype}"
                 self._ready = not isinstance(result, ServiceError)
-                self._predicting.forget_times()  # this one waited for the model to load
             except Exception as exc:
                 logger.warning("the chain is not ready yet: %s", type(exc).__name__)
             if not self._ready:
                 await asyncio.sleep(1.0)
+        self._predicting.loaded()
+        self._postprocessing.loaded()
 
     async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)

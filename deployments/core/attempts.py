@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -77,12 +78,13 @@ class Attempts:
     the fewest under way: what is left on a frozen replica keeps the next away from it.
 
     lost, stuck: what pays for calls made again, and for those that join others. Two budgets: calls
-    that are stuck with a replica are lost with it later.
+    that are stuck with a replica are lost with it later. loading: until `loaded()` a call waits for
+    the first replica and counts as stuck only after half its time.
     """
 
-    def __init__(self, lost: RetryBudget, stuck: RetryBudget) -> None:
+    def __init__(self, lost: RetryBudget, stuck: RetryBudget, *, loading: bool = False) -> None:
         self._budget, self._joining = lost, stuck
-        self._longest_s = 0.0
+        self._longest_s = math.inf if loading else 0.0
         self._left_behind: set[asyncio.Task[Any]] = set()
 
     async def run(
@@ -172,8 +174,8 @@ class Attempts:
             for task in pending:
                 task.cancel()
 
-    def forget_times(self) -> None:
-        """To be called when what made calls long is over, such as a model that was loading."""
+    def loaded(self) -> None:
+        """From now on calls are short, and one that takes long is stuck."""
         self._longest_s = 0.0
 
     def _leave_behind(self, tasks: set[asyncio.Task[Any]], deadline: float) -> None:

@@ -36,6 +36,11 @@ REQUEST_TIMEOUT_S = 30
 REPLICAS = ("Tokenizer", "Classifier", "Postprocessor")
 FROM_THE_PROXY = {"502 not_ready", "503 not_ready"}
 """What HAProxy says of a replica that ended with requests on board, or that nobody is there."""
+FROM_A_NEW_PROXY = {
+    *(f"lost {error}" for error in ("ConnectError", "ReadError", "RemoteProtocolError")),
+    "404 no JSON",
+}
+"""What callers see until HAProxy is back: nothing, then its own 404 until it knows its routes."""
 CHANGES = [f"Classifier.max_pass_s={MAX_PASS_S}", "engine.name=none"]
 
 
@@ -183,7 +188,7 @@ def _killed(session: Session, part: Part, there: Cluster) -> None:
         "kill -9 of Serve's controller": (lambda: kill(there, "controller"), set()),
         "kill -9 of HAProxy": (
             lambda: kill(there, "haproxy"),
-            {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError"},
+            FROM_A_NEW_PROXY,
         ),
         "SIGSTOP of a Classifier": (lambda: kill(there, "Classifier", signal.SIGSTOP), set()),
         "a worker node is lost": (
@@ -195,6 +200,8 @@ def _killed(session: Session, part: Part, there: Cluster) -> None:
         promise = "every request is answered right"
         if allowed:
             promise = "every request is answered, but those that the dead process held"
+        if allowed is FROM_A_NEW_PROXY:
+            promise = "none hangs, and the next HAProxy is there by itself"
         with step(session, part, promise, how):
             seen, back_s = under_load(there, fault, 2.0 if session.quick else 5.0)
             note(part, promise, how, seen, back_s, allowed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -13,17 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from bench.machine import ROOT
 from bench.service import CONFIG, running_service
-from safetensors.torch import load_file, save_file
 
 from .faults import CHANGES, REPLICAS, Cluster, ask, note, step, under_load, wait_until
 from .session import Finding, Part, Session
 from .steady import RIGHT, SLOW, Seen, SteadyLoad, text_of
+from .unfit import Unfit, unfit_models
 
-DEMO = ROOT / "models" / "demo"
 SERVES_ON = "the old model serves on, and the status says why"
 NO_FAILURE = "it fails no request"
 ANSWERED = "what was accepted is answered, later ones are refused"
@@ -52,29 +48,14 @@ def new_replicas(there: Cluster) -> set[int]:
     return before
 
 
-def damaged(folder: Path) -> dict[str, tuple[Path, str]]:
-    """Copies of the demo model that can't be served: kind → its place, what the status must say."""
-    not_a_number = Path(shutil.copytree(DEMO, folder / "not-a-number"))
-    weights = load_file(DEMO / "model.safetensors")
-    bad = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
-    save_file(bad, not_a_number / "model.safetensors", metadata={"format": "pt"})
-    cut_off = Path(shutil.copytree(DEMO, folder / "cut-off"))
-    whole = (DEMO / "model.safetensors").read_bytes()
-    (cut_off / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-    return {
-        "that is not there": (folder / "nothing", "nothing"),
-        "whose weights end in the middle": (cut_off, "are damaged"),
-        "of weights that are no numbers": (not_a_number, "gives no finite number"),
-    }
-
-
-def update_to(there: Cluster, model: Path, says: str) -> tuple[Seen, bool]:
+def update_to(there: Cluster, model: Unfit) -> tuple[Seen, bool]:
     """What callers saw of an update to this model, and whether the status said that."""
     said: list[bool] = []
 
     def update() -> set[int]:
-        there.update(f"model.id={model}", "engine.name=torch", "engine.device=cpu", wait=False)
-        said.append(wait_until(lambda: says in there.state()["message"], 60.0) is not None)
+        engine = ["engine.name=torch", "engine.device=cpu", f"engine.dtype={model.dtype}"]
+        there.update(f"model.id={model.place}", *engine, wait=False)
+        said.append(wait_until(lambda: model.says in there.state()["message"], 60.0) is not None)
         return set()
 
     seen, _ = under_load(there, update)
@@ -108,10 +89,10 @@ def try_updates(session: Session, part: Part, there: Cluster) -> None:
         seen, back_s = under_load(there, lambda: new_replicas(there))
         note(part, NO_FAILURE, "args changed: all replicas new", seen, back_s, set())
     with tempfile.TemporaryDirectory() as folder:
-        for kind, (model, says) in damaged(Path(folder)).items():
+        for kind, model in unfit_models(Path(folder)).items():
             how = f"an update to a model {kind}"
             with step(session, part, SERVES_ON, how):
-                seen, said = update_to(there, model, says)
+                seen, said = update_to(there, model)
                 note(part, SERVES_ON, how, seen, 0.0 if said else None, set())
     by_load = dict.fromkeys(("Tokenizer", "Classifier"), BY_LOAD)
     for how, options in (

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from trials import faults, updates
 from trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT
+from trials.unfit import unfit_models
 
 pytestmark = pytest.mark.slow
 
@@ -78,8 +79,17 @@ def test_an_update_of_all_replicas_fails_no_request(there: faults.Cluster) -> No
 def test_a_model_of_no_finite_number_does_not_replace_the_old_one(
     there: faults.Cluster, tmp_path: Path
 ) -> None:
-    model, says = updates.damaged(tmp_path)["of weights that are no numbers"]
-    seen, said = updates.update_to(there, model, says)
+    model = unfit_models(tmp_path)["of weights that are no numbers"]
+    seen, said = updates.update_to(there, model)
+    assert said
+    assert seen.not_right == {}
+
+
+def test_a_model_that_fails_its_parity_check_does_not_replace_the_old_one(
+    there: faults.Cluster, tmp_path: Path
+) -> None:
+    model = unfit_models(tmp_path)["that int8 is too coarse for"]
+    seen, said = updates.update_to(there, model)
     assert said
     assert seen.not_right == {}
 

@@ -22,6 +22,7 @@ from deployments.launch.ports import ingress_environment
 def service() -> Iterator[Service]:
     # Short, as the path of a Unix socket has room for 107 characters only.
     haproxy_dir = Path(tempfile.mkdtemp(prefix="haproxy"))
+    before = dict(os.environ)
     # What the pods of k8s/rayservice.yaml have in their environment, and ports and paths that no
     # other Serve has.
     os.environ |= {
@@ -67,6 +68,9 @@ def service() -> Iterator[Service]:
         cluster.shutdown()
         _stop_haproxy(haproxy_dir)
         shutil.rmtree(haproxy_dir, ignore_errors=True)
+        # Its ports are free again, for others too.
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _stop_haproxy(config_dir: Path) -> None:

@@ -155,6 +155,19 @@ def test_calls_that_are_long_by_nature_are_not_joined() -> None:
     assert (answer, answered_s, len(replicas.started_s)) == (0, 13.0, 1)
 
 
+def test_a_call_that_waits_for_the_model_to_load_is_not_stuck() -> None:
+    async def main() -> None:
+        attempts = Attempts(RetryBudget(9), RetryBudget(9), loading=True)
+        loading = Replicas((600.0, None))
+        assert await attempts.run(loading, 3_600.0) == 0
+        assert len(loading.started_s) == 1
+        attempts.loaded()
+        stuck = Replicas((NEVER, None), (0.1, None))
+        assert await attempts.run(stuck, 30.0) == 1
+
+    run_virtually(main())
+
+
 def test_a_call_that_hangs_everywhere_ends_with_its_time() -> None:
     replicas = Replicas((NEVER, None))
     answer, answered_s = run(replicas, timeout_s=7.0)
