@@ -99,6 +99,10 @@ class LimitSettings(_Strict):
     """What one request may ask for, and how much may wait."""
 
     max_body_bytes: PositiveInt = Field(default=2_000_000, description="Larger bodies: 413.")
+    max_held_body_bytes: PositiveInt = Field(
+        default=250_000_000,
+        description="Of all bodies that arrive at one ingress replica; more: 429 with Retry-After.",
+    )
     body_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=20.0, description="Longest that the body of a request may take to arrive; then 408."
     )
@@ -154,8 +158,8 @@ class AuditSettings(_Strict):
     max_file_bytes: PositiveInt = Field(
         default=100_000_000, description="A larger file is put aside and a new one begun."
     )
-    max_files: PositiveInt = Field(
-        default=10, description="Files of one replica; beyond that the oldest is deleted."
+    max_files: int = Field(
+        default=10, ge=2, description="Files of one replica; beyond that the oldest is deleted."
     )
 
     @model_validator(mode="after")

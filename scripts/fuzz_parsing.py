@@ -18,11 +18,13 @@ sys.path[:0] = [str(ROOT)]
 
 with atheris.instrument_imports(include=["deployments.api", "python_multipart"]):
     from deployments.api.body import read_request
+    from deployments.api.held_bytes import HeldBytes
     from deployments.api.inputs import inputs_of
 from deployments.core.errors import ServiceError  # noqa: E402
 from deployments.settings import LimitSettings  # noqa: E402
 
 LIMITS = LimitSettings(max_batch_texts=8, max_text_chars=200)
+HELD = HeldBytes(LIMITS.max_held_body_bytes)
 TYPES = (
     b"application/json",
     b"application/x-www-form-urlencoded",
@@ -49,7 +51,7 @@ def try_one(data: bytes) -> None:
 
     scope = {"type": "http", "headers": [(b"content-type", content_type)]}
     try:
-        for item in inputs_of(asyncio.run(read_request(scope, receive, LIMITS)), LIMITS):
+        for item in inputs_of(asyncio.run(read_request(scope, receive, LIMITS, HELD)), LIMITS):
             if isinstance(item, ServiceError):
                 raise item
     except ServiceError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import json
 import logging
 import time
@@ -133,7 +134,7 @@ class _FetchedKeys:
         self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_S)
         self._keys: jwt.PyJWKSet | None = None
         self._tried_at = float("-inf")
-        self._lock = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str) -> jwt.PyJWK:
         await self._fetch_if_older_than(_REFETCH_S)
@@ -148,12 +149,20 @@ class _FetchedKeys:
         return key
 
     async def _fetch_if_older_than(self, age_s: float) -> None:
-        async with self._lock:
-            now = time.monotonic()
-            if now - self._tried_at < age_s:
-                return
+        now = time.monotonic()
+        if self._fetching is None and now - self._tried_at >= age_s:
             self._tried_at = now
-            try:
-                self._keys = await asyncio.to_thread(self._client.get_jwk_set, refresh=True)
-            except jwt.PyJWTError as exc:
-                logger.error("the identity provider's keys: %s", type(exc).__name__)
+            self._fetching = asyncio.get_running_loop().create_task(
+                self._fetch(), context=contextvars.Context()
+            )
+        if self._fetching is not None:
+            # Who hangs up meanwhile does not take the keys along.
+            await asyncio.shield(self._fetching)
+
+    async def _fetch(self) -> None:
+        try:
+            self._keys = await asyncio.to_thread(self._client.get_jwk_set, refresh=True)
+        except (jwt.PyJWTError, OSError, ValueError) as exc:  # the old keys stay
+            logger.error("the identity provider's keys: %s", type(exc).__name__)
+        finally:
+            self._fetching = None

@@ -8,7 +8,7 @@ from deployments.access.callers import Callers
 from deployments.access.keys import Scope as AccessScope
 from deployments.api.answers import error_answer
 from deployments.api.caller import CLIENT
-from deployments.core.errors import Forbidden, ServiceError, Unauthorized
+from deployments.core.errors import Forbidden, Unauthorized
 from deployments.settings import AccessSettings
 
 # Probes carry no key. Prometheus asks another port, which is Ray's.
@@ -44,7 +44,7 @@ class AccessGate:
                     "Ask for a key that has it."
                 )
             caller.allowance.take()
-        except ServiceError as exc:
+        except Exception as exc:
             answer = error_answer(exc, scope)
             if isinstance(exc, Unauthorized):
                 answer.headers["WWW-Authenticate"] = "Bearer"

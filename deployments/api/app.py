@@ -51,6 +51,9 @@ def create_app(
             Exception: _answer_error,
         },
     )
+    # /classify/ is a 404: a redirect would have callers send text and key again, to an address made
+    # of the Host header and, behind TLS, in the clear.
+    rest.router.redirect_slashes = False
     app: ASGIApp = _Shortcut(classify, rest)
     if access.enabled:
         app = AccessGate(app, access)

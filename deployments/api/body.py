@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from deployments.api.forms import parse_multipart, parse_urlencoded
+from deployments.api.held_bytes import HeldBytes, Share
 from deployments.api.json_body import decode_utf8, parse_json
 from deployments.api.schemas import ClassifyRequest
 from deployments.core.errors import DeadlineExceeded, TooLarge, UnsupportedMediaType
@@ -33,10 +34,15 @@ _large_bodies = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
 _MAX_LENGTH_DIGITS = 18
 
 
-async def read_request(scope: Scope, receive: Receive, limits: LimitSettings) -> ClassifyRequest:
+async def read_request(
+    scope: Scope, receive: Receive, limits: LimitSettings, held: HeldBytes
+) -> ClassifyRequest:
     """Reads and decodes the body of a POST.
 
+    held: counts what is read, until it is decoded.
+
     Raises:
+        Overloaded: all requests together hold too much.
         BadRequest, InvalidInput, TooLarge, UnsupportedMediaType: see their messages.
         DeadlineExceeded: the body took longer than `body_timeout_s`.
         ClientDisconnect: the client went away before all of the body was there.
@@ -54,12 +60,16 @@ async def read_request(scope: Scope, receive: Receive, limits: LimitSettings) ->
     _check_declared(length, limits.max_body_bytes)
     header = content_type.decode("latin-1")
     media_type = JSON if content_type in (b"application/json", b"") else _media_type(header)
-    body = await _body_in_time(receive, limits)
-    if len(body) < LARGE_BYTES:
-        return _parsed(body, media_type, header, limits)
-    return await asyncio.get_running_loop().run_in_executor(
-        _large_bodies, _parsed_apart, body, media_type, header, limits
-    )
+    share = held.share()
+    try:
+        body = await _body_in_time(receive, limits, share)
+        if len(body) < LARGE_BYTES:
+            return _parsed(body, media_type, header, limits)
+        return await asyncio.get_running_loop().run_in_executor(
+            _large_bodies, _parsed_apart, body, media_type, header, limits
+        )
+    finally:
+        share.give_back()
 
 
 def _parsed(body: bytes, media_type: str, header: str, limits: LimitSettings) -> ClassifyRequest:
@@ -87,11 +97,11 @@ def _parsed_apart(
             gc.enable()
 
 
-async def _body_in_time(receive: Receive, limits: LimitSettings) -> bytes:
+async def _body_in_time(receive: Receive, limits: LimitSettings, share: Share) -> bytes:
     # Of all chunks together: a client that sends a byte now and then keeps every other timer quiet.
     try:
         async with asyncio.timeout(limits.body_timeout_s):
-            return await read_body(receive, limits.max_body_bytes)
+            return await read_body(receive, limits.max_body_bytes, share)
     except TimeoutError:
         raise DeadlineExceeded(
             f"The body was not complete after {limits.body_timeout_s:g} s. Send it faster, or "
@@ -99,11 +109,11 @@ async def _body_in_time(receive: Receive, limits: LimitSettings) -> bytes:
         ) from None
 
 
-async def read_body(receive: Receive, limit: int) -> bytes:
+async def read_body(receive: Receive, limit: int, share: Share) -> bytes:
     """All of the body, at most `limit` bytes; stops reading where it grows beyond that.
 
     Raises:
-        TooLarge, ClientDisconnect.
+        TooLarge, Overloaded, ClientDisconnect.
     """
     chunks: list[bytes] = []
     size = 0
@@ -115,9 +125,10 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         size += len(chunk)
         if size > limit:
             raise _too_large(f"at least {size}", limit)
-        chunks.append(chunk)
         if not message.get("more_body", False):
-            return b"".join(chunks) if len(chunks) > 1 else chunk
+            return b"".join([*chunks, chunk]) if chunks else chunk
+        share.take(len(chunk))
+        chunks.append(chunk)
 
 
 def _check_declared(length: bytes, limit: int) -> None:

@@ -11,6 +11,7 @@ from deployments.api.access_gate import ALLOWANCE
 from deployments.api.answers import encode_json, error_answer, request_id_of
 from deployments.api.body import read_request
 from deployments.api.caller import CLIENT, caller_of
+from deployments.api.held_bytes import HeldBytes
 from deployments.api.inputs import inputs_of
 from deployments.api.security import ANSWER_HEADERS
 from deployments.api.serve_edge import TIMEOUT_S
@@ -37,6 +38,7 @@ class ClassifyRoute:
         self._service = service
         self._limits = limits
         self._audit = audit
+        self._held = HeldBytes(limits.max_held_body_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -63,7 +65,7 @@ class ClassifyRoute:
 
     async def _content(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the 200; every other status is an exception."""
-        request = await read_request(scope, receive, self._limits)
+        request = await read_request(scope, receive, self._limits, self._held)
         caller = caller_of(scope, request, self._limits)
         inputs = inputs_of(request, self._limits, caller)
         timeout_s = caller.timeout_s or scope.get(TIMEOUT_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
@@ -70,6 +71,10 @@ def parse_multipart(body: bytes, content_type: str, max_texts: int) -> ClassifyR
     if not parts.complete:
         raise BadRequest("The multipart/form-data body ends before its last boundary.")
     return _request(parts.fields)
+
+
+# It warns of each byte that it did not expect, which is one of somebody's text.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 class _Parts:

@@ -23,6 +23,14 @@ def verify(
         list[Path], typer.Argument(help="The files of one replica, oldest first.", exists=True)
     ],
     secret_file: SecretFile,
+    first: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="The number that the oldest file begins with, where older ones were deleted in "
+            "their turn. That line itself can't be checked then.",
+        ),
+    ] = 0,
 ) -> None:
     """Check that no line was changed, taken out or put in; needs args.audit.chain.
 
@@ -32,11 +40,14 @@ def verify(
     """
     from deployments.core.audit import broken_at
 
-    count, problem = broken_at(files, _secret(secret_file))
+    count, problem = broken_at(files, _secret(secret_file), first)
     if problem is not None:
         typer.echo(f"{count} lines are as they were written; then {problem}.", err=True)
+        if count == 0 and first == 0:
+            typer.echo("If older files were deleted in their turn, say --first.", err=True)
         raise typer.Exit(CHANGED)
-    typer.echo(f"ok: {count} lines, none changed.")
+    unchecked = f" Number {first}, on which they rest, can't be checked." if first else ""
+    typer.echo(f"ok: {count} lines, none changed.{unchecked}")
 
 
 @app.command("hash")

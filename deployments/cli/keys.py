@@ -159,7 +159,14 @@ def _write(file: Path, document: Any) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text.getvalue())
     if target.exists():
-        Path(name).chmod(target.stat().st_mode & 0o777)
+        was = target.stat()
+        try:
+            os.chown(name, was.st_uid, was.st_gid)
+        except OSError:
+            # The service would go on with the keys that it knows, the revoked one among them.
+            Path(name).unlink()
+            _fail(f"{file} belongs to another user, who could not read it any more. Run as that.")
+        Path(name).chmod(was.st_mode & 0o777)
     Path(name).replace(target)
 
 

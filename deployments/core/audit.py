@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from deployments.core.errors import ServiceError, kind_and_place
+from deployments.core.errors import ServiceError, kind_and_place, loggable_id
 from deployments.core.types import Answer, TextInput
 from deployments.settings import AuditSettings
 
@@ -78,7 +78,6 @@ class AuditLog:
             directory / name,
             maxBytes=settings.max_file_bytes,
             backupCount=settings.max_files - 1,
-            encoding="utf-8",
         )
         self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
         self._thread.start()
@@ -109,6 +108,9 @@ class AuditLog:
             for item, result in zip(inputs, results, strict=True)
             if isinstance(item, TextInput)
         ]
+        # Both may be a caller's own words.
+        request_id = request_id and loggable_id(request_id)
+        key_id = key_id and key_id.encode(errors="replace").decode()
         if self._requests.qsize() < MAX_WAITING_REQUESTS:
             self._requests.put((time.time(), request_id, key_id, decisions))
         else:
@@ -135,23 +137,21 @@ class AuditLog:
 
     def _write_all(self, requests: Sequence[_Request]) -> None:
         n, last = self._n, self._last
-        lines: list[bytes] = []
-        for line in (line for request in requests for line in self._lines_of(request)):
-            facts = {"n": n, **line}
-            if self.lost and not lines:
-                facts["lost_before"] = self.lost
-            encoded = _encode(facts)
-            if self._chain_key is not None:
-                last = chained(self._chain_key, last, encoded)
-                encoded = encoded[:-1] + _CHAIN + last.hex().encode() + b'"}'
-            lines.append(encoded)
-            n += 1
-        if not lines:
-            return
+        written = bytearray()
         try:
-            self._file.emit(logging.makeLogRecord({"msg": b"\n".join(lines).decode()}))
+            for line in (line for request in requests for line in self._lines_of(request)):
+                facts = {"n": n, **line}
+                if self.lost and not written:
+                    facts["lost_before"] = self.lost
+                encoded = _encode(facts)
+                if self._chain_key is not None:
+                    last = chained(self._chain_key, last, encoded)
+                    encoded = encoded[:-1] + _CHAIN + last.hex().encode() + b'"}'
+                written += encoded + b"\n"
+                n += 1
+            self._file.append(written)
         except Exception as exc:
-            self._unwritten += len(lines)
+            self._unwritten += sum(len(decisions) for *_, decisions in requests)
             if not self._failing:
                 logger.error("the audit log can't be written: %s", kind_and_place(exc))
             self._failing = True
@@ -214,14 +214,16 @@ def chained(key: bytes, last: bytes, line: bytes) -> bytes:
     return hmac.digest(key, last + line, "sha256")
 
 
-def broken_at(paths: Sequence[Path], secret: bytes) -> tuple[int, str | None]:
+def broken_at(paths: Sequence[Path], secret: bytes, first: int = 0) -> tuple[int, str | None]:
     """How many lines of the files, oldest first, hold together, and what is wrong with the next.
 
-    A file whose first line is not number 0 begins in the middle of a chain: its first line is
-    believed, the others are held to it. That lines are missing at the end shows nowhere.
+    first: the number that they must begin with. Where it is not 0, as the oldest files were deleted
+    in their turn, that line can't be checked and is not counted: what it rests on is not there.
+    That lines are missing at the end shows nowhere.
     """
     key = derived_key(secret, "chain")
-    count, last, expected = 0, b"", 0
+    count, last, expected = 0, b"", first
+    begun = False
     for path in paths:
         for number, raw in enumerate(path.read_bytes().splitlines(), 1):
             place = f"{path.name}, line {number}"
@@ -232,13 +234,14 @@ def broken_at(paths: Sequence[Path], secret: bytes) -> tuple[int, str | None]:
                 n, said = msgspec.json.decode(body + b"}")["n"], bytes.fromhex(rest[:-2].decode())
             except (ValueError, KeyError, TypeError):
                 return count, f"{place}: is no line of an audit log"
-            if n == 0 and number == 1:
-                last = b""
-            elif count == 0:
-                count, last, expected = 1, said, n + 1
-                continue
+            if n == 0 and number == 1 and (begun or not first):
+                last = b""  # the file of the next replica
             elif n != expected:
                 return count, f"{place}: is number {n} where {expected} should follow"
+            elif not begun:
+                begun, last, expected = True, said, n + 1
+                continue
+            begun = True
             last = chained(key, last, body + b"}")
             if not hmac.compare_digest(last, said):
                 return count, f"{place}: was changed, or a line before it was"
@@ -247,13 +250,28 @@ def broken_at(paths: Sequence[Path], secret: bytes) -> tuple[int, str | None]:
 
 
 class _PrivateFile(RotatingFileHandler):
-    """Of the owner alone; raises what goes wrong where logging would print it."""
+    """Of the owner alone. Used for its rotation: what is appended is there as a whole or not."""
+
+    def append(self, lines: bytes | bytearray) -> None:
+        """Raises OSError: it can't be written, and nothing of it is there."""
+        if self.stream is None:  # the last rotation failed
+            self.stream = self._open()
+        size = os.fstat(self.stream.fileno()).st_size
+        if size and size + len(lines) > self.maxBytes:
+            self.doRollover()
+            size = 0
+        place = self.stream.fileno()
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[os.write(place, rest) :]
+        except OSError:
+            # A disk that is full takes a part; the next line would be written behind it.
+            os.ftruncate(place, size)
+            raise
 
     def _open(self) -> Any:
         def private(path: str, flags: int) -> int:
             return os.open(path, flags, 0o600)
 
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=private)
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        raise
+        return open(self.baseFilename, "ab", buffering=0, opener=private)

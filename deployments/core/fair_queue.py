@@ -55,6 +55,10 @@ class FairQueue(Generic[T]):
             level.virtual = max(level.virtual, member.start)
             member.start += cost / member.weight
             level.settle_head()
+            if not member.inner and level.heap:
+                # It is forgotten with its tag: were it to come again and start at the old one, who
+                # comes alone each time would be served for ever.
+                level.virtual = max(level.virtual, min(member.start, level.heap[0][0]))
         return item
 
     def replace_head(self, items: Sequence[T]) -> None:

@@ -6,6 +6,7 @@ tests.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -39,12 +40,15 @@ class Pipeline:
         Raises:
             ServiceError: the whole batch failed, e.g. Overloaded.
         """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         encoded = await self.encode(inputs)
         results: list[Answer | ServiceError | None] = [None] * len(inputs)
         for i, error in encoded.errors.items():
             results[i] = error
         if encoded.index:
             left_s = np.asarray([timeouts_s[i] for i in encoded.index], np.float32)
+            left_s -= np.float32(loop.time() - started)
             flows = runs_of([inputs[i].flow for i in encoded.index])
             logits = await self.predict(encoded.batch, left_s, flows)
             answers = await self.postprocess(logits, [inputs[i].options for i in encoded.index])

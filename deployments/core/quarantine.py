@@ -2,8 +2,10 @@
 
 A process that the kernel ends (out of memory, a fault in native code) takes all its calls along.
 Tried again together, one poisonous text would take a whole micro-batch into every replica's death.
-So who was there at two deaths is classified alone, and one at a time: who is there at a third is
-guilty, and is refused for a while. A text costs three replicas at most, and nobody else an answer.
+So who was there at two deaths is classified alone, and one at a time. The process has others in it
+still, so one more death proves little: who was alone at two is guilty, and is refused for a while.
+A text costs four replicas at most. It costs nobody else an answer unless others like it come at the
+same time, and one of them kills both processes in which a text was alone.
 
 A process whose model hangs says which texts it hangs with before it ends. A lone one is guilty at
 once, others are classified alone: two replicas at most, one after the other. What a model is at
@@ -35,6 +37,9 @@ Deadlines = npt.NDArray[np.float64]
 REFUSED_S = 300.0
 MAX_REFUSED = 1_000
 _TOGETHER = 2  # tries
+_ALONE = 2
+# Suspects of several ingress replicas would otherwise meet again, and again be found together.
+MAX_APART_S = 2.0
 _REFUSED = (
     "The model's process died of this text or hung with it, with no other under suspicion. It is "
     f"refused for {REFUSED_S:.0f} s. Shorten it, or tell whoever runs this service."
@@ -165,13 +170,21 @@ class Quarantine:
     async def _judged(self, text: Encoded, left_s: Float32, flows: FlowRuns | None) -> Logits:
         if self._is_refused(text):
             raise PredictionFailed(_REFUSED)
-        if left_s[0] <= 0:
-            raise DeadlineExceeded("The model did not answer in time. Retry later.")
-        try:
-            return await self._tried(text, left_s, flows, alone=True)
-        except LostReplica:
-            self._refuse(text)
-            raise PredictionFailed(_REFUSED) from None
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + float(left_s[0])
+        for tries_left in reversed(range(_ALONE)):
+            left_s = np.asarray([deadline - loop.time()], np.float32)
+            if left_s[0] <= 0:
+                raise DeadlineExceeded("The model did not answer in time. Retry later.")
+            try:
+                return await self._tried(text, left_s, flows, alone=True)
+            except Hung:  # with this text, as it says itself
+                break
+            except LostReplica:
+                if tries_left:
+                    await asyncio.sleep(random.uniform(0.0, MAX_APART_S))  # noqa: S311
+        self._refuse(text)
+        raise PredictionFailed(_REFUSED)
 
     def _refuse(self, text: Encoded) -> None:
         while len(self._refused) >= MAX_REFUSED:

@@ -55,7 +55,12 @@ class Nodes(LocalCluster):
 
         app = self._client.get_serve_details()["applications"]["classify"]
         replicas = {
-            name: [r["pid"] for r in one["replicas"] if r["state"] == "RUNNING"]
+            # Serve hears of a death only when it next looks.
+            name: [
+                r["pid"]
+                for r in one["replicas"]
+                if r["state"] == "RUNNING" and psutil.pid_exists(r["pid"])
+            ]
             for name, one in app["deployments"].items()
         }
         controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace="serve")

@@ -191,6 +191,8 @@ class Provider(http.server.ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True)
         self.jwks = jwks("rsa")
         self.asked = 0
+        self.was_asked = threading.Event()
+        self.pause: threading.Event | None = None
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -198,6 +200,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked += 1
+        self.server.was_asked.set()
+        if self.server.pause is not None:
+            self.server.pause.wait(10)
         self.send_response(200)
         self.end_headers()
         self.wfile.write(self.server.jwks.encode())
@@ -238,5 +243,29 @@ def test_keys_are_fetched_once_and_an_unknown_one_does_not_flood_the_provider(pr
 def test_a_provider_out_of_reach_is_told_as_503(provider):
     provider.shutdown()
     callers = Callers(settings("https://127.0.0.1:1/jwks"))
+    with pytest.raises(NotReady, match="can't be fetched"):
+        identify(callers, signed())
+
+
+def test_who_hangs_up_during_the_fetch_does_not_take_the_keys_along(provider):
+    provider.pause = threading.Event()
+
+    async def run() -> str:
+        callers = Callers(settings(f"https://127.0.0.1:{provider.server_port}/jwks"))
+        first = asyncio.create_task(callers.identify(signed(sub="impatient")))
+        assert await asyncio.to_thread(provider.was_asked.wait, 10)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        provider.pause.set()
+        return (await callers.identify(signed())).id
+
+    assert asyncio.run(run()) == "jwt:alice"
+    assert provider.asked == 1
+
+
+@pytest.mark.parametrize("answer", ["<html>down for maintenance</html>", "[]", '{"keys": 3}', ""])
+def test_an_answer_that_is_no_jwks_is_told_as_503(provider, answer):
+    provider.jwks = answer
+    callers = Callers(settings(f"https://127.0.0.1:{provider.server_port}/jwks"))
     with pytest.raises(NotReady, match="can't be fetched"):
         identify(callers, signed())

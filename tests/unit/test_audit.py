@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from deployments.cli import app
@@ -122,7 +123,10 @@ def test_large_files_are_put_aside_and_the_oldest_deleted(open_log: Any) -> None
     assert all(file.stat().st_size <= 60_000 for file in files)
     numbers = [line["n"] for file in files for line in lines_of(file)]
     assert numbers == list(range(1_000))[-len(numbers) :]
-    assert broken_at(files, SECRET.encode()) == (len(numbers), None)
+    first = numbers[0]
+    assert broken_at(files, SECRET.encode(), first) == (len(numbers) - 1, None)
+    count, problem = broken_at(files, SECRET.encode())
+    assert (count, f"is number {first} where 0 should" in (problem or "")) == (0, True)
 
 
 @pytest.fixture
@@ -160,6 +164,19 @@ def test_what_was_changed_is_found(chain: Path, change: Any, at: int) -> None:
     assert f"line {at + 1}:" in problem
 
 
+def test_a_chain_without_its_beginning_is_told(chain: Path, secret_file: Path) -> None:
+    """Else one record could be forged, and those before it taken away."""
+    lines = chain.read_bytes().splitlines(keepends=True)[2:]
+    lines[0] = lines[0].replace(b"positive", b"negative")
+    chain.write_bytes(b"".join(lines))
+    asked = ["audit", "verify", str(chain), "--secret-file", str(secret_file)]
+    told = CliRunner().invoke(app, asked)
+    assert (told.exit_code, "number 2 where 0 should" in told.output) == (1, True)
+    assert "--first" in told.output
+    rotated = CliRunner().invoke(app, [*asked, "--first", "2"])
+    assert (rotated.exit_code, "Number 2, on which" in rotated.output) == (0, True)
+
+
 def test_a_chain_under_another_secret_does_not_hold(chain: Path) -> None:
     assert broken_at([chain], b"another secret, as long")[0] == 0
 
@@ -177,17 +194,22 @@ def test_a_disk_that_refuses_is_told_once_counted_and_survived(
 ) -> None:
     log = open_log(chain=True)
     log.record([TextInput(TEXT)], [ANSWER], "r0", None)
-    write = log._file.stream.write
+    write = os.write
+    taken: list[int] = []
 
-    def refuse(_: str) -> None:
-        raise OSError(28, "No space left on device")
+    def full(place: int, data: bytes) -> int:
+        """As a disk that has room for 100 bytes more."""
+        if taken:
+            raise OSError(28, "No space left on device")
+        taken.append(write(place, data[:100]))
+        return taken[-1]
 
     wait_until(lambda: log._n == 1)
-    monkeypatch.setattr(log._file.stream, "write", refuse, raising=False)
+    monkeypatch.setattr(os, "write", full)
     for _ in range(3):
         log.record([TextInput(TEXT)], [ANSWER], "r1", None)
     wait_until(lambda: log.lost == 3)
-    monkeypatch.setattr(log._file.stream, "write", write, raising=False)
+    monkeypatch.setattr(os, "write", write)
     log.record([TextInput(TEXT)], [ANSWER], "r2", None)
     log.close()
     told = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -196,6 +218,33 @@ def test_a_disk_that_refuses_is_told_once_counted_and_survived(
     assert [line["request_id"] for line in lines_of(log.path)] == ["r0", "r2"]
     assert lines_of(log.path)[1]["lost_before"] == 3
     assert broken_at([log.path], SECRET.encode()) == (2, None)
+    assert taken == [100]
+
+
+def test_what_callers_say_of_themselves_is_no_text_and_stops_no_log(open_log: Any) -> None:
+    log = open_log(chain=True)
+    log.record([TextInput(TEXT)], [ANSWER], "my wife Anna has cancer", "\ud800")
+    log.record([TextInput(TEXT)], [ANSWER], "r1", "key:shop")
+    log.close()
+    assert [(line["request_id"], line["key_id"]) for line in lines_of(log.path)] == [
+        ("-", "?"),
+        ("r1", "key:shop"),
+    ]
+    assert log.lost == 0
+
+
+def test_what_cannot_be_written_down_is_counted_and_the_next_is_written(open_log: Any) -> None:
+    log = open_log()
+    log.record([TextInput(TEXT)], [{**ANSWER, "label": "\ud800"}], "r0", None)
+    wait_until(lambda: log.lost == 1)
+    log.record([TextInput(TEXT)], [ANSWER], "r1", None)
+    log.close()
+    assert [line["request_id"] for line in lines_of(log.path)] == ["r1"]
+
+
+def test_one_file_alone_could_not_be_put_aside(open_log: Any) -> None:
+    with pytest.raises(ValidationError, match="max_files"):
+        open_log(max_files=1)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def test_the_file_is_for_its_owner_and_keeps_mode_links_and_comments(run, tmp_pa
     assert "# ours" in path.read_text()
     assert len(parse_keys(path.read_bytes())) == 2
     assert {entry.name for entry in tmp_path.iterdir()} == {"keys.yaml", "link.yaml"}
+
+
+def test_a_file_of_another_user_stays_his_or_is_left_alone(run, monkeypatch):
+    """One that the service could not read any more would leave the revoked key working."""
+    run("new", "--id", "a")
+    was = Path("keys.yaml").stat()
+    given = []
+    monkeypatch.setattr(os, "chown", lambda _, *owner: given.append(owner))
+    run("new", "--id", "b")
+    assert given == [(was.st_uid, was.st_gid)]
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", refuse)
+    assert "belongs to another user" in run("revoke", "a", code=1).output
+    assert len(parse_keys(Path("keys.yaml").read_bytes())) == 2
+    assert [entry.name for entry in Path().iterdir()] == ["keys.yaml"]
 
 
 def test_a_json_file_stays_readable(run):

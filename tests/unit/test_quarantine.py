@@ -72,7 +72,7 @@ def run(
     return run_virtually(main())
 
 
-def test_one_poisonous_text_costs_three_replicas_and_no_neighbour_its_answer() -> None:
+def test_one_poisonous_text_costs_four_replicas_and_no_neighbour_its_answer() -> None:
     cluster = Cluster(poison={103})
     found = run(cluster, texts(*[5] * 8, mark=100), texts(5, 5, mark=200), texts(5, mark=300))
     assert found == [
@@ -80,7 +80,7 @@ def test_one_poisonous_text_costs_three_replicas_and_no_neighbour_its_answer() -
         [200, 201],
         [300],
     ]
-    assert cluster.deaths == 3
+    assert cluster.deaths == 4
 
 
 def test_a_poisonous_text_that_comes_again_costs_nothing() -> None:
@@ -92,10 +92,10 @@ def test_a_poisonous_text_that_comes_again_costs_nothing() -> None:
             assert judged(await quarantine.predict(both, plenty(both))) == [0, PredictionFailed, 2]
         alone = texts(5, mark=1)
         assert judged(await quarantine.predict(alone, plenty(alone))) == [PredictionFailed]
-        assert cluster.deaths == 3
+        assert cluster.deaths == 4
         await asyncio.sleep(REFUSED_S)  # it may have been the machine after all
         await quarantine.predict(alone, plenty(alone))
-        assert cluster.deaths == 6
+        assert cluster.deaths == 8
 
     run(cluster, texts(5, 5, 5, mark=0), then=again)
 
@@ -104,7 +104,29 @@ def test_two_poisonous_texts_in_one_batch() -> None:
     cluster = Cluster(poison={1, 4})
     found = run(cluster, texts(*[5] * 6, mark=0))
     assert found == [[0, PredictionFailed, 2, 3, PredictionFailed, 5]]
-    assert cluster.deaths == 4
+    assert cluster.deaths == 6
+
+
+@pytest.mark.parametrize("poison", [103, 107])
+def test_who_is_alone_beside_anothers_poison_is_not_taken_for_guilty(poison: int) -> None:
+    """Two ingress replicas, each with a suspect alone in the same process."""
+    cluster = Cluster(poison={poison})
+
+    async def main() -> list[int | type]:
+        first, second = (
+            Quarantine(cluster.predict, Attempts(RetryBudget(64), RetryBudget(64)), nothing)
+            for _ in range(2)
+        )
+        batches = texts(*[5] * 8, mark=100), texts(*[5] * 8, mark=200)
+        found = await asyncio.gather(
+            *[q.predict(b, plenty(b)) for q, b in zip((first, second), batches, strict=True)]
+        )
+        return judged(found[0]) + judged(found[1])
+
+    found = run_virtually(main())
+    assert [mark for mark in found if isinstance(mark, int)] == [
+        mark for mark in (*range(100, 108), *range(200, 208)) if mark != poison
+    ]
 
 
 def test_deaths_that_no_text_is_to_blame_for_cost_nobody_an_answer() -> None:

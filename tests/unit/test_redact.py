@@ -47,6 +47,16 @@ def redactor() -> Redactor:
         ("服务器192.168.1.17挂了", "服务器<IP>挂了"),
         ("地址2001:db8::8a2e:370:7334不通", "地址<IP>不通"),
         ("a@b.cn 13812345678 192.168.0.1", "<EMAIL> <PHONE> <IP>"),
+        ("card 4111 1111 1111 1111 123", "card <CREDIT_CARD> 123"),
+        ("card 4111-1111-1111-1111 12/27", "card <CREDIT_CARD> 12/27"),
+        ("5 4111111111111111", "5 <CREDIT_CARD>"),
+        ("4111 1111 1111 1111 5500 0000 0000 0004", "<CREDIT_CARD> <CREDIT_CARD>"),
+        ("IP:192.168.1.10", "IP:<IP>"),
+        ("IP：192.168.1.10，端口22", "IP：<IP>，端口22"),
+        ("http://192.168.1.10:8080/x", "http://<IP>:8080/x"),
+        ("BE68539007547034 BIC GEBABEBB", "<IBAN> BIC GEBABEBB"),
+        ("AB12 BE68 5390 0754 7034 BANK CODE", "AB12 <IBAN> BANK CODE"),
+        ("卡号٤١١١١١١١١١١١١١١١", "卡号<CREDIT_CARD>"),
     ],
 )
 def test_it_is_replaced_by_its_kind(redactor: Redactor, text: str, redacted: str) -> None:
@@ -59,6 +69,8 @@ def test_it_is_replaced_by_its_kind(redactor: Redactor, text: str, redacted: str
         "质量很好，会再来",
         "身份证110105194912310021，末位不对",  # wrong check digit
         "卡号4111111111111112",  # Luhn does not hold
+        "4111 1111 1111 1112 123",
+        "1.2.3.4.5",
         "版本1.2.3，时间12:30:45",
         "IP 999.1.1.1",
         "2024年12月31日买的，花了199.99元，满300减40",
@@ -80,11 +92,23 @@ def test_only_the_kinds_asked_for() -> None:
 def test_another_country() -> None:
     german = Redactor(RedactionSettings(kinds=["phone"], phone_region="DE"))
     assert german.redact("Tel. 030 901820") == ("Tel. <PHONE>", 1)
+    egyptian = Redactor(RedactionSettings(kinds=["phone"], phone_region="EG"))
+    assert egyptian.redact("اتصل بي ٠١٠٠١٢٣٤٥٦٧") == ("اتصل بي <PHONE>", 1)
 
 
 def test_a_long_text_of_digits_does_not_take_long(redactor: Redactor) -> None:
     """Patterns that try again from every place would need hours for these."""
-    for text in ("1" * 100_000, "1 " * 50_000, "a" * 100_000 + "1", "1:" * 50_000, "a.1@" * 25_000):
+    for text in (
+        "1" * 100_000,
+        "1 " * 50_000,
+        "a" * 100_000 + "1",
+        "1:" * 50_000,
+        "1." * 50_000,
+        "a.1@" * 25_000,
+        "41 11-" * 15_000,
+        "AB12 " * 20_000,
+        "AB12CDEF3456 " * 8_000,
+    ):
         redactor.redact(text)
 
 

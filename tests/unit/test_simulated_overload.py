@@ -14,7 +14,7 @@ import pytest
 from virtual_time import VirtualModel, run_virtually, texts
 
 from deployments.core.admission import work_of
-from deployments.core.errors import DeadlineExceeded, Overloaded, ServiceError
+from deployments.core.errors import DeadlineExceeded, Overloaded, ServiceError, TextTooLong
 from deployments.core.flow import Priority, flow_of, runs_of
 from deployments.core.microbatch import MicroBatcher, Result
 from deployments.core.types import TextInput
@@ -176,6 +176,72 @@ def test_one_clients_flood_is_its_own_affair() -> None:
     # A pass is under way when it comes, and its own follows.
     assert np.quantile([one.latency_s for one in guest], 0.99) < 3.0
     assert len(good(asked)) >= 0.9 * CAPACITY_PER_S * 60
+
+
+def test_texts_that_are_refused_do_not_make_an_idle_service_look_slow() -> None:
+    """Ten callers send nothing but texts that are too long, each as soon as it has its answer."""
+
+    async def main() -> tuple[Counter[str], int]:
+        loop = asyncio.get_running_loop()
+        refused = 0
+
+        async def run(inputs: Sequence[TextInput], _: Sequence[float]) -> list[Result]:
+            bad = [len(item.text) > TOKENS for item in inputs]
+            await asyncio.sleep(0.001 + 0.002 * sum(bad) + 0.01 * (not all(bad)))
+            return [TextTooLong("too long") if b else {"label": "a"} for b in bad]
+
+        service = Service()
+        service.ingress = MicroBatcher(
+            run,
+            max_texts=256,
+            max_inflight=64,
+            min_gap_s=0.01,
+            max_pending=2_000,
+            max_queue_s=MAX_QUEUE_S,
+            work_of=lambda item: work_of(item, 2_560),
+            clock=loop.time,
+        )
+
+        async def too_long() -> None:
+            nonlocal refused
+            while loop.time() < 60.0:
+                try:
+                    await service.ingress.submit([TextInput("x" * 3_000)], TIMEOUT_S)
+                    refused += 1
+                except Overloaded:
+                    await asyncio.sleep(0.05)
+
+        await asyncio.gather(service.offer(10.0, 60.0), *[too_long() for _ in range(10)])
+        return Counter(one.outcome for one in await service.answered()), refused
+
+    outcomes, refused = run_virtually(main())
+    assert set(outcomes) == {"ok"}
+    assert refused > 1_000
+
+
+def test_bulk_does_not_wait_for_ever_where_it_does_not_fit_beside_the_next() -> None:
+    """Each pass has room for one text, and an interactive one always waits."""
+
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        batcher = VirtualModel(lambda tokens, longest: 0.1).batcher(max_batch_tokens=512)
+        done = 0
+
+        async def bulk(number: int) -> None:
+            nonlocal done
+            flow = flow_of("bulk", "b", number + 2)
+            await batcher.submit(texts(300), np.full(1, 600, np.float32), [(flow, 1)])
+            done += loop.time() < 60.0
+
+        async def interactive() -> None:
+            while loop.time() < 60.0:
+                await batcher.submit(texts(300), np.full(1, 30, np.float32))
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(interactive(), interactive(), *[bulk(n) for n in range(5)])
+        return done
+
+    assert run_virtually(main()) == 5
 
 
 def test_bulk_neither_stands_in_the_way_nor_stands_still() -> None:

@@ -310,3 +310,9 @@ def test_answers_and_errors_of_classify_are_not_kept_either(client):
 def test_the_page_and_its_assets_are_not_guessed_at(client):
     for path in ("/docs", "/docs/assets/docs.js", "/docs/assets/docs.css"):
         assert client.get(path).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/classify/", "/info/", "/health/"])
+def test_nobody_is_sent_elsewhere_with_text_and_key(client, refused, path):
+    answer = client.request("POST", path, content=b'{"text": "a"}')
+    refused(answer, 404, "not_found")

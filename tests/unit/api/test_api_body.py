@@ -12,8 +12,9 @@ from starlette.requests import ClientDisconnect
 
 from deployments.api.app import create_app
 from deployments.api.body import LARGE_BYTES, _large_bodies, read_body, read_request
+from deployments.api.held_bytes import HeldBytes
 from deployments.api.schemas import ClassifyRequest
-from deployments.core.errors import DeadlineExceeded, TooLarge
+from deployments.core.errors import DeadlineExceeded, Overloaded, TooLarge
 from deployments.core.types import Options, TextInput
 from deployments.settings import LimitSettings
 
@@ -171,6 +172,12 @@ def multipart(*parts: tuple[str, bytes], end: bytes = b"--x--\r\n") -> bytes:
 MULTIPART = "multipart/form-data; boundary=x"
 
 
+def test_no_byte_of_a_broken_form_is_logged(client, refused, caplog):
+    refused(client.send(b"--test\r\n", MULTIPART), 400, "bad_request")
+    refused(client.send(b"no boundary at all", MULTIPART), 400, "bad_request")
+    assert caplog.records == []
+
+
 def test_multipart_is_a_form(client, service):
     client.send(multipart(('"text"', "很\r\n好".encode()), ('"top_k"', b"1")), MULTIPART)
     client.send(multipart(('"text"', b"a"), ('"text"', b"b")), MULTIPART)
@@ -227,7 +234,7 @@ def test_a_large_body_is_understood_as_a_small_one(body, content_type, service):
 def test_nobody_waits_for_the_parsing_of_a_large_body():
     async def ask(body: bytes) -> ClassifyRequest:
         scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
-        return await read_request(scope, Chunks(body), LimitSettings())
+        return await read_request(scope, Chunks(body), LimitSettings(), HeldBytes(10**6))
 
     async def both() -> None:
         busy, done = threading.Event(), threading.Event()
@@ -260,19 +267,45 @@ class Chunks:
 
 
 def test_chunks_are_joined():
-    assert asyncio.run(read_body(Chunks(b"ab", b"", b"c"), 3)) == b"abc"
+    assert asyncio.run(read_body(Chunks(b"ab", b"", b"c"), 3, HeldBytes(99).share())) == b"abc"
 
 
 def test_reading_stops_where_the_limit_is_passed():
     chunks = Chunks(b"aa", b"aa", b"aa", b"aa")
     with pytest.raises(TooLarge, match="at least 4 bytes; the limit is 3"):
-        asyncio.run(read_body(chunks, 3))
+        asyncio.run(read_body(chunks, 3, HeldBytes(99).share()))
     assert chunks.taken == 2
 
 
 def test_a_client_that_hangs_up_is_noticed():
     with pytest.raises(ClientDisconnect):
-        asyncio.run(read_body(Chunks(b"a", hang_up=True), 3))
+        asyncio.run(read_body(Chunks(b"a", hang_up=True), 3, HeldBytes(99).share()))
+
+
+def test_bodies_that_pause_do_not_fill_the_memory():
+    """Each of them within its limit; what they hold together is given back however they end."""
+    held = HeldBytes(100)
+    scope = {"type": "http", "headers": [(b"content-type", b"text/plain")]}
+    limits = LimitSettings(body_timeout_s=0.2)
+
+    async def pauses() -> ClassifyRequest:
+        messages = [{"type": "http.request", "body": b"a" * 40, "more_body": True}]
+
+        async def receive() -> dict:
+            if not messages:
+                await asyncio.sleep(10)
+            return messages.pop()
+
+        return await read_request(scope, receive, limits, held)
+
+    async def main() -> list:
+        ended = await asyncio.gather(*[pauses() for _ in range(3)], return_exceptions=True)
+        small = await read_request(scope, Chunks(b"small"), limits, held)
+        two = await read_request(scope, Chunks(b"a" * 60, b"b" * 60), limits, held)
+        return [*map(type, ended), small.text, len(two.text)]
+
+    assert asyncio.run(main()) == [DeadlineExceeded, DeadlineExceeded, Overloaded, "small", 120]
+    assert held.now == 0
 
 
 def test_a_large_body_is_refused_by_its_declared_length(client, refused):
@@ -309,5 +342,5 @@ def test_a_body_that_trickles_in_is_given_up(content_type):
     limits = LimitSettings(body_timeout_s=0.1)
     scope = {"type": "http", "headers": [(b"content-type", content_type)]}
     with pytest.raises(DeadlineExceeded, match=r"not complete after 0\.1 s"):
-        asyncio.run(read_request(scope, trickle, limits))
+        asyncio.run(read_request(scope, trickle, limits, HeldBytes(10**6)))
     assert 0 < taken < 50
