@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,7 +134,10 @@ class Poison:
     deaths: int = 0
 
     def __call__(self) -> set[int]:
-        before = [psutil.Process(pid) for pid in self.there.pids("Classifier")]
+        before: list[psutil.Process] = []
+        for pid in self.there.pids("Classifier"):
+            with suppress(psutil.NoSuchProcess):  # what the last fault left
+                before.append(psutil.Process(pid))
         (self.outcome,) = ask(self.there.url, f"{text_of(0)}{self.character}")
         # One that hangs ends after its last words.
         gone, _ = psutil.wait_procs(before, timeout=2.0 if self.character == HANGS else 0.0)
