@@ -197,7 +197,7 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
     yield from crosscheck.limits(settings, args_path, config)
     if tokenizer:
         where = join(join(path, "deployments"), tokenizer[0])
-        yield from crosscheck.tokenizer_limits(settings, tokenizer[1], where)
+        yield from crosscheck.tokenizer_limits(settings, tokenizer[1], where, config)
 
 
 def _user_config(

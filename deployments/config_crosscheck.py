@@ -117,7 +117,7 @@ def limits(settings: Settings, path: str, config: dict[str, Any]) -> Iterator[Pr
 
 
 def tokenizer_limits(
-    settings: Settings, deployment: dict[str, Any], path: str
+    settings: Settings, deployment: dict[str, Any], path: str, config: dict[str, Any]
 ) -> Iterator[Problem]:
     """Limits of the ingress that contradict the limits of one request."""
     from ray.serve._private.constants import (
@@ -125,15 +125,20 @@ def tokenizer_limits(
         DEFAULT_MAX_ONGOING_REQUESTS,
     )
 
-    request = settings.limits.request_timeout_s
+    limits = settings.limits
+    request = limits.body_timeout_s + limits.request_timeout_s
+    theirs = (config.get("http_options") or {}).get("request_timeout_s")
+    if isinstance(theirs, (int, float)):
+        request = min(request, theirs)
     shutdown = deployment.get("graceful_shutdown_timeout_s", DEFAULT_GRACEFUL_SHUTDOWN_TIMEOUT_S)
     if isinstance(shutdown, (int, float)) and shutdown < request:
         yield Problem(
             join(path, "graceful_shutdown_timeout_s"),
-            f"{shutdown:g} s is shorter than args.limits.request_timeout_s, {request:g} s, so "
-            f"updates kill requests that were accepted; set it above {request:g}",
+            f"{shutdown:g} s is shorter than a request may take, {request:g} s (body_timeout_s and "
+            "request_timeout_s of args.limits), so updates kill requests that were accepted; set "
+            f"it above {request:g}",
         )
-    pending = settings.limits.max_pending_texts
+    pending = limits.max_pending_texts
     ongoing = deployment.get("max_ongoing_requests", DEFAULT_MAX_ONGOING_REQUESTS)
     if isinstance(ongoing, int) and ongoing <= pending:
         yield Problem(

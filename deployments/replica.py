@@ -74,8 +74,8 @@ def live_settings(model: type[Live], user_config: dict[str, Any], old: Live | No
             raise
         problems = [*unknown_keys(user_config, model), *validation_problems(exc, user_config)]
         logger.error(
-            "user_config is refused and the old one stays; `rayclassify check` finds this before "
-            "it is deployed: %s",
+            "user_config is refused and the old one stays, but no new replica starts until it is "
+            "right; `rayclassify check` finds this before it is deployed: %s",
             "; ".join(str(problem) for problem in problems),
         )
         return old

@@ -159,14 +159,15 @@ class Tokenizer:
             Overloaded: too many texts wait.
             DeadlineExceeded: no answer in time.
         """
-        await self.readiness()
-        limit_s = self._settings.limits.request_timeout_s
+        limits = self._settings.limits
+        limit_s = min(timeout_s or limits.request_timeout_s, limits.request_timeout_s)
+        if not self._ready:
+            # A new replica under load: its first text waits for the model as others do. Refused at
+            # once, HAProxy, which asks who has least to do, would send more here.
+            await asyncio.wait([self._readiness_task], timeout=min(limit_s, limits.max_queue_s))
+            await self.readiness()
         good = [item for item in inputs if isinstance(item, TextInput)]
-        answers = iter(
-            await self._microbatcher.submit(good, min(timeout_s or limit_s, limit_s))
-            if good
-            else ()
-        )
+        answers = iter(await self._microbatcher.submit(good, limit_s) if good else ())
         return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
 
     async def readiness(self) -> None:

@@ -29,6 +29,10 @@ CPU_SELECTOR = {"pool": "cpu"}
 # Under the throughput flag a handle works in an event loop only, unless its router has a loop of
 # its own. Pods have the flag, so Ray jobs there need that loop; Serve's replicas do not.
 ROUTER_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
+# A pod that is told to go: first it leaves the Service, then Ray drains it. Serve uses what is left
+# beyond a replica's own shutdown to start another one elsewhere; then the processes end.
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
+LEAVE_S, START_S, END_S = 10, 120, 10
 # KubeRay appends a suffix for the cluster, and Kubernetes ends names at 63 characters.
 MAX_NAME = 47
 KEYS_DIR = "/etc/rayclassify"
@@ -137,18 +141,21 @@ def render(
     if problems := check_config(config):
         raise RenderError("\n".join(str(problem) for problem in problems))
     deployments = config["applications"][0]["deployments"]
-    request_s = config["applications"][0]["args"]["limits"]["request_timeout_s"]
+    limits = config["applications"][0]["args"]["limits"]
+    request_s = limits["body_timeout_s"] + limits["request_timeout_s"]
     shutdown_s = max(d["graceful_shutdown_timeout_s"] for d in deployments)
+    drain_s = START_S + shutdown_s
     values: dict[str, Any] = {
         "origin": "Rendered by scripts/render_k8s.py from k8s/rayservice.template.yaml: edit that.",
         "metadata": _indented(_metadata(name, namespace), 2).rstrip(),
         "image": image,
         "ray_version": ray_version(),
         "serve_config": _indented(serve_config(config), 4),
-        "env": _flow([{"name": k, "value": v} for k, v in environment(config).items()]),
+        "env": _environment(environment(config)),
+        "worker_env": _environment({**environment(config), DRAIN: str(math.ceil(drain_s))}),
         "port": config["http_options"]["port"],
-        "drain": math.ceil(request_s),
-        "grace": math.ceil(request_s + shutdown_s),
+        "leave": LEAVE_S,
+        "grace": math.ceil(LEAVE_S + drain_s + END_S),
         "deletion_delay": math.ceil(shutdown_s + request_s),
         "object_store": OBJECT_STORE_BYTES,
         **_pod_blocks(keys_secret),
@@ -176,6 +183,10 @@ def environment(config: dict[str, Any]) -> dict[str, str]:
     """Variables that every Ray container needs before `ray start`."""
     options = config.get("controller_options") or {}
     return {**((options.get("runtime_env") or {}).get("env_vars") or {}), ROUTER_LOOP: "1"}
+
+
+def _environment(variables: dict[str, str]) -> str:
+    return _flow([{"name": name, "value": value} for name, value in variables.items()])
 
 
 def group_of(deployment: dict[str, Any]) -> str:

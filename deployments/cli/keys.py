@@ -126,7 +126,8 @@ def _read(file: Path, must_exist: bool = True) -> tuple[str, Keys]:
         return _HEAD, {}
     try:
         content = file.read_bytes()
-        return content.decode(), parse_keys(content)
+        keys = parse_keys(content)
+        return content.decode(), keys
     except OSError as exc:
         _fail(f"{file} can't be read ({type(exc).__name__}).")
     except WrongFileError as exc:
@@ -152,12 +153,18 @@ def _write(file: Path, document: Any) -> None:
         document["keys"].fa.set_block_style()
     text = StringIO()
     yaml.dump(document, text)
-    target = file.resolve()
+    try:
+        _replace(file.resolve(), text.getvalue())
+    except OSError as exc:
+        _fail(f"{file} can't be written ({exc.strerror}).")
+
+
+def _replace(target: Path, text: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # mkstemp: for this user alone. A file that was there keeps what others may do with it.
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}")
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text.getvalue())
+        stream.write(text)
     if target.exists():
         was = target.stat()
         try:
@@ -165,7 +172,7 @@ def _write(file: Path, document: Any) -> None:
         except OSError:
             # The service would go on with the keys that it knows, the revoked one among them.
             Path(name).unlink()
-            _fail(f"{file} belongs to another user, who could not read it any more. Run as that.")
+            _fail(f"{target} belongs to another user, who could not read it any more. Run as that.")
         Path(name).chmod(was.st_mode & 0o777)
     Path(name).replace(target)
 

@@ -79,6 +79,9 @@ def tune(
     app, settings = _our_application(loaded, config)
     if plot is not None and plot.suffix not in {".svg", ".png"}:
         raise typer.BadParameter(f"{plot} is neither .svg nor .png.", param_hint="--plot")
+    for path, option in ((output, "--output"), (plot, "--plot")):
+        if path is not None and not path.parent.is_dir():
+            raise typer.BadParameter(f"{path.parent} is no directory.", param_hint=option)
     lines = read_lines(texts, MAX_TEXTS)
 
     from deployments.launch.machine import cpu_count
@@ -110,8 +113,6 @@ def tune(
             "model would.",
             soft_wrap=True,
         )
-    if plot is not None:
-        _plot(results, chosen, target_p99_ms, f"{settings.model.id}, {cores} cores", plot, err)
     written = tuned(
         config.read_text(encoding="utf-8"),
         app.get("name", "default"),
@@ -124,6 +125,8 @@ def tune(
     if problems:
         print_problems(problems)
         raise typer.Exit(BAD_CONFIG)
+    if plot is not None:
+        _plot(results, chosen, target_p99_ms, f"{settings.model.id}, {cores} cores", plot, err)
     out.print(f"{output} written. Next: rayclassify serve {output}", soft_wrap=True, markup=False)
 
 

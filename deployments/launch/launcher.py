@@ -26,7 +26,6 @@ from deployments.launch.rundir import RunDir
 from deployments.launch.signals import StopSignals
 
 _TICK_S = 0.2
-_ANSWER_S = 30.0  # what HAProxy has passed on may take so long
 _ASK_DASHBOARD_EVERY_S = 1.0
 # `serve run` gives Serve 30 s to drain, then ends Ray.
 _DRAIN_S = 45.0
@@ -65,7 +64,8 @@ class Launcher:
             env = dict(os.environ)
         self.run.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         forbid_core_dumps()  # nor of HAProxy and Ray, through which texts go too
-        command = [str(Path(sys.executable).with_name("serve")), "run", str(self.run.config)]
+        # Not the script `serve`: where pip installs for a user, it is not beside the interpreter.
+        command = [sys.executable, "-m", "ray.serve.scripts", "run", str(self.run.config)]
         with self.run.log.open("wb") as log:
             self._child = subprocess.Popen(  # noqa: S603
                 command,
@@ -116,7 +116,9 @@ class Launcher:
             if ready:
                 # Serve puts it in a directory named after the node; there is one here.
                 for admin_socket in self.run.path.glob(f"*/{ADMIN_SOCKET}"):
-                    drain(admin_socket, _ANSWER_S, stop.hurried)
+                    left = drain(admin_socket, self.plan.request_s, stop.hurried)
+                    if left:
+                        self._console.print(f"{left} requests are cut off.")
             child.send_signal(signal.SIGINT)
             patience = time.monotonic() + (_DRAIN_S if ready else _ABORT_S)
             while child.poll() is None and time.monotonic() < patience:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deployments.config_crosscheck import HA_PROXY
-from deployments.settings import ModelSettings
+from deployments.settings import LimitSettings, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Plan:
     num_cpus: float
     num_gpus: float
     wants_haproxy: bool
+    request_s: float
+    """Longest that a request may take: its body, then its answer."""
 
     @property
     def door(self) -> str:
@@ -53,8 +55,17 @@ def read_plan(config: dict[str, Any]) -> Plan:
         # Ray gives a replica one CPU where the config is silent.
         num_cpus=sum(_asked(d, "num_cpus", default=1.0) for d in deployments),
         num_gpus=sum(_asked(d, "num_gpus", default=0.0) for d in deployments),
+        request_s=_request_s(app, http),
         wants_haproxy=_controller_env(config).get(HA_PROXY) == "1",
     )
+
+
+def _request_s(app: dict[str, Any], http: dict[str, Any]) -> float:
+    known = LimitSettings()
+    limits = (app.get("args") or {}).get("limits") or {}
+    names = ("body_timeout_s", "request_timeout_s")
+    longest = sum(float(limits.get(name) or getattr(known, name)) for name in names)
+    return min(longest, float(http.get("request_timeout_s") or longest))
 
 
 def _model_id(app: dict[str, Any]) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
 # Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections.
 _BLOCKS = range(20_000, 32_000, 200)
 _claimed: list[socket.socket] = []
+_doors: list[int] = []
 
 
 def is_free(port: int, host: str = "") -> bool:
@@ -81,6 +86,22 @@ def claim_block() -> tuple[int, int]:
         _claimed.append(sign)
         return start + 1, start + _BLOCKS.step - 1
     raise OSError(f"all {len(_BLOCKS)} blocks of ports from {_BLOCKS.start} on are claimed")
+
+
+def claim_door(port: int) -> bool:
+    """Whether the port is this process's to serve on, for as long as it lives; False: another's.
+
+    HAProxy listens there only when the replicas are up, many seconds after the port was found free.
+    """
+    mark = Path(tempfile.gettempdir(), f"rayclassify-{os.getuid()}-port-{port}.lock")
+    handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    _doors.append(handle)
+    return True
 
 
 def ingress_environment() -> dict[str, str]:

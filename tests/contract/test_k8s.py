@@ -181,6 +181,8 @@ def test_every_pod_has_serves_flags_and_the_same_image() -> None:
         assert {e["name"]: e["value"] for e in container["env"]} == {
             **flags,
             "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+            # Of workers; what runs on the head can go nowhere else.
+            **({} if pod is PODS[0] else {render_k8s.DRAIN: "180"}),
         }
         assert container["image"] == ray_container(PODS[0])["image"]
 
@@ -219,12 +221,20 @@ def test_only_the_gpu_group_tolerates_gpu_machines() -> None:
 
 
 def test_pods_end_after_the_requests_that_they_took() -> None:
-    request_s = SERVED["applications"][0]["args"]["limits"]["request_timeout_s"]
+    """At SIGTERM Ray drains the node: Serve starts replicas elsewhere in the place of those there,
+    and stops them when their graceful_shutdown_timeout_s is all that is left."""
+    application = SERVED["applications"][0]
+    limits = application["args"]["limits"]
+    request_s = limits["body_timeout_s"] + limits["request_timeout_s"]
+    shutdown_s = max(d["graceful_shutdown_timeout_s"] for d in application["deployments"])
+    assert shutdown_s >= request_s
     for group in GROUPS.values():
         pod = group["template"]["spec"]
-        _, drain = ray_container(pod)["lifecycle"]["preStop"]["exec"]["command"]
-        assert float(drain) >= request_s
-        assert pod["terminationGracePeriodSeconds"] > float(drain)
+        env = {one["name"]: one["value"] for one in ray_container(pod)["env"]}
+        drain_s = float(env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert drain_s >= shutdown_s + 60  # a replica starts in less, on a pod that is there
+        _, leave = ray_container(pod)["lifecycle"]["preStop"]["exec"]["command"]
+        assert pod["terminationGracePeriodSeconds"] > float(leave) + drain_s
     assert SPEC["rayClusterDeletionDelaySeconds"] > request_s
 
 
@@ -241,10 +251,14 @@ def test_the_probes_are_left_to_kuberay_and_dead_fields_are_gone() -> None:
     assert "UnhealthySecondThreshold" not in text
 
 
-def test_every_worker_group_has_a_disruption_budget() -> None:
-    budgets = yaml.safe_load_all((ROOT / "k8s" / "poddisruptionbudget.yaml").read_text())
-    groups = [b["spec"]["selector"]["matchLabels"]["ray.io/group"] for b in budgets]
-    assert groups == list(GROUPS)
+def test_a_drain_leaves_a_pod_of_each_group_and_is_never_blocked() -> None:
+    """Kubernetes can count the pods of a RayCluster only against a number that is to stay."""
+    budgets = [*yaml.safe_load_all((ROOT / "k8s" / "poddisruptionbudget.yaml").read_text())]
+    least = {b["spec"]["selector"]["matchLabels"]["ray.io/group"]: b["spec"] for b in budgets}
+    assert least.keys() == {name for name, group in GROUPS.items() if group["minReplicas"] > 1}
+    for name, spec in least.items():
+        assert spec.keys() == {"minAvailable", "selector"}
+        assert 1 <= spec["minAvailable"] < GROUPS[name]["minReplicas"]
 
 
 def test_the_readme_names_files_and_options_that_exist() -> None:

@@ -217,9 +217,10 @@ def test_over_our_own_limit_a_client_still_reads_our_413(ask: Any) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
 
 
-def test_what_is_for_the_inside_is_not_there(ask: Any, seen: Seen) -> None:
+@pytest.mark.parametrize("path", ["/info", "/%69nfo", "/inf%6f", "/prefix/info"])
+def test_what_is_for_the_inside_is_not_there(ask: Any, seen: Seen, path: str) -> None:
     before = len(seen.headers)
-    assert ask("/info", method="GET", json=None).status_code == 404
+    assert ask(path, method="GET", json=None).status_code == 404
     assert len(seen.headers) == before
 
 

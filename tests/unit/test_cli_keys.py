@@ -108,12 +108,15 @@ def test_a_json_file_stays_readable(run):
         (["revoke", "nobody"], "has no key 'nobody'"),
         (["list", "--file", "none.yaml"], "can't be read"),
         (["list", "--file", "wrong.yaml"], "must hold `keys:`"),
+        (["list", "--file", "latin.yaml"], "latin.yaml: "),
+        (["new", "--id", "b", "--file", "keys.yaml/keys.yaml"], "keys.yaml/keys.yaml"),
         (["new", "--id", "b", "--file", "wrong.yaml"], "must hold `keys:`"),
     ],
 )
 def test_mistakes_are_told_and_change_nothing(run, args, told):
     run("new", "--id", "a")
     Path("wrong.yaml").write_text("users: []\n")
+    Path("latin.yaml").write_bytes("keys: [ä]\n".encode("latin-1"))
     before = Path("keys.yaml").read_bytes()
     result = run(*args, code=1)
     assert told in result.stderr

@@ -98,6 +98,29 @@ def test_a_port_this_user_may_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     assert message == "this user may not listen on port 80. Set http_options.port to 1024 or more."
 
 
+def test_a_port_that_another_launcher_is_about_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It listens there many seconds after it looked, and two would look one after the other."""
+    port = ports.first_free(8000)
+    code = f"from deployments.launch.ports import claim_door; print(claim_door({port}), flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"True\n"
+        (message,) = messages(preflight.check_port("", port))
+        assert f"is about to listen on port {port}" in message
+        other.kill()
+    assert messages(preflight.check_port("", port)) == []
+
+
+def test_the_plan_knows_how_long_a_request_may_take(config: dict[str, Any]) -> None:
+    assert read_plan(config).request_s == 50
+    config["applications"][0]["args"]["limits"]["request_timeout_s"] = 55
+    assert read_plan(config).request_s == config["http_options"]["request_timeout_s"] == 60
+    del config["applications"][0]["args"]["limits"], config["http_options"]
+    assert read_plan(config).request_s == 50
+
+
 def test_a_free_port_is_no_finding(listener: int) -> None:
     assert ports.is_free(ports.first_free(listener))
     assert messages(preflight.check_port("", ports.first_free(listener))) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from deployments.core.attempts import Attempts, Hung, LostReplica, RetryBudget
 from deployments.core.engines.null import NullEngine
 from deployments.core.errors import (
     InvalidInput,
+    NotReady,
     Overloaded,
     ServiceError,
     TooLarge,
@@ -36,7 +38,8 @@ def handle(**methods: Callable[..., Any]) -> Any:
 
     def options(method_name: str, **_: str) -> SimpleNamespace:
         async def remote(*args: Any) -> Any:
-            return methods[method_name](*args)
+            answer = methods[method_name](*args)
+            return await answer if inspect.isawaitable(answer) else answer
 
         return SimpleNamespace(remote=remote)
 
@@ -133,6 +136,31 @@ async def test_long_texts_take_turns_in_a_thread_of_their_own(tokenizer: Tokeniz
     assert not long.done()
     done.set()
     assert isinstance(await asyncio.wait_for(long, 10), dict)
+
+
+async def test_a_new_replica_has_callers_wait_for_its_first_answer_no_longer_than_for_the_model(
+    demo_model: Path,
+) -> None:
+    model: dict[str, Any] = {"model": {"id": str(demo_model)}}
+    loading = asyncio.Event()
+
+    async def predict(batch: Any, *_: Any) -> Any:
+        await loading.wait()
+        return NullEngine().predict(batch)
+
+    def replica(max_queue_s: float) -> Tokenizer:
+        settings = Settings.model_validate(model | {"limits": {"max_queue_s": max_queue_s}})
+        decoder = LabelDecoder(model_info(settings.model))
+        return Tokenizer(settings, handle(predict=predict), handle(postprocess=decoder.decode))
+
+    impatient, patient = replica(0.05), replica(60.0)
+    waiting = asyncio.create_task(patient.classify("很好"))
+    with pytest.raises(NotReady, match="still loading"):
+        await impatient.classify("很好")
+    assert not waiting.done()
+    loading.set()
+    assert isinstance(await asyncio.wait_for(waiting, 10), dict)
+    assert isinstance(await impatient.classify("很好"), dict)
 
 
 async def lost(error: BaseException) -> None:

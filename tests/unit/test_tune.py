@@ -237,6 +237,13 @@ def test_a_model_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert "1 texts say little" in ran.stderr
 
 
+@pytest.mark.parametrize("option", ["--output", "--plot"])
+def test_a_place_that_is_not_there_is_told_before_anything_is_measured(option: str) -> None:
+    ran = run("-", str(CONFIG), option, "no/such/place.svg", stdin="好\n")
+    assert ran.exit_code == 2
+    assert "no/such is no directory" in ran.stderr
+
+
 def test_a_plot_of_an_unknown_kind_is_refused_at_once() -> None:
     ran = run("-", str(CONFIG), "--plot", "plot.doc", stdin="好\n")
     assert ran.exit_code == 2
