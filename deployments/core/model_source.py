@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def read_config(settings: ModelSettings) -> dict[str, Any]:
         if Path(source).is_dir():
             path = Path(source) / "config.json"
         else:
-            path = _download_config(source, settings)
+            path = _download(source, "config.json", settings)
         loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise ModelNotFound(
@@ -83,7 +84,10 @@ def model_info(settings: ModelSettings, config: dict[str, Any] | None = None) ->
         ModelNotFound: as `read_config`.
         ValueError: two labels share a name, or max_length is over what the model can read.
     """
-    config = read_config(settings) if config is None else config
+    trained = None
+    if config is None:
+        config = read_config(settings)
+        trained = _tokenizer_limit(settings)
     labels = _labels(config)
     limit = _position_limit(config)
     if settings.max_length is not None and settings.max_length > limit:
@@ -97,7 +101,7 @@ def model_info(settings: ModelSettings, config: dict[str, Any] | None = None) ->
         revision=settings.revision,
         labels=labels,
         problem_type=_problem_type(config, len(labels)),
-        max_length=settings.max_length or limit,
+        max_length=settings.max_length or min(limit, trained or limit),
         temperature=temperature,
     )
 
@@ -115,24 +119,40 @@ def _labels(config: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _problem_type(config: dict[str, Any], n_labels: int) -> str:
-    named = config.get("problem_type")
-    if named:
-        return str(named)
-    return "multi_label_classification" if n_labels == 1 else "single_label_classification"
+    named = str(config.get("problem_type") or "single_label_classification")
+    # Softmax over one label would be 1, whatever the model says.
+    alone = n_labels == 1 and named == "single_label_classification"
+    return "multi_label_classification" if alone else named
+
+
+# RoBERTa and its kin number positions from pad_token_id + 1.
+_POSITIONS_BEHIND_PADDING = {
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm"),
+    *("longformer", "data2vec-text", "esm", "ibert", "xmod", "luke", "lilt"),
+}
 
 
 def _position_limit(config: dict[str, Any]) -> int:
     positions = config.get("max_position_embeddings") or config.get("n_positions")
     if positions is None:
         return DEFAULT_MAX_LENGTH
-    # RoBERTa and its kin number positions from pad_token_id + 1.
-    offset_models = {"roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "mpnet"}
-    if config.get("model_type") in offset_models:
+    if config.get("model_type") in _POSITIONS_BEHIND_PADDING:
         return int(positions) - int(config.get("pad_token_id") or 0) - 1
     return int(positions)
 
 
-def _download_config(source: str, settings: ModelSettings) -> Path:
+def _tokenizer_limit(settings: ModelSettings) -> int | None:
+    """What the tokenizer cuts texts to by itself; many say nothing, or 10^30."""
+    name = "tokenizer_config.json"
+    with suppress(Exception):  # nor need there be such a file
+        source = find_model(settings.id)
+        here = Path(source)
+        path = here / name if here.is_dir() else _download(source, name, settings)
+        return int(json.loads(path.read_text(encoding="utf-8"))["model_max_length"])
+    return None
+
+
+def _download(source: str, name: str, settings: ModelSettings) -> Path:
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(source, "config.json", revision=settings.revision))
+    return Path(hf_hub_download(source, name, revision=settings.revision))

@@ -60,9 +60,12 @@ def load_tokenizer(settings: ModelSettings) -> Tokenizer:
             f"model {settings.id!r} has no vocabulary. Save its tokenizer beside the weights "
             "(tokenizer.json)."
         )
+    # It stands in tokenizer_config.json only; TextEncoder reads it from here.
+    backend.enable_truncation(_UNLIMITED, direction=tokenizer.truncation_side)
     return backend
 
 
+_UNLIMITED = 2**31 - 1
 # Pairs are cut this many tokens behind the model's limit: far enough that the cut changes no token
 # before the limit.
 _PAIR_MARGIN = 64
@@ -85,12 +88,22 @@ class TextEncoder:
         self.max_length = max_length
         self._tokenizer = tokenizer
         self._marks = tokenizer.num_special_tokens_to_add(is_pair=False)
+        kept = tokenizer.truncation or {}
+        self._keeps_end = kept.get("direction") == "left"
         tokenizer.no_padding()
         # A second instance, as truncation is a state of the tokenizer and threads share it.
         self._untruncated = type(tokenizer).from_str(tokenizer.to_str())
         self._untruncated.no_truncation()
-        tokenizer.enable_truncation(max_length, stride=0, strategy="longest_first")
-        self._beginnings = Beginnings(tokenizer, max_length)
+        tokenizer.enable_truncation(
+            max_length,
+            stride=0,
+            strategy="longest_first",
+            direction="left" if self._keeps_end else "right",
+        )
+        # Of a text whose end is kept the beginning is of no use.
+        self._beginnings = None if self._keeps_end else Beginnings(tokenizer, max_length)
+        # XLNet's marks have a type of their own.
+        self._typed = any(tokenizer.encode("a").type_ids)
 
     def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         """Token ids of all inputs that have some, and an error for each that has not."""
@@ -107,7 +120,7 @@ class TextEncoder:
                 encodings.append(encoding)
             else:
                 errors[i] = error
-        has_types = any(item.text_pair is not None for item in inputs)
+        has_types = self._typed or any(item.text_pair is not None for item in inputs)
         return EncodedTexts(
             batch=Encoded(
                 input_ids=_concat(encoding.ids for encoding in encodings),
@@ -122,8 +135,8 @@ class TextEncoder:
     def _encode_all(
         self, inputs: Sequence[TextInput], errors: dict[int, ServiceError]
     ) -> list[Any | None]:
-        long_from = self._beginnings.min_chars
-        if all(len(item.text) < long_from for item in inputs):
+        beginnings = self._beginnings
+        if beginnings is None or all(len(item.text) < beginnings.min_chars for item in inputs):
             # The library fails the whole call: the ones at fault are found one by one.
             with suppress(Exception):
                 return list(
@@ -141,7 +154,7 @@ class TextEncoder:
         return encodings
 
     def _encode_one(self, item: TextInput) -> Any:
-        if item.text_pair is not None:
+        if item.text_pair is not None or self._beginnings is None:
             return self._tokenizer.encode_batch_fast([self._pair(item)])[0]
         encoding = None
         for text in self._beginnings.of(item.text):
@@ -164,9 +177,18 @@ class TextEncoder:
             lengths = [len(encoding) for encoding in encodings]
             # The longer half stays the longer one: it gets the odd token.
             longer = lengths[0] > lengths[1]
-            first = _head(first, encodings[0], self.max_length + _PAIR_MARGIN + longer)
-            second = _head(second, encodings[1], self.max_length + _PAIR_MARGIN + (not longer))
+            keep = self.max_length + _PAIR_MARGIN
+            first = self._kept(first, encodings[0], keep + longer)
+            second = self._kept(second, encodings[1], keep + (not longer))
         return first, second
+
+    def _kept(self, text: str, encoding: Any, n_tokens: int) -> str:
+        """The part of `text` that its first `n_tokens` tokens come from, or its last."""
+        if len(encoding) <= n_tokens:
+            return text
+        if self._keeps_end:
+            return text[encoding.token_to_chars(len(encoding) - n_tokens)[0] :]
+        return text[: encoding.token_to_chars(n_tokens - 1)[1]]
 
     def _refuse(self, item: TextInput, encoding: Any) -> ServiceError | None:
         if not item.text or item.text.isspace():
@@ -181,14 +203,6 @@ class TextEncoder:
                 "Shorten it or send truncation=true."
             )
         return None
-
-
-def _head(text: str, encoding: Any, n_tokens: int) -> str:
-    """The part of `text` that its first `n_tokens` tokens come from."""
-    if len(encoding) <= n_tokens:
-        return text
-    end: int = encoding.token_to_chars(n_tokens - 1)[1]
-    return text[:end]
 
 
 def _concat(rows: Any) -> Int32:

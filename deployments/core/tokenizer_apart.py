@@ -7,7 +7,9 @@ which a Tokenizer replica needs nothing more once it has its tokenizer.
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
+import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
@@ -21,6 +23,8 @@ from deployments.settings import ModelSettings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".onnx", ".h5", ".msgpack", ".gguf"}
 
@@ -38,7 +42,11 @@ def load_tokenizer_apart(settings: ModelSettings) -> Tokenizer:
 
     kept = _place(settings)
     if kept is not None and kept.is_file():
-        return Tokenizer.from_file(str(kept))
+        try:
+            return Tokenizer.from_file(str(kept))
+        except Exception as exc:  # the library knows no kind of its own
+            kind = type(exc).__name__
+            logger.warning("the tokenizer in the cache is damaged (%s): made anew", kind)
     # spawn: a fork would copy threads' locks, and all that this process holds.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
         serialized = apart.submit(_serialized, settings).result()
@@ -58,7 +66,7 @@ def _place(settings: ModelSettings) -> Path | None:
     if cache is None or not source.is_dir():
         return None
     digest = hashlib.sha256(
-        f"{metadata.version('transformers')} {metadata.version('tokenizers')} "
+        f"2 {metadata.version('transformers')} {metadata.version('tokenizers')} "
         f"{settings.trust_remote_code}".encode()
     )
     for path in sorted(source.iterdir()):
@@ -70,10 +78,15 @@ def _place(settings: ModelSettings) -> Path | None:
 
 def _write(path: Path, text: str) -> None:
     """At once and wholly, as others may read it meanwhile; not at all where there is no room."""
+    unfinished: Path | None = None
     try:
         path.parent.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as f:
+            unfinished = Path(f.name)
             f.write(text)
-        Path(f.name).replace(path)
+            f.flush()
+            os.fsync(f.fileno())  # or a machine that loses power may keep the name and no content
+        unfinished.replace(path)
     except OSError:
-        return
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from deployments.core.engines.cache import CACHE_DIR_ENV
 from deployments.core.engines.catalog import REFERENCE, Candidate
 from deployments.core.engines.choices import DISTURBED_S
 from deployments.core.engines.isolation import Task
-from deployments.core.engines.measurement import BUSY, Measured
+from deployments.core.engines.measurement import BUSY, PROCESS, Measured
 from deployments.core.engines.torch_engine import TorchEngine
 from deployments.core.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings, Settings
@@ -179,6 +179,34 @@ def test_what_a_busy_machine_cut_short_is_measured_again(model: ModelSettings) -
         engine.load()
         assert engine.info().selected_by == "measurement"
     assert measurer.calls == 2
+
+
+@pytest.mark.parametrize(
+    ("verdict", "calls"),
+    [
+        ("failed: OSError", 2),  # a full disk
+        (f"failed: {PROCESS} was killed by SIGKILL (out of memory, or hung?)", 2),
+        ("failed: openvino can't convert it", 1),
+    ],
+)
+def test_a_failure_that_may_have_been_chance_is_not_kept_for_long(
+    model: ModelSettings, monkeypatch: pytest.MonkeyPatch, verdict: str, calls: int
+) -> None:
+    measurer = Measurer()
+
+    def unlucky(task: Task) -> list[Measured]:
+        return [*measurer(task)[:-1], Measured(task.candidates[-1], verdict=verdict)]
+
+    def start() -> None:
+        AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=unlucky).load()
+
+    start()
+    start()
+    assert measurer.calls == 1
+    later = time.time() + DISTURBED_S + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    start()
+    assert measurer.calls == calls
 
 
 @pytest.mark.parametrize(("cpu_share", "calls"), [(0.6, 2), (0.9, 1), (None, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,10 @@ def test_two_labels_of_one_name_are_refused() -> None:
     [
         ({"problem_type": "regression", "num_labels": 1}, "regression"),
         ({"problem_type": None, "num_labels": 1}, "multi_label_classification"),
+        (
+            {"problem_type": "single_label_classification", "num_labels": 1},
+            "multi_label_classification",
+        ),
         ({"num_labels": 3}, "single_label_classification"),
     ],
 )
@@ -88,6 +93,7 @@ def test_problem_type_as_transformers_pipeline_reads_it(
         ({"max_position_embeddings": 128}, 128),
         ({"max_position_embeddings": 514, "model_type": "roberta", "pad_token_id": 1}, 512),
         ({"max_position_embeddings": 514, "model_type": "xlm-roberta", "pad_token_id": 1}, 512),
+        ({"max_position_embeddings": 4098, "model_type": "longformer", "pad_token_id": 1}, 4096),
         ({}, 512),
     ],
 )
@@ -115,3 +121,14 @@ def test_an_unreadable_config_is_said_with_the_cure(tmp_path: Path) -> None:
 def test_the_config_of_a_directory_is_read(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"num_labels": 5}))
     assert len(model_info(ModelSettings(id=str(tmp_path))).labels) == 5
+
+
+@pytest.mark.parametrize(("said", "limit"), [(32, 32), (10**30, 64), (None, 64), ("many", 64)])
+def test_the_tokenizers_own_limit_holds_where_it_is_lower(
+    make_tiny_model: Callable[..., Path], said: Any, limit: int
+) -> None:
+    directory = make_tiny_model()
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model_max_length": said}))
+    assert model_info(ModelSettings(id=str(directory))).max_length == limit
+    assert model_info(ModelSettings(id=str(directory), max_length=50)).max_length == 50

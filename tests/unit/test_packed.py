@@ -148,7 +148,7 @@ def test_an_activation_unknown_to_the_fast_encoder_runs_in_the_classs_own() -> N
     config = transformers.BertConfig(**{**_SHAPE, "hidden_act": "silu"})
     model = transformers.BertForSequenceClassification(config).eval()
     batch = batch_of([3, 70, 70, 9])
-    expected = PaddedRunner(model, True)(batch)
+    expected = PaddedRunner(model)(batch)
     packed = PackedRunner(model, True)
     assert isinstance(packed.encoder, StockEncoder)
     np.testing.assert_allclose(packed(batch), expected, atol=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from deployments.core.errors import EmptyText, InvalidInput, TextTooLong
 from deployments.core.tokenize import TextEncoder, load_tokenizer
+from deployments.core.tokenizer_apart import load_tokenizer_apart
 from deployments.core.types import Options, TextInput
 from deployments.settings import ModelSettings
 
@@ -76,6 +79,35 @@ def test_long_pairs_are_cut_as_transformers_cuts_them(
     assert encoded.batch.token_type_ids is not None
     assert encoded.batch.token_type_ids.tolist() == expected["token_type_ids"]
     assert encoded.truncated == [len(reference(first, second)["input_ids"]) > MAX_LENGTH]
+
+
+@pytest.fixture(scope="module")
+def keeps_end(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tokenizer cuts off the beginning."""
+    directory = Path(shutil.copytree(demo_model, tmp_path_factory.mktemp("left") / "model"))
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncation_side": "left"}))
+    return directory
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_where_the_tokenizer_keeps_the_end_so_do_we(keeps_end: Path, apart: bool) -> None:
+    from transformers import AutoTokenizer
+
+    settings = ModelSettings(id=str(keeps_end))
+    encoder = TextEncoder((load_tokenizer_apart if apart else load_tokenizer)(settings), MAX_LENGTH)
+    reference = AutoTokenizer.from_pretrained(keeps_end)
+    long, pair = "很好" * 5_000 + "太差了", ("好" * 900 + "极", "坏" * 800 + "差")
+    encoded = encoder.encode([TextInput(long), TextInput(*pair), TextInput("短")])
+    expected = [
+        reference(long, truncation=True, max_length=MAX_LENGTH),
+        reference(*pair, truncation=True, max_length=MAX_LENGTH),
+        reference("短"),
+    ]
+    assert [text.input_ids.tolist() for text in encoded.batch.split()] == [
+        one["input_ids"] for one in expected
+    ]
+    assert encoded.truncated == [True, True, False]
 
 
 @pytest.mark.parametrize("swapped", [False, True])

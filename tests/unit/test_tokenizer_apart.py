@@ -56,6 +56,18 @@ def test_a_changed_file_makes_it_anew(cased: ModelSettings, own_cache: Path) -> 
     assert load_tokenizer_apart(cased).to_str() == load_tokenizer(cased).to_str()
 
 
+@pytest.mark.parametrize("content", ["", '{"version": "1.0", "trunc', "[]"])
+def test_a_damaged_one_in_the_cache_is_made_anew(
+    cased: ModelSettings, own_cache: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = load_tokenizer_apart(cased).to_str()
+    (kept,) = own_cache.rglob("*.json")
+    kept.write_text(content)
+    assert load_tokenizer_apart(cased).to_str() == expected
+    assert "is damaged" in caplog.text
+    assert json.loads(kept.read_text(encoding="utf-8")) == json.loads(expected)
+
+
 def test_why_there_is_none_is_told_as_in_the_same_process(
     make_tiny_model: Callable[..., Path],
 ) -> None:

@@ -15,13 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.core.engines import parity
-from deployments.core.engines.base import EngineUnavailable
+from deployments.core.engines.base import EngineUnavailable, warm_up
 from deployments.core.engines.hardware import pick_device, pick_dtype
 from deployments.core.engines.padding import group_by_length
 from deployments.core.engines.probe import probe_batch
 from deployments.core.engines.torch_engine import TorchEngine
 from deployments.core.model_source import ModelNotFound
-from deployments.core.types import Encoded
+from deployments.core.types import Encoded, Logits
 from deployments.settings import EngineSettings, ModelSettings
 
 
@@ -257,3 +257,53 @@ def test_half_a_file_of_weights_is_refused(make_tiny_model: Callable[..., Path])
     weights.write_bytes(weights.read_bytes()[:5_000])
     with pytest.raises(ModelNotFound, match="are damaged"):
         engine_for(directory)
+
+
+SMALL: dict[str, Any] = {"vocab_size": 1_010, "num_labels": 3, "initializer_range": 0.3}
+FNET = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "intermediate_size": 64,
+    "max_position_embeddings": 64,
+}
+ODD: dict[str, Callable[[], Any]] = {
+    # A type, to it, is a word whose embedding is added.
+    "gpt2": lambda: transformers.GPT2ForSequenceClassification(
+        transformers.GPT2Config(
+            **SMALL, n_embd=32, n_layer=1, n_head=2, n_positions=64, pad_token_id=0
+        )
+    ),
+    # It reads the last place of the row.
+    "xlnet": lambda: transformers.XLNetForSequenceClassification(
+        transformers.XLNetConfig(**SMALL, d_model=32, n_layer=1, n_head=2, d_inner=64)
+    ),
+    # It has no mask.
+    "fnet": lambda: transformers.FNetForSequenceClassification(
+        transformers.FNetConfig(**SMALL, **FNET)
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", ODD)
+def test_no_text_is_answered_by_what_it_is_padded_with(architecture: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ODD[architecture]().save_pretrained(tmp_path)
+    batch = random_batch(40, 60)
+    logits = engine_for(tmp_path).predict(batch).values
+    np.testing.assert_allclose(logits, one_by_one(tmp_path, batch), atol=1e-4)
+
+
+def test_a_model_that_reads_less_than_its_config_promises_fails_the_start_and_no_text() -> None:
+    read: list[int] = []
+
+    def predict(batch: Encoded) -> Logits:
+        read.append(batch.total_tokens)
+        if batch.total_tokens > 512:
+            raise IndexError("a text may be quoted here")
+        return Logits(np.zeros((1, 2), np.float32))
+
+    with pytest.raises(EngineUnavailable, match=r"514 tokens \(IndexError\).*max_length lower"):
+        warm_up(predict, (8, 128), 514, vocab_size=100)
+    warm_up(predict, (8, 128), 512, vocab_size=100)
+    warm_up(predict, (8, 128), 64, vocab_size=100)
+    assert read == [8, 128, 514, 8, 128, 512, 8, 64]

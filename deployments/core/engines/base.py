@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
+
+import numpy as np
 
 from deployments.core.types import Encoded, EngineInfo, Logits
 
@@ -29,3 +32,27 @@ class Engine(Protocol):
 
     def info(self) -> EngineInfo:
         """Engine, device, dtype and versions, for `/info`."""
+
+
+# What a longer text takes of memory is learned from one, not at every start.
+_LONGEST_WARMUP = 1_024
+
+
+def warm_up(
+    predict: Callable[[Encoded], Logits], lengths: Sequence[int], max_length: int, vocab_size: int
+) -> None:
+    """Runs a text of each of these lengths, and one as long as the model reads.
+
+    Raises:
+        EngineUnavailable: it does not read as much as its config says.
+    """
+    longest = min(max_length, _LONGEST_WARMUP)
+    for length in sorted({min(length, longest) for length in (*lengths, longest)}):
+        ids = np.arange(length, dtype=np.int32) % vocab_size
+        try:
+            predict(Encoded(ids, np.asarray([length], np.int32)))
+        except Exception as exc:
+            raise EngineUnavailable(
+                f"the model fails on a text of {length} tokens ({type(exc).__name__}), of the "
+                f"{max_length} that its config promises. Set args.model.max_length lower."
+            ) from exc

@@ -19,7 +19,7 @@ import filelock
 
 from deployments.core.engines.cache import cache_dir
 from deployments.core.engines.cpu import cpu_features, cpu_model
-from deployments.core.engines.measurement import BUSY, Measured
+from deployments.core.engines.measurement import BUSY, PROCESS, Measured
 from deployments.core.model_source import find_model
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -73,6 +73,9 @@ def package_versions() -> dict[str, str | None]:
     return {name: _version(name) for name in _PACKAGES}
 
 
+_BY_CHANCE = tuple(f"failed: {what}" for what in ("OSError", "MemoryError", PROCESS))
+
+
 class Choices:
     """What was measured under which circumstances. Without a directory to write to it keeps
     nothing, and says so once in the log."""
@@ -106,7 +109,8 @@ class Choices:
         """Replaces what was kept under these circumstances, at once and wholly.
 
         Rows of which none is chosen, or that a busy machine cut short, are not kept: the next start
-        tries again. Those that other work on this machine disturbed hold for `DISTURBED_S`.
+        tries again. Where other work on this machine disturbed one, or one failed as it may by
+        chance (a full disk, memory that was short), they hold for `DISTURBED_S`.
         """
         if self._directory is None or key is None or not rows or not rows[0].chosen:
             return
@@ -118,6 +122,12 @@ class Choices:
             logger.warning(
                 "other work had the CPU while engines were measured: this choice holds an hour, "
                 "then a start measures again. Set args.engine's name and dtype to measure no more."
+            )
+        elif any(row.verdict.startswith(_BY_CHANCE) for row in rows):
+            good_until = time.time() + DISTURBED_S
+            logger.warning(
+                "an engine failed as it may by chance: this choice holds an hour, then a start "
+                "measures again. `rayclassify doctor` shows which."
             )
         content = json.dumps(
             {**key, "good_until": good_until, "rows": [row.to_json() for row in rows]}, indent=1

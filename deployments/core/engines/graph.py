@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from deployments.core.engines.artefacts import converted
-from deployments.core.engines.base import EngineUnavailable
+from deployments.core.engines.base import EngineUnavailable, warm_up
 from deployments.core.engines.padding import Int64, group_by_length, pad
 from deployments.core.engines.probe import calibration_batch
 from deployments.core.model_source import ModelNotFound, model_info, read_config
@@ -161,10 +161,7 @@ class GraphEngine(ABC):
 
     def _warm_up(self, vocab_size: int) -> None:
         limit = model_info(self.model_settings).max_length
-        for length in _WARMUP_LENGTHS:
-            length = min(length, limit)
-            ids = np.arange(length, dtype=np.int32) % vocab_size
-            self.predict(Encoded(ids, np.asarray([length], np.int32)))
+        warm_up(self.predict, _WARMUP_LENGTHS, limit, vocab_size)
 
 
 def example_rows(model: Any, shape: tuple[int, int], seed: int = 0) -> dict[str, Int64]:
@@ -174,10 +171,14 @@ def example_rows(model: Any, shape: tuple[int, int], seed: int = 0) -> dict[str,
     """
     rng = np.random.default_rng(seed)
     n, longest = shape
+    from deployments.core.engines.padded import reads_zero_types
+
     lengths = np.maximum(longest - np.arange(n, dtype=np.int32), 1)
     ids = rng.integers(0, int(model.config.vocab_size), lengths.sum(), np.int32)
     pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
     rows = pad(Encoded(ids, lengths).split(), pad_token_id)
+    if not reads_zero_types(model):
+        del rows["token_type_ids"]
     takes = inspect.signature(model.forward).parameters
     return {name: values for name, values in rows.items() if name in takes}
 
@@ -194,6 +195,15 @@ def check_conversion(
     """
     import torch
 
+    from deployments.core.engines.padded import PaddedRunner
+    from deployments.core.engines.parity import padding_drift, random_texts
+
+    texts = random_texts(model.config, max_length, token_types=False)
+    if padding_drift(PaddedRunner(model), texts) > CONVERSION_TOLERANCE:
+        raise EngineUnavailable(
+            f"answers of {type(model).__name__} depend on how far a text is padded. "
+            "Set args.engine.name to torch, which pads none of them."
+        )
     for seed, (n, length) in enumerate(((1, 1), (1, 5), (3, 19), (2, 40))):
         rows = example_rows(model, (n, min(length, max_length)), seed)
         with torch.inference_mode():

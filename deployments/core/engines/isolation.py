@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TextIO
 
 from deployments.core.engines.catalog import Candidate, make
-from deployments.core.engines.measurement import Measured, Measurement
+from deployments.core.engines.measurement import PROCESS, Measured, Measurement
 from deployments.settings import EngineSettings, ModelSettings
 
 # An engine without a row by then hangs: far beyond what converting a large model takes.
@@ -123,10 +123,10 @@ class _Watch:
 
 def _how_it_ended(code: int) -> str:
     if code >= 0:
-        return f"its process ended with exit code {code}"
+        return f"{PROCESS} ended with exit code {code}"
     name = signal.Signals(-code).name
     hint = " (out of memory, or hung?)" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{hint}"
+    return f"{PROCESS} was killed by {name}{hint}"
 
 
 def _main(request: dict[str, Any], out: TextIO) -> None:

@@ -43,6 +43,8 @@ CALM_SHARE = 0.75
 
 BUSY = "skipped: the machine is too busy"
 """Verdict of a candidate that might have been measured at a calmer time."""
+PROCESS = "its process"
+"""How the reason of a failure begins where the process ended in which it was measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,25 +116,34 @@ class _OpenVinoRunner:
     def __init__(
         self, core: Any, path: Path, config: Any, precision: str, num_threads: int
     ) -> None:
-        import openvino
-
         self._alone = core.compile_model(path, "CPU", config(precision, num_streams=1))
         self.input_names = frozenset(port.any_name for port in self._alone.inputs)
         self._request = self._alone.create_infer_request()
-        self._queue = None
+        self._num_threads = num_threads
         if num_threads > 1:
-            many = core.compile_model(path, "CPU", config(precision, num_streams=num_threads))
-            self._queue = openvino.AsyncInferQueue(many, num_threads)
-            self._queue.set_callback(self._keep)
+            self._many = core.compile_model(path, "CPU", config(precision, num_streams=num_threads))
+            self._queue = self._new_queue()
+
+    def _new_queue(self) -> Any:
+        import openvino
+
+        queue = openvino.AsyncInferQueue(self._many, self._num_threads)
+        queue.set_callback(self._keep)
+        return queue
 
     def run(self, groups: Sequence[Rows]) -> list[Float32]:
         feeds = [{k: v for k, v in rows.items() if k in self.input_names} for rows in groups]
-        if len(feeds) == 1 or self._queue is None:
+        if len(feeds) == 1 or self._num_threads == 1:
             return [_logits(self._infer(feed)) for feed in feeds]
         answers: dict[int, Float32] = {}
-        for i, feed in enumerate(feeds):
-            self._queue.start_async(feed, (answers, i))
-        self._queue.wait_all()
+        try:
+            for i, feed in enumerate(feeds):
+                self._queue.start_async(feed, (answers, i))
+            self._queue.wait_all()
+        except Exception:
+            # A request that failed raises the same again whenever the queue comes to it.
+            self._queue = self._new_queue()
+            raise
         return [answers[i] for i in range(len(feeds))]
 
     def _infer(self, feed: Rows) -> Any:

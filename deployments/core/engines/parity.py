@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,12 @@ def random_texts(config: Any, max_length: int, token_types: bool) -> Encoded:
     if not token_types or n_types < 2:
         return Encoded(ids, lengths)
     return Encoded(ids, lengths, rng.integers(0, n_types, len(ids)).astype(np.int32))
+
+
+def padding_drift(run: Callable[[Encoded], Float32], texts: Encoded) -> float:
+    """How far answers are from those of the same texts alone, which have no padding."""
+    alone = np.concatenate([run(text) for text in texts.split()])
+    return drift(run(texts), alone)
 
 
 def drift(logits: Float32, reference: Float32) -> float:

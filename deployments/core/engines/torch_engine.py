@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 
 from deployments.core.engines import parity
-from deployments.core.engines.base import EngineUnavailable
+from deployments.core.engines.base import EngineUnavailable, warm_up
 from deployments.core.engines.hardware import pick_device, pick_dtype
 from deployments.core.engines.linear import accelerate
 from deployments.core.engines.loading import load_model
 from deployments.core.engines.packed import CannotPack, PackedRunner
-from deployments.core.engines.padded import PaddedRunner
+from deployments.core.engines.padded import PaddedRunner, takes_token_types
 from deployments.core.model_source import model_info
 from deployments.core.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings, ModelSettings
@@ -57,19 +55,22 @@ class TorchEngine:
             )
         max_length = model_info(self._model_settings).max_length
         model = load_model(self._model_settings)
-        takes_token_types = "token_type_ids" in inspect.signature(model.forward).parameters
-        texts = parity.random_texts(model.config, max_length, takes_token_types)
-        padded = PaddedRunner(model, takes_token_types)
+        texts = parity.random_texts(model.config, max_length, takes_token_types(model))
+        padded = PaddedRunner(model)
+        if parity.padding_drift(padded, texts) > parity.MAX_DRIFT["float32"]:
+            # XLNet reads the last token, FNet has no mask: only texts of one length share a pass.
+            logger.warning("this model's answers depend on padding: it is given none")
+            padded = PaddedRunner(model, overhead_tokens=0)
         reference = padded(texts)
         runner = self._pack(padded, texts, reference)
         if self._convert(runner, fast=True) and self._too_far(runner, texts, reference):
             # The products computed in place of the model's own: start again without them.
             model = load_model(self._model_settings)
-            padded = PaddedRunner(model, takes_token_types)
+            padded = PaddedRunner(model, padded.overhead_tokens)
             runner = self._pack(padded, texts, reference)
             self._convert(runner, fast=False)
         self._runner = runner
-        self._warm_up(max_length, int(model.config.vocab_size))
+        warm_up(self.predict, _WARMUP_LENGTHS, max_length, int(model.config.vocab_size))
         info = self.info()
         reason = f" ({info.batching_reason})" if info.batching_reason else ""
         logger.info(
@@ -108,7 +109,7 @@ class TorchEngine:
             return padded
         implementation = padded.model.config._attn_implementation
         try:
-            packed = PackedRunner(padded.model, padded.takes_token_types)
+            packed = PackedRunner(padded.model, takes_token_types(padded.model))
             drift = parity.drift(packed(texts), reference)
             if drift <= parity.MAX_DRIFT["float32"]:
                 return packed
@@ -150,9 +151,3 @@ class TorchEngine:
                 f"in int8 this model's logits are off by {drift:.2g}. Set dtype: auto."
             )
         return True
-
-    def _warm_up(self, max_length: int, vocab_size: int) -> None:
-        for length in _WARMUP_LENGTHS:
-            length = min(length, max_length)
-            ids = np.arange(length, dtype=np.int32) % vocab_size
-            self.predict(Encoded(ids, np.asarray([length], np.int32)))
