@@ -20,7 +20,10 @@ SecretFile = Annotated[
 @app.command()
 def verify(
     files: Annotated[
-        list[Path], typer.Argument(help="The files of one replica, oldest first.", exists=True)
+        list[Path],
+        typer.Argument(
+            help="All files, of any replicas, in any order.", exists=True, dir_okay=False
+        ),
     ],
     secret_file: SecretFile,
     first: Annotated[
@@ -36,16 +39,22 @@ def verify(
 
     Lines that are missing at the very end show nowhere. Exit code 0; 1: changed; 2: no such secret.
 
-    Example: `rayclassify audit verify audit-*.jsonl.1 audit-*.jsonl --secret-file secret`
+    Example: `rayclassify audit verify audit-*.jsonl* --secret-file secret`
     """
     from deployments.core.audit import broken_at
 
-    count, problem = broken_at(files, _secret(secret_file), first)
-    if problem is not None:
-        typer.echo(f"{count} lines are as they were written; then {problem}.", err=True)
-        if count == 0 and first == 0:
-            typer.echo("If older files were deleted in their turn, say --first.", err=True)
-        raise typer.Exit(CHANGED)
+    chains = _by_replica(files)
+    if first and len(chains) > 1:
+        raise typer.BadParameter("one replica at a time", param_hint="--first")
+    secret, count = _secret(secret_file), 0
+    for chain in chains:
+        held, problem = broken_at(chain, secret, first)
+        count += held
+        if problem is not None:
+            typer.echo(f"{count} lines are as they were written; then {problem}.", err=True)
+            if held == 0 and first == 0:
+                typer.echo("If its oldest files were deleted in their turn, say --first.", err=True)
+            raise typer.Exit(CHANGED)
     unchecked = f" Number {first}, on which they rest, can't be checked." if first else ""
     typer.echo(f"ok: {count} lines, none changed.{unchecked}")
 
@@ -63,6 +72,17 @@ def hash_text(
     from deployments.core.audit import derived_key, text_digest
 
     typer.echo(text_digest(derived_key(_secret(secret_file), "text"), text, text_pair))
+
+
+def _by_replica(files: list[Path]) -> list[list[Path]]:
+    """The files of each replica, oldest first: those put aside end in .1, .2 …, .1 the newest."""
+    chains: dict[Path, list[tuple[int, Path]]] = {}
+    for path in files:
+        number = path.suffix.removeprefix(".")
+        aside = int(number) if number.isdecimal() else 0
+        base = path.with_suffix("") if aside else path
+        chains.setdefault(base, []).append((-aside, path))
+    return [[path for _, path in sorted(chain)] for _, chain in sorted(chains.items())]
 
 
 def _secret(path: Path) -> bytes:

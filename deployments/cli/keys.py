@@ -38,7 +38,7 @@ keys: []
 def new(
     key_id: Annotated[str, typer.Option("--id", help="Whose key it is; audit logs name it.")],
     scopes: Annotated[
-        str, typer.Option(help="classify, explain, admin (all of them); several with commas.")
+        str, typer.Option(help="classify, explain, admin (all); several with commas.")
     ] = "classify",
     file: KeysPath = DEFAULT_FILE,
     texts_per_s: Annotated[float | None, typer.Option(help="Texts a second.")] = None,

@@ -264,6 +264,24 @@ def test_a_directory_without_a_secret_is_refused(tmp_path: Path) -> None:
 
 
 class TestCommands:
+    def test_verify_takes_the_files_of_all_replicas_in_any_order(
+        self, open_log: Any, secret_file: Path, tmp_path: Path
+    ) -> None:
+        for n, replica in enumerate("ab"):
+            log = open_log(max_file_bytes=60_000, chain=True, directory=str(tmp_path / replica))
+            for _ in range(500):
+                log.record([TextInput(TEXT)], [ANSWER], "r", None)
+            log.close()
+            for file in (tmp_path / replica).iterdir():
+                _, mark, number = file.name.partition(".jsonl")
+                file.rename(tmp_path / f"audit-{n}{mark}{number}")
+        files = [*map(str, tmp_path.glob("audit-*.jsonl*"))]
+        assert len(files) > 4
+        asked = ["audit", "verify", "--secret-file", str(secret_file)]
+        run = CliRunner().invoke(app, [*asked, *sorted(files)])
+        assert (run.exit_code, run.output) == (0, "ok: 1000 lines, none changed.\n")
+        assert CliRunner().invoke(app, [*asked, *files, "--first", "3"]).exit_code == 2
+
     def test_verify(self, chain: Path, secret_file: Path) -> None:
         run = CliRunner().invoke(
             app, ["audit", "verify", str(chain), "--secret-file", str(secret_file)]
