@@ -107,6 +107,13 @@ def limits(settings: Settings, path: str, config: dict[str, Any]) -> Iterator[Pr
             f"{ours:g} s must be below http_options.request_timeout_s, {theirs:g} s, or Serve cuts "
             "requests off before they get our 408; lower it, or raise the one in http_options",
         )
+    body, held = settings.limits.max_body_bytes, settings.limits.max_held_body_bytes
+    if body > held:
+        yield Problem(
+            f"{path}.limits.max_held_body_bytes",
+            f"{held} bytes are less than one body may have, max_body_bytes, {body}, so large ones "
+            f"always get 429; set it to {body} or more",
+        )
     batch, pending = settings.limits.max_batch_texts, settings.limits.max_pending_texts
     if batch > pending:
         yield Problem(

@@ -26,11 +26,12 @@ from deployments.core.admission import work_of
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.audit import AuditLog
 from deployments.core.coredump import forbid_core_dumps
-from deployments.core.errors import InvalidInput, NotReady, ServiceError
+from deployments.core.errors import InvalidInput, ServiceError
 from deployments.core.microbatch import MicroBatcher, is_long
 from deployments.core.model_source import model_info
 from deployments.core.pipeline import Pipeline
 from deployments.core.quarantine import Quarantine
+from deployments.core.readiness import Readiness
 from deployments.core.redact import Redactor
 from deployments.core.tokenize import EncodedTexts, TextEncoder
 from deployments.core.tokenizer_apart import load_tokenizer_apart
@@ -99,7 +100,7 @@ class Tokenizer:
             work_of=partial(work_of, max_chars=MAX_CHARS_PER_TOKEN * self._model.max_length),
         )
         self._live: TokenizerUserConfig | None = None
-        self._ready = False
+        self._ready = Readiness(settings.limits.max_pending_texts, settings.limits.max_queue_s)
         self._readiness_task = asyncio.get_running_loop().create_task(
             self._become_ready(), context=contextvars.Context()
         )
@@ -159,21 +160,17 @@ class Tokenizer:
             Overloaded: too many texts wait.
             DeadlineExceeded: no answer in time.
         """
-        limits = self._settings.limits
-        limit_s = min(timeout_s or limits.request_timeout_s, limits.request_timeout_s)
-        if not self._ready:
-            # A new replica under load: its first text waits for the model as others do. Refused at
-            # once, HAProxy, which asks who has least to do, would send more here.
-            await asyncio.wait([self._readiness_task], timeout=min(limit_s, limits.max_queue_s))
-            await self.readiness()
+        limit_s = self._settings.limits.request_timeout_s
+        left_s = min(timeout_s or limit_s, limit_s)
         good = [item for item in inputs if isinstance(item, TextInput)]
-        answers = iter(await self._microbatcher.submit(good, limit_s) if good else ())
+        if good and not self._ready:
+            left_s = await self._ready.wait(len(good), left_s)
+        answers = iter(await self._microbatcher.submit(good, left_s) if good else ())
         return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
 
     async def readiness(self) -> None:
         """Raises NotReady until a text has gone through the whole chain once."""
-        if not self._ready:
-            raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+        self._ready.check()
 
     async def info(self) -> dict[str, Any]:
         """Model, engine, limits and versions, as GET /info shows them.
@@ -205,19 +202,20 @@ class Tokenizer:
 
     async def _become_ready(self) -> None:
         warm = TextInput("ready?")
-        while not self._ready:
+        while True:
             try:
                 (result,) = await self._pipeline.run([warm], [3_600.0])
                 if self._audit is not None:
                     engine, _ = await _tried(self._info_call.remote())
                     self._audit.engine = f"{engine.engine} {engine.dtype}"
-                self._ready = not isinstance(result, ServiceError)
+                if not isinstance(result, ServiceError):
+                    break
             except Exception as exc:
                 logger.warning("the chain is not ready yet: %s", type(exc).__name__)
-            if not self._ready:
-                await asyncio.sleep(1.0)
+            await asyncio.sleep(1.0)
         self._predicting.loaded()
         self._postprocessing.loaded()
+        self._ready.begin()
 
     async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)

@@ -31,15 +31,18 @@ YOUNG_FACTOR = 4.0
 def work_of(item: TextInput, max_chars: int) -> float:
     """What a text costs, about: its tokens are not known yet."""
     chars = len(item.text) + len(item.text_pair or "")
+    if chars > max_chars and not item.options.truncation:
+        return TEXT_WORK  # too long to be cut, it never reaches the model
     return TEXT_WORK + min(chars, max_chars)
 
 
 class DrainRate:
-    """Work answered per second of being busy, recent seconds first."""
+    """Work answered per second of being busy with it, recent seconds first."""
 
     def __init__(self) -> None:
         self._done = 0.0
         self._busy_s = 0.0
+        self._counted_until = -math.inf
         self._seen_at: float | None = None  # None while idle
         self._woke_at = 0.0
 
@@ -49,16 +52,21 @@ class DrainRate:
 
     def rest(self, now: float) -> None:
         """No work is left."""
-        self.record(0.0, now)
         self._seen_at = None
 
-    def record(self, work: float, now: float) -> None:
-        """So much has been answered."""
-        elapsed_s = max(0.0, now - (now if self._seen_at is None else self._seen_at))
-        fading = math.exp(-elapsed_s / MEMORY_S)
-        self._done = self._done * fading + work
-        self._busy_s = self._busy_s * fading + elapsed_s
+    def record(self, work: float, sent: float, now: float) -> None:
+        """So much has been answered of what was sent then; 0: the texts were refused.
+
+        Who sends nothing but texts that are refused must make nobody else look slow, nor fast.
+        """
         self._seen_at = now
+        if not work:
+            return
+        busy_s = max(0.0, now - max(sent, self._counted_until))
+        fading = math.exp(-busy_s / MEMORY_S)
+        self._done = self._done * fading + work
+        self._busy_s = self._busy_s * fading + busy_s
+        self._counted_until = now
 
     def per_s(self, now: float) -> float | None:
         """None until something has been answered. Falls while nothing is."""

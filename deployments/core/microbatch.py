@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from deployments.core.admission import Admission
-from deployments.core.errors import DeadlineExceeded, Overloaded, ServiceError
+from deployments.core.errors import DeadlineExceeded, ServiceError
 from deployments.core.fair_queue import FairQueue
 from deployments.core.flow import BULK_FROM_TEXTS, WEIGHTS, Flow
 from deployments.core.types import Answer, TextInput
@@ -205,7 +205,7 @@ class MicroBatcher:
                 task.cancel()
 
     async def _answer(self, waiters: list[_Waiter], loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
+        now, sent = loop.time(), self._clock()
         results: Sequence[Result]
         try:
             results = await self._run(
@@ -227,21 +227,11 @@ class MicroBatcher:
             sum(
                 waiter.work
                 for waiter, result in zip(waiters, results, strict=True)
-                if _is_work_done(result)
+                if not isinstance(result, ServiceError)
             ),
+            sent,
             self._clock(),
         )
         for waiter, result in zip(waiters, results, strict=True):
             if not waiter.future.done():
                 waiter.future.set_result(result)
-
-
-def _is_work_done(result: Result) -> bool:
-    """Whether it counts for the speed: an answer, or that the text itself is at fault.
-
-    Texts that were refused did not hold up anybody. Were they no work done, those who send nothing
-    else would make an idle service look slow, and others be refused.
-    """
-    if not isinstance(result, ServiceError):
-        return True
-    return result.status < 500 and not isinstance(result, Overloaded | DeadlineExceeded)

@@ -3,9 +3,9 @@
 A process that the kernel ends (out of memory, a fault in native code) takes all its calls along.
 Tried again together, one poisonous text would take a whole micro-batch into every replica's death.
 So who was there at two deaths is classified alone, and one at a time. The process has others in it
-still, so one more death proves little: who was alone at two is guilty, and is refused for a while.
-A text costs four replicas at most. It costs nobody else an answer unless others like it come at the
-same time, and one of them kills both processes in which a text was alone.
+still, so one more death proves little: who was alone at two, in whichever requests, is guilty and
+refused for a while. A text costs four replicas at most. It costs nobody else an answer unless
+others like it come at the same time, and kill both processes in which an innocent one was alone.
 
 A process whose model hangs says which texts it hangs with before it ends. A lone one is guilty at
 once, others are classified alone: two replicas at most, one after the other. What a model is at
@@ -37,7 +37,6 @@ Deadlines = npt.NDArray[np.float64]
 REFUSED_S = 300.0
 MAX_REFUSED = 1_000
 _TOGETHER = 2  # tries
-_ALONE = 2
 # Suspects of several ingress replicas would otherwise meet again, and again be found together.
 MAX_APART_S = 2.0
 _REFUSED = (
@@ -60,7 +59,9 @@ class Quarantine:
         self._one_at_a_time = asyncio.Lock()
         # Calls of several ingress replicas meet in one classifier.
         self._call_ids = count(random.getrandbits(60))
-        self._refused: dict[int, float] = {}  # a text's hash → until when
+        # A text's hash → until when.
+        self._refused: dict[int, float] = {}
+        self._accused: dict[int, float] = {}
 
     async def predict(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
@@ -155,36 +156,46 @@ class Quarantine:
         )
 
     async def _alone(self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None) -> Logits:
-        loop = asyncio.get_running_loop()
         answered: dict[tuple[int, ...], Logits] = {}
         errors: dict[int, ServiceError] = {}
         for i, text in enumerate(batch.split()):
-            async with self._one_at_a_time:
-                left_s = np.asarray([deadlines[i] - loop.time()], np.float32)
-                try:
-                    answered[(i,)] = await self._judged(text, left_s, only([i], flows))
-                except ServiceError as exc:
-                    errors[i] = exc
+            try:
+                answered[(i,)] = await self._judged(text, float(deadlines[i]), only([i], flows))
+            except ServiceError as exc:
+                errors[i] = exc
         return _merged(len(batch), answered, errors)
 
-    async def _judged(self, text: Encoded, left_s: Float32, flows: FlowRuns | None) -> Logits:
-        if self._is_refused(text):
-            raise PredictionFailed(_REFUSED)
+    async def _judged(self, text: Encoded, deadline: float, flows: FlowRuns | None) -> Logits:
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + float(left_s[0])
-        for tries_left in reversed(range(_ALONE)):
-            left_s = np.asarray([deadline - loop.time()], np.float32)
-            if left_s[0] <= 0:
-                raise DeadlineExceeded("The model did not answer in time. Retry later.")
-            try:
-                return await self._tried(text, left_s, flows, alone=True)
-            except Hung:  # with this text, as it says itself
-                break
-            except LostReplica:
-                if tries_left:
-                    await asyncio.sleep(random.uniform(0.0, MAX_APART_S))  # noqa: S311
-        self._refuse(text)
-        raise PredictionFailed(_REFUSED)
+        while True:
+            async with self._one_at_a_time:
+                if self._is_refused(text):
+                    raise PredictionFailed(_REFUSED)
+                left_s = np.asarray([deadline - loop.time()], np.float32)
+                if left_s[0] <= 0:
+                    raise DeadlineExceeded("The model did not answer in time. Retry later.")
+                try:
+                    logits = await self._tried(text, left_s, flows, alone=True)
+                except Hung:  # with this text, as it says itself
+                    self._refuse(text)
+                except LostReplica:
+                    self._accuse(text)
+                else:
+                    self._accused.pop(_key(text), None)
+                    return logits
+            if not self._is_refused(text):
+                left = max(deadline - loop.time(), 0.0)
+                await asyncio.sleep(random.uniform(0.0, min(MAX_APART_S, left / 2)))  # noqa: S311
+
+    def _accuse(self, text: Encoded) -> None:
+        """It was alone at a death. At the second it is guilty."""
+        now = asyncio.get_running_loop().time()
+        if self._accused.pop(_key(text), 0.0) > now:
+            self._refuse(text)
+            return
+        while len(self._accused) >= MAX_REFUSED:
+            del self._accused[next(iter(self._accused))]
+        self._accused[_key(text)] = now + REFUSED_S
 
     def _refuse(self, text: Encoded) -> None:
         while len(self._refused) >= MAX_REFUSED:

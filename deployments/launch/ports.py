@@ -15,7 +15,7 @@ import psutil
 # Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections.
 _BLOCKS = range(20_000, 32_000, 200)
 _claimed: list[socket.socket] = []
-_doors: list[int] = []
+_doors: dict[str, int] = {}
 
 
 def is_free(port: int, host: str = "") -> bool:
@@ -88,19 +88,26 @@ def claim_block() -> tuple[int, int]:
     raise OSError(f"all {len(_BLOCKS)} blocks of ports from {_BLOCKS.start} on are claimed")
 
 
-def claim_door(port: int) -> bool:
+def claim_door(port: int, host: str = "") -> bool:
     """Whether the port is this process's to serve on, for as long as it lives; False: another's.
 
     HAProxy listens there only when the replicas are up, many seconds after the port was found free.
+    Where no mark can be made there is none: it only helps.
     """
-    mark = Path(tempfile.gettempdir(), f"rayclassify-{os.getuid()}-port-{port}.lock")
-    handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    name = f"rayclassify-{os.getuid()}-{host or 'any'}-{port}.lock".replace("/", "-")
+    mark = str(Path(tempfile.gettempdir(), name))
+    if mark in _doors:
+        return True
+    try:
+        handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         return False
-    _doors.append(handle)
+    _doors[mark] = handle
     return True
 
 

@@ -45,7 +45,7 @@ def check_port(host: str, port: int) -> Iterator[Finding]:
     """The HTTP port must be free, and the address this machine's."""
     error = ports.why_not(port, host)
     if error is None:
-        if not ports.claim_door(port):
+        if not ports.claim_door(port, host):
             yield Finding(
                 f"another `rayclassify serve` is about to listen on port {port}. "
                 "Stop it, or set http_options.port to a free one."

@@ -7,7 +7,7 @@ import pytest
 from deployments.core.admission import Admission, DrainRate, work_of
 from deployments.core.errors import Overloaded
 from deployments.core.flow import DEFAULT_FLOW, Flow
-from deployments.core.types import TextInput
+from deployments.core.types import Options, TextInput
 
 FLOOD, GUEST = Flow(client="flood"), Flow(client="guest")
 BULK = Flow("bulk", "", 1)
@@ -27,7 +27,7 @@ def at_full_speed(max_pending: int = 1_000, work_per_s: float = 100.0) -> tuple[
     admission.enter(DEFAULT_FLOW, 1, 10.0, 30.0)
     for _ in range(20):
         clock.now += 1.0
-        admission.rate.record(work_per_s, clock.now)
+        admission.rate.record(work_per_s, clock.now - 1.0, clock.now)
     return admission, clock
 
 
@@ -99,12 +99,36 @@ def test_idle_time_does_not_slow_the_known_speed_and_a_stall_does() -> None:
     rate = DrainRate()
     assert rate.per_s(0.0) is None
     rate.wake(0.0)
-    rate.record(100.0, 2.0)
+    rate.record(100.0, 0.0, 2.0)
     rate.rest(2.0)
     assert rate.per_s(100.0) == pytest.approx(50.0)
     rate.wake(200.0)
     assert rate.per_s(200.5) == pytest.approx(4 * 50.0, rel=0.4)  # a young queue may be faster
     assert (rate.per_s(205.0) or 0.0) < 20.0
+
+
+def test_time_with_nothing_but_refused_texts_counts_neither_for_nor_against() -> None:
+    rate = DrainRate()
+    rate.wake(0.0)
+    rate.record(100.0, 0.0, 2.0)
+    for second in range(3, 1_000):
+        rate.record(0.0, second - 1.0, second)
+    assert rate.per_s(1_000.0) == pytest.approx(50.0, rel=0.4)
+    rate.record(100.0, 998.0, 1_000.0)
+    assert rate.per_s(1_000.0) == pytest.approx(50.0)
+
+
+def test_of_calls_under_way_together_time_counts_once() -> None:
+    rate = DrainRate()
+    rate.wake(0.0)
+    for second in range(1, 30):
+        rate.record(50.0, second - 3.0, second)
+    assert rate.per_s(29.0) == pytest.approx(50.0, rel=0.1)
+
+
+def test_a_text_that_may_not_be_cut_and_is_too_long_never_reaches_the_model() -> None:
+    assert work_of(TextInput("a" * 9_000, options=Options(truncation=False)), 2_000) == 8
+    assert work_of(TextInput("a" * 900, options=Options(truncation=False)), 2_000) == 908
 
 
 def test_a_texts_work_ends_where_the_model_stops_reading() -> None:

@@ -181,6 +181,7 @@ CROSS_CHECKS = [
     (f"{ARGS}.limits.max_batch_texts", 3000, None, ["3000", "2000", "429"]),
     (f"{ARGS}.limits.max_pending_texts", 4096, f"{TOKENIZER}.max_ongoing_requests", ["4096"]),
     (f"{TOKENIZER}.max_ongoing_requests", ..., None, ["5 must", "2000"]),
+    (f"{ARGS}.limits.max_held_body_bytes", 1_000_000, None, ["1000000 bytes", "2000000 or more"]),
     (f"{TOKENIZER}.graceful_shutdown_timeout_s", 49, None, ["49 s", "50 s", "above 50"]),
     (f"{TOKENIZER}.graceful_shutdown_timeout_s", ..., None, ["20 s", "50 s"]),
     (f"{CLASSIFIER}.autoscaling_config.downscale_delay_s", 9.0, None, ["9 s", "10 s"]),

@@ -330,21 +330,20 @@ def test_openvino_tells_nobody() -> None:
 
 
 @pytest.mark.parametrize("make", ENGINES)
-@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("num_threads", [1, 2, 4])
 def test_a_pass_that_failed_fails_no_other(
     make: type[GraphEngine], num_threads: int, tmp_path: Path
 ) -> None:
-    """OpenVINO's queue of requests raised the same again for whatever came later."""
+    """With several streams OpenVINO fails later runs too, or never ends them."""
     torch.manual_seed(0)
     model = MODELS["bert"]().eval()
     model.save_pretrained(tmp_path)
     engine = engine_for(make, tmp_path, num_threads=num_threads)
     good = random_batch(40, 60)
+    expected = one_by_one(model, good)
     too_long = random_batch(3, 200)  # the model reads 64
-    for _ in range(3):
+    for _ in range(5):
         with contextlib.suppress(Exception):  # OpenVINO with one thread reads past the table
             engine.predict(too_long)
-        for _ in range(3):
-            np.testing.assert_allclose(
-                engine.predict(good).values, one_by_one(model, good), atol=1e-4
-            )
+        logits = engine.predict(good).values
+        np.testing.assert_allclose(logits, expected, atol=1e-4)

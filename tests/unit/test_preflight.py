@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,21 @@ def test_a_port_this_user_may_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     assert message == "this user may not listen on port 80. Set http_options.port to 1024 or more."
 
 
-def test_a_port_that_another_launcher_is_about_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Marks of ports go here, and are given up in the end."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    doors: dict[str, int] = {}
+    monkeypatch.setattr(ports, "_doors", doors)
+    yield tmp_path
+    for handle in doors.values():
+        os.close(handle)
+
+
+def test_a_port_that_another_launcher_is_about_to_use(own_marks: Path) -> None:
     """It listens there many seconds after it looked, and two would look one after the other."""
-    port = ports.first_free(8000)
+    port = ports.first_free(18_000)
     code = f"from deployments.launch.ports import claim_door; print(claim_door({port}), flush=True)"
     with subprocess.Popen(
         [sys.executable, "-c", f"{code}; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -109,7 +122,15 @@ def test_a_port_that_another_launcher_is_about_to_use(monkeypatch: pytest.Monkey
         assert other.stdout.readline() == b"True\n"
         (message,) = messages(preflight.check_port("", port))
         assert f"is about to listen on port {port}" in message
+        assert messages(preflight.check_port("127.0.0.1", port)) == []
         other.kill()
+    for _ in range(2):  # its own claim is no other's
+        assert messages(preflight.check_port("", port)) == []
+
+
+def test_where_no_mark_can_be_made_the_start_goes_on(own_marks: Path) -> None:
+    port = ports.first_free(18_000)
+    (own_marks / f"rayclassify-{os.getuid()}-any-{port}.lock").symlink_to(own_marks / "elsewhere")
     assert messages(preflight.check_port("", port)) == []
 
 
@@ -121,7 +142,7 @@ def test_the_plan_knows_how_long_a_request_may_take(config: dict[str, Any]) -> N
     assert read_plan(config).request_s == 50
 
 
-def test_a_free_port_is_no_finding(listener: int) -> None:
+def test_a_free_port_is_no_finding(listener: int, own_marks: Path) -> None:
     assert ports.is_free(ports.first_free(listener))
     assert messages(preflight.check_port("", ports.first_free(listener))) == []
 

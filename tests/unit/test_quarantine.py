@@ -129,6 +129,29 @@ def test_who_is_alone_beside_anothers_poison_is_not_taken_for_guilty(poison: int
     ]
 
 
+def test_a_poisonous_text_with_little_time_is_found_over_several_requests() -> None:
+    cluster = Cluster(poison={1})
+
+    async def main() -> list[type]:
+        quarantine = Quarantine(
+            cluster.predict, Attempts(RetryBudget(64), RetryBudget(64)), nothing
+        )
+        found: list[type] = []
+        for _ in range(6):
+            text = texts(5, mark=1)
+            try:
+                (told,) = judged(await quarantine.predict(text, plenty(text, 0.3)))
+            except DeadlineExceeded as exc:
+                told = type(exc)
+            assert isinstance(told, type)
+            found.append(told)
+        return found
+
+    found = run_virtually(main())
+    assert found[-3:] == [PredictionFailed] * 3
+    assert cluster.deaths <= 6
+
+
 def test_deaths_that_no_text_is_to_blame_for_cost_nobody_an_answer() -> None:
     deaths = iter([True, True, False])
 

@@ -46,13 +46,22 @@ def warm_up(
     Raises:
         EngineUnavailable: it does not read as much as its config says.
     """
-    longest = min(max_length, _LONGEST_WARMUP)
-    for length in sorted({min(length, longest) for length in (*lengths, longest)}):
+
+    def run(length: int) -> None:
         ids = np.arange(length, dtype=np.int32) % vocab_size
-        try:
-            predict(Encoded(ids, np.asarray([length], np.int32)))
-        except Exception as exc:
-            raise EngineUnavailable(
-                f"the model fails on a text of {length} tokens ({type(exc).__name__}), of the "
-                f"{max_length} that its config promises. Set args.model.max_length lower."
-            ) from exc
+        predict(Encoded(ids, np.asarray([length], np.int32)))
+
+    for length in lengths:
+        if length < max_length:
+            run(length)
+    longest = min(max_length, _LONGEST_WARMUP)
+    try:
+        run(longest)
+    except Exception as exc:
+        kind = type(exc).__name__
+        if isinstance(exc, MemoryError | OSError) or "OutOfMemory" in kind:
+            raise
+        raise EngineUnavailable(
+            f"the model fails on a text of {longest} tokens ({kind}), of the {max_length} that "
+            "its config promises. Set args.model.max_length lower."
+        ) from exc

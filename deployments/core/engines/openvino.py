@@ -7,6 +7,7 @@ import io
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from deployments.core.engines.graph import (
 )
 from deployments.core.model_source import model_info
 from deployments.core.types import Float32
+
+logger = logging.getLogger(__name__)
 
 # OpenVINO and NNCF tell their maker about every conversion where this package can be imported. A
 # service with other people's texts calls nobody; without it both keep quiet.
@@ -120,31 +123,37 @@ class _OpenVinoRunner:
         self.input_names = frozenset(port.any_name for port in self._alone.inputs)
         self._request = self._alone.create_infer_request()
         self._num_threads = num_threads
-        if num_threads > 1:
-            self._many = core.compile_model(path, "CPU", config(precision, num_streams=num_threads))
-            self._queue = self._new_queue()
-
-    def _new_queue(self) -> Any:
-        import openvino
-
-        queue = openvino.AsyncInferQueue(self._many, self._num_threads)
-        queue.set_callback(self._keep)
-        return queue
+        self._compile_many = partial(
+            core.compile_model, path, "CPU", config(precision, num_streams=num_threads)
+        )
+        self._broken: list[Any] = []
+        self._queue = self._new_queue() if num_threads > 1 else None
 
     def run(self, groups: Sequence[Rows]) -> list[Float32]:
         feeds = [{k: v for k, v in rows.items() if k in self.input_names} for rows in groups]
-        if len(feeds) == 1 or self._num_threads == 1:
+        if len(feeds) == 1 or self._queue is None:
             return [_logits(self._infer(feed)) for feed in feeds]
         answers: dict[int, Float32] = {}
         try:
             for i, feed in enumerate(feeds):
                 self._queue.start_async(feed, (answers, i))
             self._queue.wait_all()
+            return [answers[i] for i in range(len(feeds))]
         except Exception:
-            # A request that failed raises the same again whenever the queue comes to it.
+            # A run that failed leaves the compiled model's streams behind so that later ones fail
+            # too, or never end. It is kept: its end would wait for runs whose callbacks need the
+            # lock that the end holds.
+            logger.warning("openvino failed: the model is compiled again")
+            self._broken.append(self._queue)
             self._queue = self._new_queue()
             raise
-        return [answers[i] for i in range(len(feeds))]
+
+    def _new_queue(self) -> Any:
+        import openvino
+
+        queue = openvino.AsyncInferQueue(self._compile_many(), self._num_threads)
+        queue.set_callback(self._keep)
+        return queue
 
     def _infer(self, feed: Rows) -> Any:
         self._request.infer(feed, share_inputs=True)

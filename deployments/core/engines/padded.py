@@ -38,8 +38,9 @@ class PaddedRunner:
         self.model = model
         self.overhead_tokens = overhead_tokens
         self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
-        self._takes_types = takes_token_types(model)
         self._zero_types = reads_zero_types(model)
+        # Its tokenizer gives each text types, which few do whose classes only happen to take them.
+        self._typed = takes_token_types(model) and model.config.model_type == "xlnet"
 
     def __call__(self, batch: Encoded) -> Float32:
         """Logits float32 [n, labels], in the batch's order."""
@@ -56,7 +57,7 @@ class PaddedRunner:
     @torch.inference_mode()
     def _forward(self, texts: list[Encoded]) -> np.ndarray:
         rows = pad(texts, self._pad_token_id)
-        typed = self._takes_types and any(text.token_type_ids is not None for text in texts)
+        typed = self._typed and any(text.token_type_ids is not None for text in texts)
         if not (typed or self._zero_types):
             del rows["token_type_ids"]
         tensors = {k: torch.from_numpy(v).to(self.model.device) for k, v in rows.items()}
