@@ -37,8 +37,9 @@ Deadlines = npt.NDArray[np.float64]
 REFUSED_S = 300.0
 MAX_REFUSED = 1_000
 _TOGETHER = 2  # tries
-# Suspects of several ingress replicas would otherwise meet again, and again be found together.
-MAX_APART_S = 2.0
+# Between two tries alone. By then those that died before are back, so that the next death is not
+# the last replica's; and suspects of several ingress replicas do not meet twice.
+APART_S = (4.0, 8.0)
 _REFUSED = (
     "The model's process died of this text or hung with it, with no other under suspicion. It is "
     f"refused for {REFUSED_S:.0f} s. Shorten it, or tell whoever runs this service."
@@ -171,11 +172,13 @@ class Quarantine:
             async with self._one_at_a_time:
                 if self._is_refused(text):
                     raise PredictionFailed(_REFUSED)
-                left_s = np.asarray([deadline - loop.time()], np.float32)
-                if left_s[0] <= 0:
+                left_s = deadline - loop.time()
+                if left_s <= 0:
                     raise DeadlineExceeded("The model did not answer in time. Retry later.")
                 try:
-                    logits = await self._tried(text, left_s, flows, alone=True)
+                    logits = await self._tried(
+                        text, np.asarray([left_s], np.float32), flows, alone=True
+                    )
                 except Hung:  # with this text, as it says itself
                     self._refuse(text)
                 except LostReplica:
@@ -184,8 +187,8 @@ class Quarantine:
                     self._accused.pop(_key(text), None)
                     return logits
             if not self._is_refused(text):
-                left = max(deadline - loop.time(), 0.0)
-                await asyncio.sleep(random.uniform(0.0, min(MAX_APART_S, left / 2)))  # noqa: S311
+                left_s = max(deadline - loop.time(), 0.0)
+                await asyncio.sleep(min(random.uniform(*APART_S), left_s / 2))  # noqa: S311
 
     def _accuse(self, text: Encoded) -> None:
         """It was alone at a death. At the second it is guilty."""

@@ -187,6 +187,31 @@ def test_one_clients_flood_is_its_own_affair() -> None:
     assert len(good(asked)) >= 0.9 * CAPACITY_PER_S * 60
 
 
+@pytest.mark.parametrize(("away_s", "least"), [(5.0, 1.0), (10.0, 0.95)])
+def test_while_the_model_is_away_callers_wait_and_are_not_refused(
+    away_s: float, least: float
+) -> None:
+    """As all its replicas have died, and others come up."""
+
+    async def main() -> list[Asked]:
+        loop = asyncio.get_running_loop()
+        service = Service()
+        inner = service.batcher.submit
+
+        async def submit(*call: Any) -> Any:
+            if 10.0 <= loop.time() < 10.0 + away_s:
+                await asyncio.sleep(10.0 + away_s - loop.time())
+            return await inner(*call)
+
+        service.batcher.submit = submit  # type: ignore[method-assign]
+        await service.offer(0.3 * CAPACITY_PER_S, 40.0)
+        return await service.answered()
+
+    asked = run_virtually(main())
+    assert {one.outcome for one in asked} <= {"ok", "overloaded"}
+    assert len(good(asked)) >= least * len(asked)
+
+
 @pytest.mark.parametrize(("factor", "least"), [(0.1, 1.0), (0.5, 1.0), (3.0, 0.27)])
 def test_texts_that_are_refused_make_nobody_else_look_slow_or_fast(
     factor: float, least: float
