@@ -19,6 +19,7 @@ _REPLICA = "ray::ServeReplica:classify:"
 # What the command line of Python processes says of them, where they have no title of their own.
 _BY_ARGUMENT = {
     "deployments.cli": "rayclassify serve",
+    "ray.serve.scripts": "serve run",
     "trials.caller": "caller by handle",
     "dashboard.py": "dashboard",
     "log_monitor.py": "log monitor",
@@ -133,8 +134,6 @@ def kind_of(process: psutil.Process) -> str:
         name = Path(argument).name
         if name in _BY_ARGUMENT:
             return _BY_ARGUMENT[name]
-        if name == "serve":
-            return "serve run"
         for part in ("resource_tracker", "forkserver"):
             if f"multiprocessing.{part}" in argument:
                 return part
