@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deployments.config_keys import Problem, join
-from deployments.settings import Settings
+from deployments.settings import LimitSettings, Settings
 
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 _ENV_VARS = "controller_options.runtime_env.env_vars"
@@ -123,6 +123,13 @@ def limits(settings: Settings, path: str, config: dict[str, Any]) -> Iterator[Pr
         )
 
 
+def longest_request_s(limits: LimitSettings, config: dict[str, Any]) -> float:
+    """How long a request may take: its body, then its answer, if Serve does not end it before."""
+    ours = limits.body_timeout_s + limits.request_timeout_s
+    theirs = (config.get("http_options") or {}).get("request_timeout_s")
+    return min(ours, float(theirs)) if isinstance(theirs, (int, float)) else ours
+
+
 def tokenizer_limits(
     settings: Settings, deployment: dict[str, Any], path: str, config: dict[str, Any]
 ) -> Iterator[Problem]:
@@ -133,10 +140,7 @@ def tokenizer_limits(
     )
 
     limits = settings.limits
-    request = limits.body_timeout_s + limits.request_timeout_s
-    theirs = (config.get("http_options") or {}).get("request_timeout_s")
-    if isinstance(theirs, (int, float)):
-        request = min(request, theirs)
+    request = longest_request_s(limits, config)
     shutdown = deployment.get("graceful_shutdown_timeout_s", DEFAULT_GRACEFUL_SHUTDOWN_TIMEOUT_S)
     if isinstance(shutdown, (int, float)) and shutdown < request:
         yield Problem(

@@ -22,6 +22,8 @@ import yaml
 from rich.console import Console
 
 from deployments.config_check import ConfigError, check_config, load_config
+from deployments.config_crosscheck import longest_request_s
+from deployments.settings import LimitSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "k8s" / "rayservice.template.yaml"
@@ -141,8 +143,8 @@ def render(
     if problems := check_config(config):
         raise RenderError("\n".join(str(problem) for problem in problems))
     deployments = config["applications"][0]["deployments"]
-    limits = config["applications"][0]["args"]["limits"]
-    request_s = limits["body_timeout_s"] + limits["request_timeout_s"]
+    limits = LimitSettings.model_validate(config["applications"][0]["args"]["limits"])
+    request_s = longest_request_s(limits, config)
     shutdown_s = max(d["graceful_shutdown_timeout_s"] for d in deployments)
     drain_s = START_S + shutdown_s
     values: dict[str, Any] = {

@@ -25,10 +25,10 @@ MAX_RETRY_AFTER_S = 60.0
 # Small batches tell little about large ones: a queue that has only just begun may be so much faster
 # than it was.
 YOUNG_S = 1.0
+YOUNG_FACTOR = 4.0
 # As long as nothing at all is answered the model may be away, not slow: replicas that died are back
 # in some seconds, and what waits is then answered at the old speed. Longer, and it is slow.
 AWAY_S = 10.0
-YOUNG_FACTOR = 4.0
 
 
 def work_of(item: TextInput, max_chars: int) -> float:
@@ -76,9 +76,8 @@ class DrainRate:
         if not self._done:
             return None
         is_young = now - self._woke_at < YOUNG_S
-        stalled_s = max(0.0, now - (now if self._seen_at is None else self._seen_at))
-        if not is_young:
-            stalled_s = max(0.0, stalled_s - AWAY_S)
+        seen_at = now if self._seen_at is None else self._seen_at
+        stalled_s = max(0.0, now - seen_at - (0.0 if is_young else AWAY_S))
         fading = math.exp(-stalled_s / MEMORY_S)
         rate = self._done * fading / max(self._busy_s * fading + stalled_s, 1e-6)
         return rate * YOUNG_FACTOR if is_young else rate

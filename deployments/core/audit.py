@@ -149,7 +149,8 @@ class AuditLog:
                     encoded = encoded[:-1] + _CHAIN + last.hex().encode() + b'"}'
                 written += encoded + b"\n"
                 n += 1
-            self._file.append(written)
+            if written:
+                self._file.append(written)
         except Exception as exc:
             self._unwritten += sum(len(decisions) for *_, decisions in requests)
             if not self._failing:

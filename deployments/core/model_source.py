@@ -59,13 +59,8 @@ def read_config(settings: ModelSettings) -> dict[str, Any]:
     Raises:
         ModelNotFound: there is none, or the hub can't be reached.
     """
-    source = find_model(settings.id)
     try:
-        if Path(source).is_dir():
-            path = Path(source) / "config.json"
-        else:
-            path = _download(source, "config.json", settings)
-        loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        loaded = _read_json("config.json", settings)
     except (OSError, ValueError) as exc:
         raise ModelNotFound(
             f"can't read config.json of model {settings.id!r} ({type(exc).__name__}). "
@@ -143,16 +138,18 @@ def _position_limit(config: dict[str, Any]) -> int:
 
 def _tokenizer_limit(settings: ModelSettings) -> int | None:
     """What the tokenizer cuts texts to by itself; many say nothing, or 10^30."""
-    name = "tokenizer_config.json"
     with suppress(Exception):  # nor need there be such a file
-        source = find_model(settings.id)
-        here = Path(source)
-        path = here / name if here.is_dir() else _download(source, name, settings)
-        return int(json.loads(path.read_text(encoding="utf-8"))["model_max_length"])
+        return int(_read_json("tokenizer_config.json", settings)["model_max_length"])
     return None
 
 
-def _download(source: str, name: str, settings: ModelSettings) -> Path:
-    from huggingface_hub import hf_hub_download
+def _read_json(name: str, settings: ModelSettings) -> dict[str, Any]:
+    """A file of the model's directory or of the hub."""
+    source = find_model(settings.id)
+    path = Path(source, name)
+    if not path.parent.is_dir():
+        from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(source, name, revision=settings.revision))
+        path = Path(hf_hub_download(source, name, revision=settings.revision))
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded

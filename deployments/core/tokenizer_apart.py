@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import multiprocessing
-import os
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments.core.engines.cache import cache_dir
+from deployments.core.engines.cache import cache_dir, write_wholly
 from deployments.core.model_source import find_model
 from deployments.core.tokenize import load_tokenizer
 from deployments.settings import ModelSettings
@@ -51,7 +50,8 @@ def load_tokenizer_apart(settings: ModelSettings) -> Tokenizer:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
         serialized = apart.submit(_serialized, settings).result()
     if kept is not None:
-        _write(kept, serialized)
+        with suppress(OSError):  # where there is no room it is made again each time
+            write_wholly(kept, serialized)
     return Tokenizer.from_str(serialized)
 
 
@@ -74,19 +74,3 @@ def _place(settings: ModelSettings) -> Path | None:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"\n{path.name} {content}".encode())
     return cache / "tokenizers" / f"{digest.hexdigest()}.json"
-
-
-def _write(path: Path, text: str) -> None:
-    """At once and wholly, as others may read it meanwhile; not at all where there is no room."""
-    unfinished: Path | None = None
-    try:
-        path.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as f:
-            unfinished = Path(f.name)
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())  # or a machine that loses power may keep the name and no content
-        unfinished.replace(path)
-    except OSError:
-        if unfinished is not None:
-            unfinished.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.config_crosscheck import HA_PROXY
+from deployments.config_crosscheck import HA_PROXY, longest_request_s
 from deployments.settings import LimitSettings, ModelSettings
 
 
@@ -55,17 +55,15 @@ def read_plan(config: dict[str, Any]) -> Plan:
         # Ray gives a replica one CPU where the config is silent.
         num_cpus=sum(_asked(d, "num_cpus", default=1.0) for d in deployments),
         num_gpus=sum(_asked(d, "num_gpus", default=0.0) for d in deployments),
-        request_s=_request_s(app, http),
+        request_s=longest_request_s(_limits(app), config),
         wants_haproxy=_controller_env(config).get(HA_PROXY) == "1",
     )
 
 
-def _request_s(app: dict[str, Any], http: dict[str, Any]) -> float:
-    known = LimitSettings()
+def _limits(app: dict[str, Any]) -> LimitSettings:
+    """Of another application only what it names as we do."""
     limits = (app.get("args") or {}).get("limits") or {}
-    names = ("body_timeout_s", "request_timeout_s")
-    longest = sum(float(limits.get(name) or getattr(known, name)) for name in names)
-    return min(longest, float(http.get("request_timeout_s") or longest))
+    return LimitSettings(**{k: v for k, v in limits.items() if k in LimitSettings.model_fields})
 
 
 def _model_id(app: dict[str, Any]) -> str:

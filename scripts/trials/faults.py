@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +34,18 @@ RECOVERY_LIMIT_S = 120.0
 MAX_PASS_S = 5.0  # the shipped 60 s would be waited for
 REQUEST_TIMEOUT_S = 30
 REPLICAS = ("Tokenizer", "Classifier", "Postprocessor")
-FROM_THE_PROXY = {"502 not_ready", "503 not_ready"}
+FROM_THE_PROXY = frozenset({"502 not_ready", "503 not_ready"})
 """What HAProxy says of a replica that ended with requests on board, or that nobody is there."""
-FROM_A_NEW_PROXY = {
-    *(f"lost {error}" for error in ("ConnectError", "ReadError", "RemoteProtocolError")),
-    "404 no JSON",
-}
+FROM_A_NEW_PROXY = frozenset(
+    {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError", "404 no JSON"}
+)
 """What callers see until HAProxy is back: nothing, then its own 404 until it knows its routes."""
+PROMISES: dict[frozenset[str], str] = {
+    frozenset(): "every request is answered right",
+    FROM_THE_PROXY: "every request is answered, but those that the dead process held",
+    FROM_A_NEW_PROXY: "none hangs, and the next HAProxy is there by itself",
+}
+"""By what callers may see all the same."""
 CHANGES = [f"Classifier.max_pass_s={MAX_PASS_S}", "engine.name=none"]
 
 
@@ -168,7 +173,7 @@ def step(session: Session, part: Part, promise: str, how: str) -> Iterator[None]
 
 
 def note(
-    part: Part, promise: str, how: str, seen: Seen, back_s: float | None, allowed: set[str]
+    part: Part, promise: str, how: str, seen: Seen, back_s: float | None, allowed: Set[str]
 ) -> None:
     back = "capacity did not come back" if back_s is None else f"capacity back after {back_s:.0f} s"
     kept = set(seen.not_right) <= allowed and back_s is not None
@@ -183,31 +188,23 @@ def note(
 
 
 def _killed(session: Session, part: Part, there: Cluster) -> None:
-    faults: dict[str, tuple[Callable[[], set[int]], set[str]]] = {
-        "kill -9 of a Classifier": (lambda: kill(there, "Classifier"), set()),
-        "kill -9 of a Postprocessor": (lambda: kill(there, "Postprocessor"), set()),
+    faults: dict[str, tuple[Callable[[], set[int]], frozenset[str]]] = {
+        "kill -9 of a Classifier": (lambda: kill(there, "Classifier"), frozenset()),
+        "kill -9 of a Postprocessor": (lambda: kill(there, "Postprocessor"), frozenset()),
         # What it held of connections is gone with it.
         "kill -9 of a Tokenizer": (lambda: kill(there, "Tokenizer"), FROM_THE_PROXY),
-        "kill -9 of Serve's controller": (lambda: kill(there, "controller"), set()),
-        "kill -9 of HAProxy": (
-            lambda: kill(there, "haproxy"),
-            FROM_A_NEW_PROXY,
-        ),
-        "SIGSTOP of a Classifier": (lambda: kill(there, "Classifier", signal.SIGSTOP), set()),
+        "kill -9 of Serve's controller": (lambda: kill(there, "controller"), frozenset()),
+        "kill -9 of HAProxy": (lambda: kill(there, "haproxy"), FROM_A_NEW_PROXY),
+        "SIGSTOP of a Classifier": (lambda: kill(there, "Classifier", signal.SIGSTOP), frozenset()),
         "a worker node is lost": (
             lambda: set(there.process.ask(do="lose_node")["gone"]),
             FROM_THE_PROXY,
         ),
     }
     for how, (fault, allowed) in faults.items():
-        promise = "every request is answered right"
-        if allowed:
-            promise = "every request is answered, but those that the dead process held"
-        if allowed is FROM_A_NEW_PROXY:
-            promise = "none hangs, and the next HAProxy is there by itself"
-        with step(session, part, promise, how):
+        with step(session, part, PROMISES[allowed], how):
             seen, back_s = under_load(there, fault, 2.0 if session.quick else 5.0)
-            note(part, promise, how, seen, back_s, allowed)
+            note(part, PROMISES[allowed], how, seen, back_s, allowed)
 
 
 def _poisoned(session: Session, part: Part, there: Cluster) -> None:

@@ -181,6 +181,25 @@ def test_what_a_busy_machine_cut_short_is_measured_again(model: ModelSettings) -
     assert measurer.calls == 2
 
 
+def starts_twice_and_after_an_hour(
+    model: ModelSettings,
+    measure: Callable[[Task], list[Measured]],
+    measurer: Measurer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The second start measures nothing; whether the last does is for the test to say."""
+
+    def start() -> None:
+        AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=measure).load()
+
+    start()
+    start()
+    assert measurer.calls == 1
+    later = time.time() + DISTURBED_S + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    start()
+
+
 @pytest.mark.parametrize(
     ("verdict", "calls"),
     [
@@ -197,15 +216,7 @@ def test_a_failure_that_may_have_been_chance_is_not_kept_for_long(
     def unlucky(task: Task) -> list[Measured]:
         return [*measurer(task)[:-1], Measured(task.candidates[-1], verdict=verdict)]
 
-    def start() -> None:
-        AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=unlucky).load()
-
-    start()
-    start()
-    assert measurer.calls == 1
-    later = time.time() + DISTURBED_S + 60
-    monkeypatch.setattr(time, "time", lambda: later)
-    start()
+    starts_twice_and_after_an_hour(model, unlucky, measurer, monkeypatch)
     assert measurer.calls == calls
 
 
@@ -222,15 +233,7 @@ def test_a_choice_made_beside_other_work_is_not_kept_for_long(
     def beside_others(task: Task) -> list[Measured]:
         return [replace(row, cpu_share=cpu_share) for row in measurer(task)]
 
-    def start() -> None:
-        AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=beside_others).load()
-
-    start()
-    start()
-    assert measurer.calls == 1
-    later = time.time() + DISTURBED_S + 60
-    monkeypatch.setattr(time, "time", lambda: later)
-    start()
+    starts_twice_and_after_an_hour(model, beside_others, measurer, monkeypatch)
     assert measurer.calls == calls
     assert ("other work had the CPU" in caplog.text) == (calls == 2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import resource
 from functools import cache
 from typing import Any
@@ -77,9 +76,7 @@ def runners(case: str, problem: str = "single_label_classification") -> tuple[An
     made = []
     for runner in (PackedRunner, PaddedRunner):
         torch.manual_seed(0)
-        model = model_class(type(config)(**config.to_dict())).eval()
-        takes_token_types = "token_type_ids" in inspect.signature(model.forward).parameters
-        made.append(runner(model, takes_token_types))
+        made.append(runner(model_class(type(config)(**config.to_dict())).eval()))
     return made[0], made[1]
 
 
@@ -149,7 +146,7 @@ def test_an_activation_unknown_to_the_fast_encoder_runs_in_the_classs_own() -> N
     model = transformers.BertForSequenceClassification(config).eval()
     batch = batch_of([3, 70, 70, 9])
     expected = PaddedRunner(model)(batch)
-    packed = PackedRunner(model, True)
+    packed = PackedRunner(model)
     assert isinstance(packed.encoder, StockEncoder)
     np.testing.assert_allclose(packed(batch), expected, atol=1e-4)
 
@@ -158,7 +155,7 @@ def test_a_class_without_a_head_here_is_refused() -> None:
     config = transformers.DebertaV2Config(**_SHAPE)
     model = transformers.DebertaV2ForSequenceClassification(config).eval()
     with pytest.raises(CannotPack, match=r"DebertaV2ForSequenceClassification has no entry"):
-        PackedRunner(model, True)
+        PackedRunner(model)
 
 
 def test_a_long_text_takes_memory_by_its_length_not_its_square() -> None:
@@ -166,7 +163,7 @@ def test_a_long_text_takes_memory_by_its_length_not_its_square() -> None:
     config = transformers.ModernBertConfig(
         **{**_SHAPE, **_MODERNBERT, "max_position_embeddings": 8_192, "num_attention_heads": 4}
     )
-    runner = PackedRunner(transformers.ModernBertForSequenceClassification(config).eval(), False)
+    runner = PackedRunner(transformers.ModernBertForSequenceClassification(config).eval())
     runner(batch_of([64]))
     before = peak_rss_bytes()
     runner(batch_of([8_192]))

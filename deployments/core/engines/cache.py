@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -22,3 +23,23 @@ def cache_dir() -> Path | None:
     except (OSError, RuntimeError):  # RuntimeError: no home directory
         return None
     return path if os.access(path, os.W_OK | os.X_OK) else None
+
+
+def write_wholly(path: Path, text: str) -> None:
+    """At once, as others may read it meanwhile, or not at all.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        unfinished = Path(file.name)
+        try:
+            file.write(text)
+            file.flush()
+            # Or a machine that loses power may keep the name and no content.
+            os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise

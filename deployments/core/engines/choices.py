@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 
 import filelock
 
-from deployments.core.engines.cache import cache_dir
+from deployments.core.engines.cache import cache_dir, write_wholly
 from deployments.core.engines.cpu import cpu_features, cpu_model
 from deployments.core.engines.measurement import BUSY, PROCESS, Measured
 from deployments.core.model_source import find_model
@@ -133,12 +132,7 @@ class Choices:
             {**key, "good_until": good_until, "rows": [row.to_json() for row in rows]}, indent=1
         )
         try:
-            self._directory.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=self._directory, delete=False
-            ) as file:
-                file.write(content)
-            Path(file.name).replace(self._path(key))
+            write_wholly(self._path(key), content)
         except OSError as exc:
             logger.warning("the choice of an engine can't be cached (%s)", type(exc).__name__)
 

@@ -87,7 +87,8 @@ class GraphEngine(ABC):
             convert=self._convert,
             load=self.open_runner,
         )
-        self._warm_up(int(config.get("vocab_size") or 1_000))
+        limit = model_info(self.model_settings).max_length
+        warm_up(self.predict, _WARMUP_LENGTHS, limit, int(config.get("vocab_size") or 1_000))
 
     @property
     def stored_dtype(self) -> str:
@@ -159,27 +160,23 @@ class GraphEngine(ABC):
     def _needed_modules(self) -> tuple[str, ...]:
         return self.modules + (self.int8_modules if self.dtype == "int8" else ())
 
-    def _warm_up(self, vocab_size: int) -> None:
-        limit = model_info(self.model_settings).max_length
-        warm_up(self.predict, _WARMUP_LENGTHS, limit, vocab_size)
-
 
 def example_rows(model: Any, shape: tuple[int, int], seed: int = 0) -> dict[str, Int64]:
     """Random texts for tracing and checking: what the model's class takes of `Rows`.
 
     Their lengths differ, so that nothing about the mask is constant.
     """
-    rng = np.random.default_rng(seed)
-    n, longest = shape
     from deployments.core.engines.padded import reads_zero_types
 
+    rng = np.random.default_rng(seed)
+    n, longest = shape
     lengths = np.maximum(longest - np.arange(n, dtype=np.int32), 1)
     ids = rng.integers(0, int(model.config.vocab_size), lengths.sum(), np.int32)
     pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
     rows = pad(Encoded(ids, lengths).split(), pad_token_id)
+    takes = set(inspect.signature(model.forward).parameters)
     if not reads_zero_types(model):
-        del rows["token_type_ids"]
-    takes = inspect.signature(model.forward).parameters
+        takes.discard("token_type_ids")
     return {name: values for name, values in rows.items() if name in takes}
 
 
@@ -195,11 +192,12 @@ def check_conversion(
     """
     import torch
 
+    from deployments.core.engines import parity
     from deployments.core.engines.padded import PaddedRunner
-    from deployments.core.engines.parity import padding_drift, random_texts
 
-    texts = random_texts(model.config, max_length, token_types=False)
-    if padding_drift(PaddedRunner(model), texts) > CONVERSION_TOLERANCE:
+    texts = parity.random_texts(model.config, max_length, token_types=False)
+    padded = PaddedRunner(model)
+    if parity.drift(padded(texts), parity.one_by_one(padded, texts)) > CONVERSION_TOLERANCE:
         raise EngineUnavailable(
             f"answers of {type(model).__name__} depend on how far a text is padded. "
             "Set args.engine.name to torch, which pads none of them."

@@ -12,6 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from deployments.core.engines.attention import Spans, attend
 from deployments.core.engines.encoder import PostNormEncoder, can_encode
 from deployments.core.engines.heads import HEADS, pools_mean
+from deployments.core.engines.padded import takes_token_types
 from deployments.core.types import Encoded, Float32
 
 # A CPU's rows are cut so that a layer's activations stay in its cache; the log has the figures.
@@ -57,14 +58,14 @@ class PackedRunner:
             text ends.
     """
 
-    def __init__(self, model: Any, takes_token_types: bool) -> None:
+    def __init__(self, model: Any) -> None:
         config = model.config
         if config.model_type not in HEADS:
             raise CannotPack(f"{type(model).__name__} has no entry in heads.py")
         self.model = model
         self._head = HEADS[config.model_type]
         self._mean = pools_mean(config)
-        self._takes_token_types = takes_token_types
+        self._takes_token_types = takes_token_types(model)
         self._first_position, self._pad_token_id = _positions(model)
         self.encoder: nn.Module
         if can_encode(config):

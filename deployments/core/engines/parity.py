@@ -26,10 +26,9 @@ def random_texts(config: Any, max_length: int, token_types: bool) -> Encoded:
     return Encoded(ids, lengths, rng.integers(0, n_types, len(ids)).astype(np.int32))
 
 
-def padding_drift(run: Callable[[Encoded], Float32], texts: Encoded) -> float:
-    """How far answers are from those of the same texts alone, which have no padding."""
-    alone = np.concatenate([run(text) for text in texts.split()])
-    return drift(run(texts), alone)
+def one_by_one(run: Callable[[Encoded], Float32], texts: Encoded) -> Float32:
+    """Answers to the same texts each alone, which have no padding."""
+    return np.concatenate([run(text) for text in texts.split()])
 
 
 def drift(logits: Float32, reference: Float32) -> float:

@@ -57,11 +57,11 @@ class TorchEngine:
         model = load_model(self._model_settings)
         texts = parity.random_texts(model.config, max_length, takes_token_types(model))
         padded = PaddedRunner(model)
-        if parity.padding_drift(padded, texts) > parity.MAX_DRIFT["float32"]:
+        reference = parity.one_by_one(padded, texts)
+        if parity.drift(padded(texts), reference) > parity.MAX_DRIFT["float32"]:
             # XLNet reads the last token, FNet has no mask: only texts of one length share a pass.
             logger.warning("this model's answers depend on padding: it is given none")
             padded = PaddedRunner(model, overhead_tokens=0)
-        reference = padded(texts)
         runner = self._pack(padded, texts, reference)
         if self._convert(runner, fast=True) and self._too_far(runner, texts, reference):
             # The products computed in place of the model's own: start again without them.
@@ -109,7 +109,7 @@ class TorchEngine:
             return padded
         implementation = padded.model.config._attn_implementation
         try:
-            packed = PackedRunner(padded.model, takes_token_types(padded.model))
+            packed = PackedRunner(padded.model)
             drift = parity.drift(packed(texts), reference)
             if drift <= parity.MAX_DRIFT["float32"]:
                 return packed
