@@ -51,6 +51,10 @@ class ModelSettings(_Strict):
     revision: str | None = Field(
         default=None, description="Branch, tag or commit on the hub; pin it."
     )
+    fingerprint: str | None = Field(
+        default=None,
+        description="What the directory held when deployed; `rayclassify deploy` writes it.",
+    )
     trust_remote_code: bool = Field(
         default=False, description="Run code that comes with the model."
     )

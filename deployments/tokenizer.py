@@ -29,6 +29,7 @@ from deployments.core.coredump import forbid_core_dumps
 from deployments.core.errors import InvalidInput, ServiceError
 from deployments.core.microbatch import MicroBatcher, is_long
 from deployments.core.model_source import model_info
+from deployments.core.parts import fingerprint
 from deployments.core.pipeline import Pipeline
 from deployments.core.quarantine import Quarantine
 from deployments.core.readiness import Readiness
@@ -250,9 +251,7 @@ class Tokenizer:
 def _audit_log(settings: Settings) -> AuditLog | None:
     if settings.audit.directory is None:
         return None
-    from deployments.core.engines.choices import model_fingerprint
-
-    return AuditLog(settings.audit, model_fingerprint(settings.model))
+    return AuditLog(settings.audit, fingerprint(settings.model))
 
 
 async def _answered(attempts: Attempts, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:

@@ -126,7 +126,12 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """How the model is run on one replica, as `/info` tells it."""
+    """How the model is run on one replica, as `/info` tells it.
+
+    drift: largest difference of a probe's logits from transformers' own in float32, per unit of the
+    largest (1 at least); None where it was not measured. remarks: what of the model's directory was
+    left aside and why that is harmless, or why a plainer way than the fastest is taken.
+    """
 
     engine: str
     device: str
@@ -136,3 +141,5 @@ class EngineInfo:
     batching: str = "packed"  # or "padded"
     batching_reason: str | None = None  # why not packed
     selected_by: str = "config"  # or "measurement", "cache"
+    drift: float | None = None
+    remarks: tuple[str, ...] = ()

@@ -21,8 +21,9 @@ from typing import TypeVar
 import filelock
 
 from deployments.core.engines.cache import cache_dir
-from deployments.core.engines.choices import model_fingerprint, package_versions
+from deployments.core.engines.choices import package_versions
 from deployments.core.engines.cpu import cpu_features
+from deployments.core.parts import fingerprint
 from deployments.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -52,15 +53,15 @@ def converted(
     Raises:
         whatever `convert` raises, and `load` on what `convert` has just made.
     """
-    root, fingerprint = cache_dir(), model_fingerprint(model)
-    if root is None or fingerprint is None:
+    root, content = cache_dir(), fingerprint(model)
+    if root is None or content is None:
         with tempfile.TemporaryDirectory(prefix="rayclassify") as directory:
             convert(Path(directory))
             return load(Path(directory))
     root = root / "converted"
     root.mkdir(exist_ok=True)
     key = json.dumps(
-        [_FORMAT, fingerprint, model.max_length, package_versions(), cpu_features()],
+        [_FORMAT, content, model.max_length, package_versions(), cpu_features()],
         sort_keys=True,
     )
     name = f"{engine}-{dtype}-{hashlib.sha256(key.encode()).hexdigest()[:32]}"

@@ -19,7 +19,7 @@ import filelock
 from deployments.core.engines.cache import cache_dir, write_wholly
 from deployments.core.engines.cpu import cpu_features, cpu_model
 from deployments.core.engines.measurement import BUSY, PROCESS, Measured
-from deployments.core.model_source import find_model
+from deployments.core.parts import fingerprint
 from deployments.settings import EngineSettings, ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ def circumstances(
     model: ModelSettings, engine: EngineSettings, num_threads: int
 ) -> dict[str, Any] | None:
     """All that a choice depends on; None where the model's files are not here yet."""
-    fingerprint = model_fingerprint(model)
-    if fingerprint is None:
+    content = fingerprint(model)
+    if content is None:
         return None
     return {
         "format": _FORMAT,
-        "model": fingerprint,
+        "model": content,
         "max_length": model.max_length,
         "engine": engine.model_dump(),
         "num_threads": num_threads,
@@ -51,20 +51,6 @@ def circumstances(
         "gpus": _gpus(),
         "packages": package_versions(),
     }
-
-
-def model_fingerprint(settings: ModelSettings) -> str | None:
-    """Hash of the model's config and weights, or the commit that the hub's cache holds."""
-    source = Path(find_model(settings.id))
-    if not source.is_dir():
-        return _hub_commit(settings)
-    digest = hashlib.sha256()
-    for pattern in ("config.json", "*.safetensors", "*.bin"):
-        for path in sorted(source.glob(pattern)):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.name} {path.stat().st_size} {content}\n".encode())
-    return digest.hexdigest()
 
 
 def package_versions() -> dict[str, str | None]:
@@ -183,13 +169,6 @@ def _gpus() -> list[str]:
             continue
         models += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
     return [*models, f"visible={os.environ.get('CUDA_VISIBLE_DEVICES')}"]
-
-
-def _hub_commit(settings: ModelSettings) -> str | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(settings.id, "config.json", revision=settings.revision)
-    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,101 @@
+"""All that texts and logits need of a model beside its weights, under one name on the wire.
+
+Whoever makes token ids, runs them or names labels does so for one model's parts. While an update
+runs two models live; ids and logits carry the `version` of the parts they belong to, and nothing
+is ever decoded by another's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from deployments.core.model_source import find_model, model_info
+from deployments.core.postprocess import LabelDecoder
+from deployments.core.tokenize import TextEncoder
+from deployments.core.types import ModelInfo
+from deployments.settings import ModelSettings
+
+# What makes a model another one. Not its README, nor calibration.json, which has a version with
+# the other settings.
+_CONTENT = (
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json"),
+    *("tokenizer*", "vocab*", "merges*", "*.model", "special_tokens_map.json", "added_tokens.json"),
+    "*.py",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """One model as Tokenizer and Postprocessor see it.
+
+    fingerprint: of weights, config and tokenizer. tokenizer: the Rust tokenizer, as JSON.
+    """
+
+    fingerprint: str
+    info: ModelInfo
+    tokenizer: str
+
+    @property
+    def version(self) -> str:
+        """The name on the wire: another limit or calibration of one model is another version.
+
+        It begins with 12 digits of the fingerprint.
+        """
+        rest = json.dumps([asdict(self.info), self.tokenizer]).encode()
+        return f"{self.fingerprint[:12]}-{hashlib.sha256(rest).hexdigest()[:12]}"
+
+    def encoder(self) -> TextEncoder:
+        """A new encoder: text → this model's token ids."""
+        from tokenizers import Tokenizer
+
+        return TextEncoder(Tokenizer.from_str(self.tokenizer), self.info.max_length)
+
+    def decoder(self) -> LabelDecoder:
+        """A new decoder: this model's logits → labels."""
+        return LabelDecoder(self.info)
+
+
+def load_parts(settings: ModelSettings) -> ModelParts:
+    """Reads the model's parts; what takes torch or transformers is done in a process apart.
+
+    Raises:
+        ModelNotFound, ValueError: a file is missing or says what can't be honoured.
+    """
+    from deployments.core.tokenizer_apart import load_tokenizer_apart
+
+    tokenizer = load_tokenizer_apart(settings).to_str()
+    info = model_info(settings)
+    return ModelParts(fingerprint(settings) or settings.id, info, tokenizer)
+
+
+def fingerprint(settings: ModelSettings) -> str | None:
+    """SHA-256 over weights, config and tokenizer of a directory, or the commit that the hub's cache
+    holds; None where the model is not here yet."""
+    source = Path(find_model(settings.id))
+    if not source.is_dir():
+        return _hub_commit(settings)
+    files = sorted({path for pattern in _CONTENT for path in source.glob(pattern)})
+    seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return _digest(tuple(seen))
+
+
+@lru_cache(maxsize=8)
+def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
+    """Once for each state of the files: weights have gigabytes, and several ask at a start."""
+    digest = hashlib.sha256()
+    for name, size, _ in files:
+        with Path(name).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{Path(name).name} {size} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _hub_commit(settings: ModelSettings) -> str | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(settings.id, "config.json", revision=settings.revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None
