@@ -25,6 +25,6 @@ def build(args: dict[str, Any]) -> Application:
     postprocessor = serve.deployment(name="Postprocessor")(Postprocessor)
     ingress = serve.deployment(name="Tokenizer")(serve.ingress()(Tokenizer))
     application: Application = ingress.bind(
-        settings, classifier.bind(settings), postprocessor.bind(settings.model)
+        settings, classifier.bind(settings), postprocessor.bind()
     )
     return application
