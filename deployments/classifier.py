@@ -23,6 +23,7 @@ from deployments.core.parts import ModelParts, load_parts
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits, OtherModel
 from deployments.launch.machine import threads_for
 from deployments.replica import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.rollout import wait_for_the_last_of
 from deployments.settings import ClassifierUserConfig, Settings
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Classifier(Replica):
         self._engine = make_engine(settings, num_threads)
         self._parts = load_parts(settings.model)
         self._version = self._parts.version
+        self._deployed = settings.model.fingerprint
         thread = ModelThread()
         thread.wait_for(self._engine.load)
         thread.wait_for(lambda: prove(self._engine.predict, settings.model.id))
@@ -99,6 +101,10 @@ class Classifier(Replica):
         """What others need to know of the model; None where its version is among these."""
         return None if self._version in known else self._parts
 
+    async def fingerprint(self) -> str:
+        """Of the model's files, as they were when this replica loaded them."""
+        return self._parts.fingerprint
+
     async def at_work(self) -> list[int]:
         """The `call_id` of the calls in the forward pass under way."""
         return [piece.call.id for piece in self._batcher.running]
@@ -110,10 +116,15 @@ class Classifier(Replica):
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here three times; see `ModelHealth.check`.
 
+        It lets no new one serve before this has returned once.
+
         Raises:
             ModelStalled: a forward pass does not end.
             PredictionFailed: the model fails on any text.
         """
+        if self._deployed not in (None, self._parts.fingerprint):
+            await wait_for_the_last_of(self._deployed, self._parts.fingerprint)
+            self._deployed = None
         try:
             await self._health.check()
         except Exception as exc:

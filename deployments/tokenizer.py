@@ -43,6 +43,7 @@ from deployments.replica import (
     request_id_of_call,
     set_log_level,
 )
+from deployments.rollout import update_state
 from deployments.settings import Settings, TokenizerUserConfig
 
 logger = logging.getLogger(__name__)
@@ -213,6 +214,7 @@ class Tokenizer(Replica):
             "selected_by": engine.selected_by,
             "max_batch_tokens": live.max_batch_tokens,
             "versions": {"rayclassify": __version__, **engine.versions},
+            "update": await update_state(self._settings.model, parts),
         }
 
     async def _become_ready(self) -> None:
