@@ -20,6 +20,11 @@ class ModelNotFound(Exception):
     """The model's directory or hub repository can't be read. The message says what to do."""
 
 
+class ModelRefused(ModelNotFound):
+    """Its files say what can't be honoured. The message names file, key, what it holds, what it
+    should hold, and the cure."""
+
+
 def find_model(model_id: str) -> str:
     """Absolute path of a model directory, or the hub id unchanged.
 
