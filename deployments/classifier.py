@@ -14,12 +14,12 @@ import ray
 
 from deployments.core.batcher import TokenBatcher
 from deployments.core.coredump import forbid_core_dumps
-from deployments.core.engines import make_engine
 from deployments.core.errors import kind_and_place
 from deployments.core.flow import FlowRuns
-from deployments.core.health import ModelHealth, prove
+from deployments.core.health import ModelHealth
+from deployments.core.loaded import load
 from deployments.core.model_thread import ModelThread
-from deployments.core.parts import ModelParts, load_parts
+from deployments.core.parts import ModelParts
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits, OtherModel
 from deployments.launch.machine import threads_for
 from deployments.replica import Replica, live_settings, raises_service_errors, set_log_level
@@ -43,13 +43,11 @@ class Classifier(Replica):
         num_threads = settings.engine.num_threads or threads_for(_assigned_cpus())
         live = ClassifierUserConfig()
         self._live: ClassifierUserConfig | None = None
-        self._engine = make_engine(settings, num_threads)
-        self._parts = load_parts(settings.model)
+        thread = ModelThread()
+        loaded = thread.wait_for(lambda: load(settings, num_threads))
+        self._parts, self._engine = loaded.parts, loaded.engine
         self._version = self._parts.version
         self._deployed = settings.model.fingerprint
-        thread = ModelThread()
-        thread.wait_for(self._engine.load)
-        thread.wait_for(lambda: prove(self._engine.predict, settings.model.id))
         self._batcher = TokenBatcher(
             self._engine.predict,
             max_batch_tokens=live.max_batch_tokens,

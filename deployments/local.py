@@ -11,19 +11,27 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 from typing import Any, Self
 
 from deployments.api.call import Call, read_call
 from deployments.core.batcher import TokenBatcher
 from deployments.core.errors import ServiceError
+from deployments.core.flow import FlowRuns
+from deployments.core.live_models import Encodings, LiveModels
 from deployments.core.loaded import Loaded, load
 from deployments.core.model_thread import ModelThread
 from deployments.core.pipeline import Pipeline
-from deployments.core.redact import Redactor
-from deployments.core.tokenize import EncodedTexts
-from deployments.core.types import Answer, Logits, Options, TextInput
+from deployments.core.redact import redactor_of
+from deployments.core.types import (
+    Answer,
+    Encoded,
+    Float32,
+    Logits,
+    Options,
+    Predicted,
+    TextInput,
+)
 from deployments.launch.machine import cpu_count
 from deployments.settings import ClassifierUserConfig, Settings
 
@@ -106,8 +114,9 @@ class LocalClassifier:
 def _pipeline(settings: Settings, loaded: Loaded, thread: ModelThread) -> Pipeline:
     """The chain of the three deployments, as plain functions."""
     live = ClassifierUserConfig()
-    encoder, decoder = loaded.parts.encoder(), loaded.parts.decoder()
-    redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
+    decoder, version = loaded.parts.decoder(), loaded.parts.version
+    models = LiveModels(_nobody_else, redactor_of(settings.redaction))
+    models.add(loaded.parts)
     batcher = TokenBatcher(
         loaded.engine.predict,
         max_batch_tokens=live.max_batch_tokens,
@@ -115,14 +124,18 @@ def _pipeline(settings: Settings, loaded: Loaded, thread: ModelThread) -> Pipeli
         run=thread,
     )
 
-    async def encode(inputs: Sequence[TextInput]) -> EncodedTexts:
-        if redactor is None:
-            return encoder.encode(inputs)
-        redacted, counts = redactor.redact_all(inputs)
-        encoded = encoder.encode(redacted)
-        return replace(encoded, redacted=[counts[i] for i in encoded.index])
+    async def encode(inputs: Sequence[TextInput]) -> Encodings:
+        return models.encode(inputs)
+
+    async def predict(batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Predicted:
+        logits = await batcher.submit(batch, timeouts_s, flows)
+        return Predicted.of(Logits(logits.values, logits.errors, version), len(batch))
 
     async def postprocess(logits: Logits, options: Sequence[Options]) -> list[Answer]:
         return decoder.decode(logits, options)
 
-    return Pipeline(encode, batcher.submit, postprocess)
+    return Pipeline(encode, predict, postprocess)
+
+
+async def _nobody_else(known: Collection[str]) -> None:
+    return None

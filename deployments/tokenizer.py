@@ -8,31 +8,27 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from numbers import Real
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
 from deployments.api.app import create_app
-from deployments.api.caller import Caller
-from deployments.api.inputs import inputs_of
-from deployments.api.json_body import request_from
+from deployments.api.call import read_call
 from deployments.at_work import AtWork
 from deployments.core.admission import work_of
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.audit import AuditLog
 from deployments.core.coredump import forbid_core_dumps
-from deployments.core.errors import InvalidInput, NotReady, ServiceError
+from deployments.core.errors import NotReady, ServiceError
 from deployments.core.live_models import Encodings, LiveModels
 from deployments.core.microbatch import MicroBatcher, is_long
 from deployments.core.parts import ModelParts
 from deployments.core.pipeline import Pipeline
 from deployments.core.quarantine import Quarantine
 from deployments.core.readiness import Readiness
-from deployments.core.redact import Redactor
+from deployments.core.redact import redactor_of
 from deployments.core.types import Answer, Logits, Options, OtherModel, TextInput
 from deployments.replica import (
     LOST_REPLICA,
@@ -84,8 +80,7 @@ class Tokenizer(Replica):
         # Not in a message of gRPC's: a tokenizer may have 20 MB, the message 4 MiB.
         self._parts_call = classifier.options(method_name="parts", _by_reference=True)
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
-        self._models = LiveModels(self._ask_for_parts)
-        self._redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
+        self._models = LiveModels(self._ask_for_parts, redactor_of(settings.redaction))
         self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
         self._long_texts = ThreadPoolExecutor(1, thread_name_prefix="long-texts")
         batching = settings.batching
@@ -142,25 +137,11 @@ class Tokenizer(Replica):
         Raises:
             ServiceError: of the same kinds as over HTTP; see core/errors.py.
         """
-        if isinstance(text, set | frozenset):
-            raise InvalidInput("`text` is a set, which has no order. Make it a list.")
-        request = request_from({"text": text, **options})
-        caller = Caller(str(client), timeout_s, request.priority)
-        inputs = inputs_of(request, self._settings.limits, caller)
-        # Not a number: it would upset the order of all timers of the event loop.
-        if timeout_s is not None and not (isinstance(timeout_s, Real) and timeout_s > 0):
-            raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
-        if timeout_s is None and request.timeout_ms is not None:
-            timeout_s = request.timeout_ms / 1e3
-        results = await self.classify_inputs(inputs, timeout_s)
+        call = read_call(text, options, self._settings.limits, timeout_s, client)
+        results = await self.classify_inputs(call.inputs, call.timeout_s)
         if self._audit is not None:
-            self._audit.record(inputs, results, request_id_of_call(), caller.client or "handle")
-        if isinstance(request.text, str):
-            if isinstance(results[0], ServiceError):
-                # Taken out: the error's traceback holds this frame, which would hold the error.
-                raise cast(ServiceError, results.pop())
-            return results[0]
-        return [{"error": r.body()} if isinstance(r, ServiceError) else r for r in results]
+            self._audit.record(call.inputs, results, request_id_of_call(), call.client or "handle")
+        return call.answer(results)
 
     async def classify_inputs(
         self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
@@ -238,20 +219,11 @@ class Tokenizer(Replica):
 
     async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
-        if n_chars <= INLINE_CHARS and self._redactor is None:
+        if n_chars <= INLINE_CHARS and not self._settings.redaction.kinds:
             return self._models.encode(inputs)
         # Long texts take turns: they leave the threads, and all cores but one, to the others.
         thread = self._long_texts if any(map(is_long, inputs)) else None
-        return await asyncio.get_running_loop().run_in_executor(
-            thread, self._redact_and_encode, inputs
-        )
-
-    def _redact_and_encode(self, inputs: Sequence[TextInput]) -> Encodings:
-        if self._redactor is None:
-            return self._models.encode(inputs)
-        redacted, counts = self._redactor.redact_all(inputs)
-        encoded = self._models.encode(redacted)
-        return replace(encoded, redacted=[counts[i] for i in encoded.index])
+        return await asyncio.get_running_loop().run_in_executor(thread, self._models.encode, inputs)
 
     async def _predict(self, *call: Any) -> Logits | OtherModel:
         """One try; see `Quarantine`."""

@@ -13,8 +13,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from deployments.core.errors import NotReady, ServiceError
 from deployments.core.parts import ModelParts
+from deployments.core.redact import Redactor
 from deployments.core.tokenize import EncodedTexts, TextEncoder
 from deployments.core.types import Encoded, ModelInfo, TextInput
 
@@ -57,10 +60,16 @@ class Encodings:
 
 
 class LiveModels:
-    """ask: see `Ask`. clock: seconds."""
+    """ask: see `Ask`. redactor: takes personal data out of a text before it is encoded."""
 
-    def __init__(self, ask: Ask, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        redactor: Redactor | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
+        self._redactor = redactor
         self._clock = clock
         # Version → model, the one met first in front.
         self._met: dict[str, LiveModel] = {}
@@ -99,8 +108,20 @@ class LiveModels:
                 parts = await self._ask(tuple(self._met))
                 if parts is not None:
                     # A large tokenizer takes half a second to be made.
-                    await asyncio.to_thread(self._add, parts)
+                    await asyncio.to_thread(self.add, parts)
         return False
+
+    def add(self, parts: ModelParts) -> None:
+        """Makes one known. Others are forgotten where there are too many."""
+        version = parts.version
+        model = LiveModel(version, parts, parts.encoder())
+        self.heard_of(version)
+        met = {**self._met, version: model}
+        while len(met) > MAX_MODELS:
+            del met[min(met, key=lambda one: self._heard_at[one])]
+        # At once: other threads read it.
+        self._met = met
+        logger.info("a Classifier has model %s: %s", version, parts.info.model)
 
     def encode(self, inputs: Sequence[TextInput]) -> Encodings:
         """Token ids of all inputs that have some, for each model that lives.
@@ -113,15 +134,10 @@ class LiveModels:
         models = self._lively()
         if not models:
             raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+        counts: Sequence[int] | None = None
+        if self._redactor is not None:
+            inputs, counts = self._redactor.redact_all(inputs)
         made = [model.encoder.encode(inputs) for model in models]
-        if len(models) == 1:
-            (model,), (one,) = models, made
-            return Encodings(
-                replace(one.batch, model=model.version),
-                one.index,
-                {model.version: one.truncated},
-                one.errors,
-            )
         errors = {i: error for one in reversed(made) for i, error in one.errors.items()}
         index = [i for i in range(len(inputs)) if i not in errors]
         batch: Encoded | None = None
@@ -131,7 +147,8 @@ class LiveModels:
             cut = dict(zip(one.index, one.truncated, strict=True))
             truncated[model.version] = [cut[i] for i in index]
         assert batch is not None  # noqa: S101 - there are models
-        return Encodings(batch, index, truncated, errors)
+        redacted = None if counts is None else [counts[i] for i in index]
+        return Encodings(batch, index, truncated, errors, redacted)
 
     def _lively(self) -> list[LiveModel]:
         """The models to encode for, the newest first; the last one heard of in any case."""
@@ -143,22 +160,13 @@ class LiveModels:
             lively = [max(self._met.values(), key=lambda model: self._heard_at[model.version])]
         return lively[::-1]
 
-    def _add(self, parts: ModelParts) -> None:
-        version = parts.version
-        model = LiveModel(version, parts, parts.encoder())
-        self.heard_of(version)
-        met = {**self._met, version: model}
-        while len(met) > MAX_MODELS:
-            del met[min(met, key=lambda one: self._heard_at[one])]
-        # At once: other threads read it.
-        self._met = met
-        logger.info("a Classifier has model %s: %s", version, parts.info.model)
-
 
 def _only(encoded: EncodedTexts, index: list[int]) -> Encoded:
     """The texts of these inputs."""
-    if encoded.index == index or not index:
+    if encoded.index == index:
         return encoded.batch
+    if not index:
+        return Encoded(np.zeros(0, np.int32), np.zeros(0, np.int32))
     places = {i: k for k, i in enumerate(encoded.index)}
     texts = encoded.batch.split()
     return Encoded.concat([texts[places[i]] for i in index])
