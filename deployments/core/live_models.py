@@ -138,15 +138,7 @@ class LiveModels:
         if self._redactor is not None:
             inputs, counts = self._redactor.redact_all(inputs)
         made = [model.encoder.encode(inputs) for model in models]
-        errors = {i: error for one in reversed(made) for i, error in one.errors.items()}
-        index = [i for i in range(len(inputs)) if i not in errors]
-        batch: Encoded | None = None
-        truncated = {}
-        for model, one in reversed(list(zip(models, made, strict=True))):
-            batch = replace(_only(one, index), model=model.version, also=batch)
-            cut = dict(zip(one.index, one.truncated, strict=True))
-            truncated[model.version] = [cut[i] for i in index]
-        assert batch is not None  # noqa: S101 - there are models
+        batch, index, truncated, errors = _together([m.version for m in models], made)
         redacted = None if counts is None else [counts[i] for i in index]
         return Encodings(batch, index, truncated, errors, redacted)
 
@@ -159,6 +151,26 @@ class LiveModels:
         if not lively:
             lively = [max(self._met.values(), key=lambda model: self._heard_at[model.version])]
         return lively[::-1]
+
+
+def _together(
+    versions: list[str], made: list[EncodedTexts]
+) -> tuple[Encoded, list[int], dict[str, list[bool]], dict[int, ServiceError]]:
+    """The first four fields of `Encodings`."""
+    if len(made) == 1:
+        (version,), (one,) = versions, made
+        batch = replace(one.batch, model=version)
+        return batch, one.index, {version: one.truncated}, one.errors
+    errors = {i: error for one in reversed(made) for i, error in one.errors.items()}
+    index = [i for i in made[0].index if i not in errors]
+    also: Encoded | None = None
+    truncated = {}
+    for version, one in reversed(list(zip(versions, made, strict=True))):
+        also = replace(_only(one, index), model=version, also=also)
+        cut = dict(zip(one.index, one.truncated, strict=True))
+        truncated[version] = [cut[i] for i in index]
+    assert also is not None  # noqa: S101 - there are models
+    return also, index, truncated, errors
 
 
 def _only(encoded: EncodedTexts, index: list[int]) -> Encoded:
