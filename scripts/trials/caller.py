@@ -16,7 +16,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     import ray
     from ray import serve
 
-    if not _handles:
+    if not ray.is_initialized():
         ray.init(log_to_driver=True)  # RAY_ADDRESS says where
     method = question["method"]
     if method not in _handles:

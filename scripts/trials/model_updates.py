@@ -158,6 +158,7 @@ def updatable() -> Iterator[Updated]:
         with environment(address), child("trials.caller") as caller:
             running = Updated(there, caller, models)
             running.deploy(models[BEFORE].place)
+            caller.ask(method="classify", args=[TEXTS[0]], kwargs={})  # its handle is made now
             yield running
 
 
