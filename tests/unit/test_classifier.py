@@ -62,7 +62,7 @@ async def test_a_text_that_the_model_fails_on_makes_no_replica_ill(classifier: C
 async def test_a_model_that_fails_on_everything_makes_it_ill(classifier: Classifier) -> None:
     await classifier.check_health()
     with torch.no_grad():  # as on a GPU after its first error
-        for weights in classifier._engine._runner.model.parameters():  # type: ignore[attr-defined]
+        for weights in classifier._engine._way.run.model.parameters():  # type: ignore[attr-defined]
             weights.fill_(float("nan"))
     assert list((await classify(classifier, 7, 8)).errors or {}) == [0, 1]
     for _ in range(3):
