@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from deployments.core.engines import Engine, make_engine
-from deployments.core.engines.base import EngineUnavailable
-from deployments.core.health import ModelBroken, prove
+from deployments.core.engines.base import EngineUnavailable, ModelBroken
+from deployments.core.health import prove
 from deployments.core.model_source import ModelNotFound, own_words
 from deployments.core.parts import ModelParts, load_parts
 from deployments.settings import Settings
