@@ -10,7 +10,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from deployments.config_check import BUILDER
+from deployments.config_keys import BUILDER
 from deployments.core.hub import resolved
 from deployments.core.model_source import ModelNotFound, find_model
 from deployments.deploying.merging import CannotDeploy

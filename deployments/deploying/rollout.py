@@ -145,9 +145,11 @@ class Rollout:
     def warn_of_room(self, plan: Merged) -> None:
         """Says so where an update finds no place for its first new replica beside the old ones."""
         there = read_applications(self._dashboard.serve_details()).get(plan.app["name"])
-        nodes = read_nodes(self._dashboard.nodes()) if there else []
-        if there is None or there.config is None or _same_args(there.config, plan.app):
+        if there is None or there.status != RUNNING or there.config is None:
             return
+        if _same_args(there.config, plan.app):
+            return
+        nodes = read_nodes(self._dashboard.nodes())
         for stage in there.stages:
             if nodes and stage.running and not has_room(stage.needs, nodes):
                 self._say(

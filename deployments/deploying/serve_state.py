@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from deployments.config_check import BUILDER
+from deployments.config_keys import BUILDER
 from deployments.deploying.room import Node, has_room, why_no_room
 from deployments.launch.childlog import causes
 
