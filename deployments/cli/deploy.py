@@ -200,7 +200,10 @@ def _on_this_machine(config: dict[str, Any], cluster: Cluster) -> dict[str, Any]
 
 def _find(address: str | None) -> Cluster:
     from deployments.deploying.clusters import find_cluster
+    from deployments.launch.token_file import secure_token
 
+    if told := secure_token(os.environ, make=False):
+        typer.echo(f"warning: {told}", err=True)
     return find_cluster(address)
 
 

@@ -6,13 +6,13 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_of
+from deployments.launch.token_file import read_token
 
 DASHBOARD_PORT = 8265
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_ADDRESS")
@@ -59,7 +59,7 @@ class LocalRay:
         if self.owner is not None:
             how = f"`rayclassify serve` on this machine, pid {self.owner}"
         # Its own variables, where this shell has none: they are what it was started with.
-        return Cluster(self.url, how, token(os.environ) or token(self.environment))
+        return Cluster(self.url, how, read_token(os.environ) or read_token(self.environment))
 
 
 def find_cluster(named: str | None = None) -> Cluster:
@@ -91,7 +91,7 @@ def _at(address: str, how: str, local: list[LocalRay]) -> Cluster:
     for ray in local:
         if address.rstrip("/") in {ray.url, ray.gcs_address}:
             return ray.cluster()
-    return Cluster(as_url(address), how, token(os.environ))
+    return Cluster(as_url(address), how, read_token(os.environ))
 
 
 def as_url(address: str) -> str:
@@ -142,19 +142,6 @@ def dashboard_url(command: list[str], listening: set[tuple[str, int]]) -> str | 
 def _options(command: list[str]) -> dict[str, str]:
     pairs = (part.partition("=") for part in command if part.startswith("--"))
     return {name: value for name, _, value in pairs}
-
-
-def token(environment: Mapping[str, str]) -> str:
-    """Ray's token, looked for where Ray looks; empty where there is none."""
-    if told := environment.get("RAY_AUTH_TOKEN"):
-        return told
-    path = environment.get("RAY_AUTH_TOKEN_PATH")
-    home = environment.get("HOME")
-    try:
-        file = Path(path) if path else Path(home or Path.home()) / ".ray" / "auth_token"
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, RuntimeError):
-        return ""
 
 
 def managed_by_kuberay(nodes: list[dict[str, Any]], environment: Mapping[str, str]) -> bool:

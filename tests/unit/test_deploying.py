@@ -427,17 +427,6 @@ def test_a_dashboard_that_took_another_port_is_found_there() -> None:
     assert clusters.dashboard_url(everywhere, {(ANY, 9000)}) == "http://127.0.0.1:9000"
 
 
-def test_the_token_is_looked_for_where_ray_looks(tmp_path: Path) -> None:
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("home\n")
-    (tmp_path / "named").write_text("named\n")
-    home = {"HOME": str(tmp_path)}
-    assert clusters.token(home) == "home"
-    assert clusters.token({**home, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "named")}) == "named"
-    assert clusters.token({**home, "RAY_AUTH_TOKEN": "told"}) == "told"
-    assert clusters.token({"HOME": str(tmp_path / "nobody")}) == ""
-
-
 def test_a_cluster_never_shows_its_token() -> None:
     assert "secret" not in repr(clusters.Cluster("http://h:1", "how", "secret"))
 
