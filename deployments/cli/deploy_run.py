@@ -14,7 +14,7 @@ from rich.status import Status
 from rich.text import Text
 
 from deployments.deploying.merging import Merged
-from deployments.deploying.pinning import shown_model
+from deployments.deploying.pinning import changed_since, shown_model
 from deployments.deploying.rollout import Outcome, Rollout
 from deployments.deploying.serve_state import Verdict
 
@@ -98,6 +98,12 @@ class DeployRun:
         return NOT_SERVED
 
     def _go_back(self, config: dict[str, Any], before: dict[str, Any]) -> None:
+        if changed_since(before):
+            typer.echo(
+                "warning: that model's directory was changed since; its replicas that still live "
+                "go on, and new ones find other files than this config names.",
+                err=True,
+            )
         plan = self.rollout.plan(config, before, replace=True)
         back = self._send(plan)
         if back is None:

@@ -55,7 +55,7 @@ class Run:
 
 
 @contextmanager
-def serve(config: Path, **env: str) -> Iterator[Run]:
+def serve(config: Path, within_s: float = START_S + STOP_S, **env: str) -> Iterator[Run]:
     """Starts it; in the end nothing of it is left, whatever the test has found."""
     command = [sys.executable, "-m", "deployments.cli", "serve", config.name]
     with subprocess.Popen(
@@ -66,7 +66,7 @@ def serve(config: Path, **env: str) -> Iterator[Run]:
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        watchdog = threading.Timer(START_S + STOP_S, process.kill)
+        watchdog = threading.Timer(within_s, process.kill)
         watchdog.start()
         run = Run(process)
         try:

@@ -105,7 +105,7 @@ def test_an_update_a_failure_and_the_ways_back(
     (broken / "model.safetensors").unlink()
     port = free_port()
     first = config_for(tmp_path, "first", port, id=str(one))
-    with serve(first) as run:
+    with serve(first, within_s=7 * DEPLOY_S) as run:
         run.wait_for("Ready:")
         cluster = Cluster(ray_of(run), port, tmp_path)
         assert cluster.label().startswith("one-")

@@ -151,12 +151,25 @@ def test_every_open_port_asks_for_a_key_or_a_token_but_for_metrics(config: Path,
         assert run.interrupt() == 0, run.lines
 
 
+def in_sessions(sessions: set[int]) -> list[psutil.Process]:
+    """Processes in one of these sessions, whatever they say of themselves; zombies have ended."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) in sessions and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (OSError, psutil.Error):
+            continue
+    return found
+
+
 def test_interrupted_in_mid_start_nothing_is_left(config: Path) -> None:
     with serve(config) as run:
         run.wait_for("deploying")
-        assert of_run(run.dir)
+        sessions = {os.getsid(process.pid) for process in processes.of_run(run.dir)}
         assert run.interrupt() == 0, run.lines
         assert of_run(run.dir) == []
+        assert in_sessions(sessions) == []  # Ray's agents hide their environment
 
 
 def test_a_closed_pipe_does_not_keep_it_from_stopping(config: Path) -> None:
