@@ -39,8 +39,8 @@ class PaddedRunner:
         self.overhead_tokens = overhead_tokens
         self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self._zero_types = reads_zero_types(model)
-        # Its tokenizer gives each text types, which few do whose classes only happen to take them.
-        self._typed = takes_token_types(model) and model.config.model_type == "xlnet"
+        # Texts have types only where the model's tokenizer gives it some; see `ModelParts`.
+        self._typed = takes_token_types(model)
 
     def __call__(self, batch: Encoded) -> Float32:
         """Logits float32 [n, labels], in the batch's order."""
