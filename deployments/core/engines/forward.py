@@ -30,8 +30,8 @@ def reads_zero_types(model: Any) -> bool:
 
 
 def reads_any_types(model: Any) -> bool:
-    """Whether its tokenizer gives each text types, which few do whose classes merely take them."""
-    return takes_token_types(model) and model.config.model_type == "xlnet"
+    """Whether it takes types, where a text has some, of which its config names no rows."""
+    return takes_token_types(model) and not reads_zero_types(model)
 
 
 def ids_of(model: Any, max_length: int) -> Ids:
