@@ -359,7 +359,8 @@ def test_more_words_than_the_model_has_rows_for_are_remarked(tmp_path: Path) -> 
 
 
 def test_the_proof_finds_ids_types_and_lengths_that_differ(tmp_path: Path) -> None:
-    settings = ModelSettings(id=str(build(tmp_path, tokenizer=wordpiece())))
+    tokenizer = wordpiece(model_input_names=ALL_INPUTS)
+    settings = ModelSettings(id=str(build(tmp_path, tokenizer=tokenizer)))
     parts, reference = read(settings), auto_tokenizer(settings)
     assert parts.texts_proven > 150
     assert prove_parity(reference, parts.encoder(), typed=True) == parts.texts_proven
