@@ -10,13 +10,15 @@ import numpy as np
 
 from deployments.core.batcher import TokenBatcher
 from deployments.core.cost import WARM_UP
+from deployments.core.engines.base import ModelBroken
 from deployments.core.errors import Overloaded, PredictionFailed
 from deployments.core.token_queue import Slice
 from deployments.core.types import Encoded, Logits
 
 logger = logging.getLogger(__name__)
 
-_HARMLESS = Encoded(np.zeros(8, np.int32), np.asarray([8], np.int32))
+# The first eight ids: among them each of a vocabulary's marks, as some classes look for their own.
+_HARMLESS = Encoded(np.arange(8, dtype=np.int32), np.asarray([8], np.int32))
 _PROBE_TIMEOUT_S = 5.0  # below Serve's health_check_timeout_s
 # A pass hangs from so many times its expected duration on, and not before so many seconds.
 HANGS_FACTOR = 20.0
@@ -28,10 +30,6 @@ _STOOD_STILL_S = 0.5
 _LAST_WORDS_S = 0.5  # for answers to leave the process
 
 
-class ModelBroken(Exception):
-    """It loads and runs, but computes nothing of use."""
-
-
 class ModelStalled(Exception):
     """A forward pass takes longer than any should. Its thread can't be ended, only its process."""
 
@@ -40,9 +38,19 @@ def prove(predict: Callable[[Encoded], Logits], model: str) -> None:
     """One pass before the first caller's, so that an update to a broken model is not carried out.
 
     Raises:
-        ModelBroken: not all of a harmless text's logits are finite numbers.
+        ModelBroken: it fails on a harmless text, or not all of its logits are finite numbers.
     """
-    if not np.isfinite(predict(_HARMLESS).values).all():
+    try:
+        logits = predict(_HARMLESS)
+    except Exception as exc:
+        logger.debug("a harmless text fails", exc_info=True)
+        raise ModelBroken(
+            f"the model {model!r} fails on a harmless text ({type(exc).__name__}): its files don't "
+            "fit together. Save it again with its tokenizer, or set args.model.id to another."
+        ) from exc
+    for error in (logits.errors or {}).values():
+        raise ModelBroken(f"the model {model!r} fails on a harmless text. {error}")
+    if not np.isfinite(logits.values).all():
         raise ModelBroken(
             f"the model {model!r} gives no finite number for a harmless text: its weights are "
             "damaged, or too large for this precision. Save it again, or set "

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 
 from deployments.core.engines.artefacts import UNUSED_S
 from deployments.core.engines.base import EngineUnavailable
@@ -250,7 +251,7 @@ def test_nothing_half_converted_is_left_behind(
     own_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def half(self: GraphEngine, directory: Path) -> None:
+    def half(self: GraphEngine, model: Any, max_length: int, directory: Path) -> None:
         (directory / "model.xml").write_text("<half")
         raise RuntimeError("out of memory")
 
@@ -344,6 +345,38 @@ def test_a_pass_that_failed_fails_no_other(
     too_long = random_batch(3, 200)  # the model reads 64
     for _ in range(5):
         with contextlib.suppress(Exception):  # OpenVINO with one thread reads past the table
-            engine.predict(too_long)
+            engine._run(too_long)
         logits = engine.predict(good).values
         np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_ids_and_types_outside_the_embedding_fail_their_own_text_only(
+    make: type[GraphEngine], make_tiny_model: Callable[..., Path]
+) -> None:
+    engine = engine_for(make, make_tiny_model(initializer_range=0.2))
+    good = random_batch(3, 60)
+    ids = np.asarray([7, 1_000_000], np.int32)
+    bad = Encoded(ids, np.asarray([2], np.int32))
+    typed = Encoded(ids % 50, np.asarray([2], np.int32), np.asarray([0, 2], np.int32))
+    logits = engine.predict(Encoded.concat([bad, good, typed, random_batch(2, 99)]))
+    assert sorted(logits.errors or {}) == [0, 4, 6]
+    np.testing.assert_allclose(logits.values[1:4], engine.predict(good).values, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_a_start_without_the_model_still_knows_drift_and_remarks(
+    make: type[GraphEngine], make_tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_tiny_model(initializer_range=0.2)
+    weights = load_file(directory / "model.safetensors")
+    weights["cls.predictions.bias"] = torch.zeros(9)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    first = engine_for(make, directory).info()
+    assert first.remarks[0].startswith("Left out of the weights: cls.predictions.bias, a head of")
+    monkeypatch.setattr(make, "convert", None)
+    again = engine_for(make, directory).info()
+    assert again.remarks == first.remarks
+    assert again.drift is not None
+    assert first.drift == pytest.approx(again.drift, abs=1e-6)
+    assert 0 <= again.drift < 1e-4

@@ -14,12 +14,14 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.engines import parity
+from deployments.core.engines import linear, packed
 from deployments.core.engines.base import EngineUnavailable, warm_up
 from deployments.core.engines.hardware import pick_device, pick_dtype
+from deployments.core.engines.ids import Ids
 from deployments.core.engines.padding import group_by_length
 from deployments.core.engines.probe import probe_batch
 from deployments.core.engines.torch_engine import TorchEngine
+from deployments.core.errors import PredictionFailed
 from deployments.core.model_source import ModelNotFound
 from deployments.core.types import Encoded, Logits
 from deployments.settings import EngineSettings, ModelSettings
@@ -117,8 +119,9 @@ def test_the_log_says_how_the_model_runs(
 def test_a_model_that_packs_wrongly_is_padded_and_says_how_wrong(
     make_tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(parity.MAX_DRIFT, "float32", -1.0)  # no model is that exact
-    directory = make_tiny_model()
+    wrong = packed._position_ids
+    monkeypatch.setattr(packed, "_position_ids", lambda *args: wrong(*args)[::-1].copy())
+    directory = make_tiny_model(initializer_range=0.2)
     engine = engine_for(directory, "bfloat16")
     assert engine.info().batching == "padded"
     assert re.match(r"packed logits differ .* by \S+", engine.info().batching_reason or "")
@@ -157,10 +160,15 @@ def test_products_that_differ_here_are_left_plain(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setitem(parity.MAX_DRIFT, "bfloat16", -1.0)
-    directory = make_tiny_model()
+    exact = linear.PrepackedDense.forward
+    monkeypatch.setattr(
+        linear.PrepackedDense, "forward", lambda self, x, *rest: exact(self, x, *rest) * 2
+    )
+    monkeypatch.setattr(linear, "_agrees", lambda make, dtype: True)
+    directory = make_tiny_model(initializer_range=0.2)
     engine = engine_for(directory, "bfloat16")
-    assert "linear layers stay plain" in caplog.text
+    assert re.search(r"bfloat16 logits are off by \S+ with faster linear layers", caplog.text)
+    assert engine.info().remarks[0].startswith("Linear layers stay plain: bfloat16 logits are off")
     assert engine.info().batching == "packed"
     batch = random_batch(8, 64)
     np.testing.assert_allclose(
@@ -169,17 +177,26 @@ def test_products_that_differ_here_are_left_plain(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-def test_a_token_outside_the_vocabulary_raises_and_the_engine_lives_on(
+def test_ids_and_types_outside_the_embedding_fail_their_own_text_only(
     make_tiny_model: Callable[..., Path], dtype: str
 ) -> None:
+    """On a GPU a look beyond the embedding ends the process."""
     engine = engine_for(make_tiny_model(), dtype)
     good = random_batch(3, 64)
     before = engine.predict(good).values
-    for bad in (1_000_000, -1):
-        with pytest.raises(IndexError):
-            engine.predict(Encoded(np.asarray([5, bad], np.int32), np.asarray([2], np.int32)))
-    with pytest.raises(IndexError):  # longer than the model has positions
-        engine.predict(Encoded(np.full(99, 7, np.int32), np.asarray([99], np.int32)))
+    bad = [
+        Encoded(np.asarray([5, 1_000_000], np.int32), np.asarray([2], np.int32)),
+        Encoded(np.asarray([-1, 5], np.int32), np.asarray([2], np.int32)),
+        Encoded(np.asarray([5], np.int32), np.asarray([1], np.int32), np.asarray([2], np.int32)),
+        Encoded(np.full(99, 7, np.int32), np.asarray([99], np.int32)),  # longer than it reads
+    ]
+    logits = engine.predict(Encoded.concat([*bad, good]))
+    assert sorted(logits.errors or {}) == [0, 1, 2, 3]
+    assert {type(error) for error in (logits.errors or {}).values()} == {PredictionFailed}
+    assert not re.search("1000000|-1", str(logits.errors))  # an id tells of its text
+    np.testing.assert_array_equal(logits.values[4:], before)
+    for text in bad:
+        assert list(engine.predict(text).errors or {}) == [0]
     np.testing.assert_array_equal(engine.predict(good).values, before)
 
 
@@ -302,8 +319,9 @@ def test_a_model_that_reads_less_than_its_config_promises_fails_the_start_and_no
             raise IndexError("a text may be quoted here")
         return Logits(np.zeros((1, 2), np.float32))
 
+    ids = Ids(n_ids=100, n_types=2, max_tokens=514)
     with pytest.raises(EngineUnavailable, match=r"514 tokens \(IndexError\).*max_length lower"):
-        warm_up(predict, (8, 128), 514, vocab_size=100)
-    warm_up(predict, (8, 128), 512, vocab_size=100)
-    warm_up(predict, (8, 128), 64, vocab_size=100)
+        warm_up(predict, (8, 128), 514, ids.text)
+    warm_up(predict, (8, 128), 512, ids.text)
+    warm_up(predict, (8, 128), 64, ids.text)
     assert read == [8, 128, 514, 8, 128, 512, 8, 64]

@@ -29,7 +29,7 @@ from deployments.settings import ModelSettings
 logger = logging.getLogger(__name__)
 
 # Changes whenever the same model would be converted differently.
-_FORMAT = 3
+_FORMAT = 4
 _CHECKSUMS = "checksums.json"
 # Older versions of packages and models leave theirs behind.
 UNUSED_S = 30 * 24 * 3600.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import numpy as np
-
 from deployments.core.types import Encoded, EngineInfo, Logits
 
 
@@ -16,6 +14,10 @@ class EngineUnavailable(Exception):
     Raised by `load`: its package is not installed, it can't convert the model's class, or it has
     no such device or dtype.
     """
+
+
+class ModelBroken(Exception):
+    """It loads and runs, but computes nothing of use."""
 
 
 class Engine(Protocol):
@@ -39,17 +41,21 @@ _LONGEST_WARMUP = 1_024
 
 
 def warm_up(
-    predict: Callable[[Encoded], Logits], lengths: Sequence[int], max_length: int, vocab_size: int
+    predict: Callable[[Encoded], Logits],
+    lengths: Sequence[int],
+    max_length: int,
+    text: Callable[[int], Encoded],
 ) -> None:
-    """Runs a text of each of these lengths, and one as long as the model reads.
+    """Runs a text of each of these lengths, and one as long as the model reads. text: makes them.
 
     Raises:
         EngineUnavailable: it does not read as much as its config says.
     """
 
     def run(length: int) -> None:
-        ids = np.arange(length, dtype=np.int32) % vocab_size
-        predict(Encoded(ids, np.asarray([length], np.int32)))
+        errors = predict(text(length)).errors or {}
+        for error in errors.values():
+            raise error
 
     for length in lengths:
         if length < max_length:

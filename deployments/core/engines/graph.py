@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
+import json
 import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from deployments.core.engines import parity
 from deployments.core.engines.artefacts import converted
 from deployments.core.engines.base import EngineUnavailable, warm_up
+from deployments.core.engines.ids import Ids
 from deployments.core.engines.padding import Int64, group_by_length, pad
 from deployments.core.engines.probe import calibration_batch
-from deployments.core.model_source import ModelNotFound, model_info, read_config
+from deployments.core.model_source import model_info
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -28,6 +31,7 @@ logger = logging.getLogger(__name__)
 # is not.
 CONVERSION_TOLERANCE = 1e-3
 _WARMUP_LENGTHS = (8, 32, 128)
+_NOTES = "notes.json"
 
 Rows = Mapping[str, Int64]
 """Padded rows of some texts, as `padding.pad` makes them."""
@@ -40,6 +44,39 @@ class Runner(Protocol):
 
     def run(self, groups: Sequence[Rows]) -> list[Float32]:
         """Logits [n, labels] of each group, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What the model said when it was converted, kept beside the graph.
+
+    ids: what it reads. answers: transformers' own logits in float32 of `parity.random_texts(ids)`,
+    each text alone. remarks: of its directory.
+    """
+
+    ids: Ids
+    answers: Float32
+    pad_token_id: int
+    remarks: tuple[str, ...]
+
+    def write(self, directory: Path) -> None:
+        content = {
+            "ids": self.ids.to_json(),
+            "answers": self.answers.tolist(),
+            "pad_token_id": self.pad_token_id,
+            "remarks": self.remarks,
+        }
+        (directory / _NOTES).write_text(json.dumps(content), encoding="utf-8")
+
+    @staticmethod
+    def read(directory: Path) -> Notes:
+        kept = json.loads((directory / _NOTES).read_text(encoding="utf-8"))
+        return Notes(
+            Ids.from_json(kept["ids"]),
+            np.asarray(kept["answers"], np.float32),
+            kept["pad_token_id"],
+            tuple(kept["remarks"]),
+        )
 
 
 class GraphEngine(ABC):
@@ -66,10 +103,12 @@ class GraphEngine(ABC):
         self.num_threads = num_threads
         self.dtype = engine.dtype
         self._pad_token_id = 0
+        self._drift = 0.0
+        self._notes: Notes | None = None
         self._runner: Runner | None = None
 
     @abstractmethod
-    def convert(self, directory: Path) -> None:
+    def convert(self, model: Any, max_length: int, directory: Path) -> None:
         """Write the converted model into the empty directory."""
 
     @abstractmethod
@@ -78,17 +117,23 @@ class GraphEngine(ABC):
 
     def load(self) -> None:
         self._refuse_what_is_not_here()
-        config = read_config(self.model_settings)
-        self._pad_token_id = int(config.get("pad_token_id") or 0)
-        self._runner = converted(
+        self._runner, self._notes = converted(
             self.model_settings,
             self.name,
             self.stored_dtype,
             convert=self._convert,
-            load=self.open_runner,
+            load=lambda directory: (self.open_runner(directory), Notes.read(directory)),
         )
-        limit = model_info(self.model_settings).max_length
-        warm_up(self.predict, _WARMUP_LENGTHS, limit, int(config.get("vocab_size") or 1_000))
+        ids = self._notes.ids
+        self._pad_token_id = self._notes.pad_token_id
+        answers = self._run(parity.random_texts(ids))
+        self._drift = parity.drift(answers, self._notes.answers)
+        if self._drift > parity.MAX_DRIFT[self.dtype]:
+            raise EngineUnavailable(
+                f"in {self.dtype} {self.name}'s logits are {self._drift:.2g} away from the model's "
+                "own. Set args.engine.dtype: float32, or name: torch."
+            )
+        warm_up(self.predict, _WARMUP_LENGTHS, ids.max_tokens, ids.text)
 
     @property
     def stored_dtype(self) -> str:
@@ -96,6 +141,11 @@ class GraphEngine(ABC):
         return "int8" if self.dtype == "int8" else "float32"
 
     def predict(self, batch: Encoded) -> Logits:
+        notes = self._notes
+        assert notes is not None  # noqa: S101 - load() comes first
+        return notes.ids.guarded(self._run, batch, notes.answers.shape[1])
+
+    def _run(self, batch: Encoded) -> Float32:
         assert self._runner is not None  # noqa: S101 - load() comes first
         texts = batch.split()
         groups = group_by_length(batch.lengths, self.overhead_tokens, self.max_group_tokens)
@@ -104,7 +154,7 @@ class GraphEngine(ABC):
         out = np.empty((len(batch), answers[0].shape[1]), np.float32)
         for group, values in zip(groups, answers, strict=True):
             out[group] = values
-        return Logits(out)
+        return out
 
     def info(self) -> EngineInfo:
         return EngineInfo(
@@ -115,6 +165,8 @@ class GraphEngine(ABC):
             versions={name: metadata.version(name) for name in self._needed_modules()},
             batching="padded",
             batching_reason=f"{self.name} runs padded rows, grouped by length",
+            drift=self._drift,
+            remarks=self._notes.remarks if self._notes else (),
         )
 
     def calibration_rows(self) -> list[Rows]:
@@ -126,12 +178,25 @@ class GraphEngine(ABC):
         return [pad([text], self._pad_token_id) for text in texts]
 
     def _convert(self, directory: Path) -> None:
+        import torch
+
+        from deployments.core.engines.forward import ids_of
+        from deployments.core.engines.loading import load
+        from deployments.core.engines.padded import PaddedRunner
+
+        torch.set_num_threads(self.num_threads)
+        loaded = load(self.model_settings)
+        model, max_length = loaded.model, model_info(self.model_settings).max_length
+        self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
         try:
+            ids = ids_of(model, max_length)
+            texts = parity.random_texts(ids)
+            answers = parity.one_by_one(PaddedRunner(model, alone=True), texts)
             with warnings.catch_warnings():
                 # What tracing can't follow is found by `check_conversion`, not by reading these.
                 warnings.simplefilter("ignore")
-                self.convert(directory)
-        except (EngineUnavailable, ModelNotFound, OSError):
+                self.convert(model, max_length, directory)
+        except (EngineUnavailable, OSError):
             raise
         except Exception as exc:
             logger.debug("conversion failed", exc_info=True)
@@ -139,6 +204,7 @@ class GraphEngine(ABC):
                 f"{self.name} can't convert {self.model_settings.id!r} ({type(exc).__name__}). "
                 "Set args.engine.name to torch, or auto."
             ) from exc
+        Notes(ids, answers, self._pad_token_id, loaded.remarks).write(directory)
 
     def _refuse_what_is_not_here(self) -> None:
         if self.dtype not in self.dtypes:
@@ -166,18 +232,18 @@ def example_rows(model: Any, shape: tuple[int, int], seed: int = 0) -> dict[str,
 
     Their lengths differ, so that nothing about the mask is constant.
     """
-    from deployments.core.engines.padded import reads_zero_types
+    from deployments.core.engines.forward import ids_of, reads_zero_types, takes
 
-    rng = np.random.default_rng(seed)
     n, longest = shape
-    lengths = np.maximum(longest - np.arange(n, dtype=np.int32), 1)
-    ids = rng.integers(0, int(model.config.vocab_size), lengths.sum(), np.int32)
-    pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
-    rows = pad(Encoded(ids, lengths).split(), pad_token_id)
-    takes = set(inspect.signature(model.forward).parameters)
+    lengths = [max(longest - i, 1) for i in range(n)]
+    texts = ids_of(model, longest).texts(lengths, seed)
     if not reads_zero_types(model):
-        takes.discard("token_type_ids")
-    return {name: values for name, values in rows.items() if name in takes}
+        texts = Encoded(texts.input_ids, texts.lengths)
+    rows = pad(texts.split(), int(getattr(model.config, "pad_token_id", None) or 0))
+    names = [name for name in ("input_ids", "attention_mask") if takes(model, name)]
+    if reads_zero_types(model):
+        names.append("token_type_ids")
+    return {name: rows[name] for name in names}
 
 
 def check_conversion(
@@ -192,12 +258,12 @@ def check_conversion(
     """
     import torch
 
-    from deployments.core.engines import parity
+    from deployments.core.engines.forward import ids_of, logits_of
     from deployments.core.engines.padded import PaddedRunner
 
-    texts = parity.random_texts(model.config, max_length, token_types=False)
-    padded = PaddedRunner(model)
-    if parity.drift(padded(texts), parity.one_by_one(padded, texts)) > CONVERSION_TOLERANCE:
+    texts = parity.random_texts(ids_of(model, max_length))
+    alone = parity.one_by_one(PaddedRunner(model, alone=True), texts)
+    if parity.drift(PaddedRunner(model)(texts), alone) > CONVERSION_TOLERANCE:
         raise EngineUnavailable(
             f"answers of {type(model).__name__} depend on how far a text is padded. "
             "Set args.engine.name to torch, which pads none of them."
@@ -205,7 +271,7 @@ def check_conversion(
     for seed, (n, length) in enumerate(((1, 1), (1, 5), (3, 19), (2, 40))):
         rows = example_rows(model, (n, min(length, max_length)), seed)
         with torch.inference_mode():
-            expected = model(**{k: torch.from_numpy(v) for k, v in rows.items()}).logits.numpy()
+            expected = logits_of(model(**{k: torch.from_numpy(v) for k, v in rows.items()})).numpy()
         drift = float(np.abs(run(rows) - expected).max())
         if not drift <= CONVERSION_TOLERANCE:
             raise EngineUnavailable(

@@ -147,23 +147,26 @@ def quantise(x: torch.Tensor) -> tuple[torch.Tensor, float, int]:
 
 
 def accelerate(module: nn.Module, dtype: str) -> bool:
-    """Replaces every linear layer below `module`, on a CPU, by the fastest that computes the same.
+    """Replaces the linear layers below `module`, on a CPU, by the fastest that computes the same.
 
     dtype: "float32", "bfloat16" (what the weights have) or "int8" (weights in float32). Returns
-    whether it did: not where this torch or CPU can't. The weights replaced are freed one by one.
+    whether it did: not where this torch or CPU can't, or there are none. The weights replaced are
+    freed one by one. Subclasses and layers with hooks stay: what they compute is their own.
     """
     make: type[PrepackedDense | Int8Dense] = Int8Dense if dtype == "int8" else PrepackedDense
     if not _agrees(make, torch.bfloat16 if dtype == "bfloat16" else torch.float32):
         return False
     # Parents only: a list of all modules would keep the old weights until the end.
     parents = [m for m in module.modules() if not isinstance(m, nn.Linear | Dense)]
+    replaced = False
     for parent in parents:
         for name, child in parent.named_children():
-            if isinstance(child, nn.Linear):
+            if type(child) is nn.Linear and not (child._forward_hooks or child._forward_pre_hooks):
                 child = Dense(child.weight.data, None if child.bias is None else child.bias.data)
             if isinstance(child, Dense):
                 setattr(parent, name, make(child))
-    return True
+                replaced = True
+    return replaced
 
 
 @torch.inference_mode()

@@ -17,7 +17,6 @@ from deployments.core.engines.graph import (
     check_conversion,
     example_rows,
 )
-from deployments.core.model_source import model_info
 from deployments.core.types import Float32
 
 _GRAPH = "model.onnx"
@@ -34,13 +33,9 @@ class OnnxRuntimeEngine(GraphEngine):
     overhead_tokens = 64
     max_group_tokens = 512
 
-    def convert(self, directory: Path) -> None:
+    def convert(self, model: Any, max_length: int, directory: Path) -> None:
         import torch
 
-        from deployments.core.engines.loading import load_model
-
-        torch.set_num_threads(self.num_threads)
-        model = load_model(self.model_settings)
         example = {k: torch.from_numpy(v) for k, v in example_rows(model, (2, 7)).items()}
         exact = directory / ("float32.onnx" if self.dtype == "int8" else _GRAPH)
         with redirect_stdout(io.StringIO()):
@@ -57,7 +52,6 @@ class OnnxRuntimeEngine(GraphEngine):
                 dynamic_axes={name: {0: "texts", 1: "tokens"} for name in example},
             )
         runner = _OnnxRuntimeRunner(exact, 1)
-        max_length = model_info(self.model_settings).max_length
         check_conversion(model, max_length, lambda rows: runner.run([rows])[0])
         if self.dtype == "int8":
             _quantise(exact, directory / _GRAPH)

@@ -21,7 +21,6 @@ from deployments.core.engines.graph import (
     check_conversion,
     example_rows,
 )
-from deployments.core.model_source import model_info
 from deployments.core.types import Float32
 
 logger = logging.getLogger(__name__)
@@ -44,18 +43,13 @@ class OpenVinoEngine(GraphEngine):
     overhead_tokens = 64
     max_group_tokens = 512
 
-    def convert(self, directory: Path) -> None:
+    def convert(self, model: Any, max_length: int, directory: Path) -> None:
         import openvino
         import torch
 
-        from deployments.core.engines.loading import load_model
-
-        torch.set_num_threads(self.num_threads)
-        model = load_model(self.model_settings)
         example = {k: torch.from_numpy(v) for k, v in example_rows(model, (2, 7)).items()}
         graph = openvino.convert_model(model, example_input=example)
         compiled = openvino.Core().compile_model(graph, "CPU", self._config("f32", num_streams=1))
-        max_length = model_info(self.model_settings).max_length
         check_conversion(model, max_length, lambda rows: compiled(rows)[0])
         if self.dtype == "int8":
             graph = self._quantised(graph)

@@ -11,8 +11,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from deployments.core.engines.attention import Spans, attend
 from deployments.core.engines.encoder import PostNormEncoder, can_encode
+from deployments.core.engines.forward import takes_token_types
 from deployments.core.engines.heads import HEADS, pools_mean
-from deployments.core.engines.padded import takes_token_types
 from deployments.core.types import Encoded, Float32
 
 # A CPU's rows are cut so that a layer's activations stay in its cache; the log has the figures.
@@ -46,29 +46,33 @@ class StockEncoder(nn.Module):
         output = self.base(
             input_ids=input_ids, position_ids=position_ids, packed_spans=spans, **kwargs
         )
-        hidden: torch.Tensor = output.last_hidden_state[0]
+        hidden: torch.Tensor = output[0][0]
         return hidden
 
 
 class PackedRunner:
-    """Runs a model packed.
+    """Runs a model packed. stock: in its class's own encoder, though there is a faster one here.
 
     Raises:
         CannotPack: its architecture has no head here, or attention that can't be told where a
-            text ends.
+            text ends. The model is as it was.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, stock: bool = False) -> None:
         config = model.config
         if config.model_type not in HEADS:
             raise CannotPack(f"{type(model).__name__} has no entry in heads.py")
+        if getattr(config, "is_decoder", False):
+            raise CannotPack("is_decoder is true in config.json: a token sees only those before it")
+        if stock and not can_encode(config):
+            raise CannotPack(f"{type(model).__name__} runs in its own encoder anyway")
         self.model = model
         self._head = HEADS[config.model_type]
         self._mean = pools_mean(config)
         self._takes_token_types = takes_token_types(model)
         self._first_position, self._pad_token_id = _positions(model)
         self.encoder: nn.Module
-        if can_encode(config):
+        if can_encode(config) and not stock:
             self.encoder = PostNormEncoder(model, first_only=not self._mean)
         elif getattr(model, "_supports_attention_backend", False):
             self.encoder = StockEncoder(model)

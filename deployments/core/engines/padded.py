@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import numpy as np
 import torch
 
+from deployments.core.engines.forward import (
+    Unchanged,
+    logits_of,
+    reads_any_types,
+    reads_zero_types,
+    takes,
+)
 from deployments.core.engines.padding import group_by_length, pad
 from deployments.core.types import Encoded, Float32
 
@@ -15,38 +21,35 @@ from deployments.core.types import Encoded, Float32
 FORWARD_OVERHEAD_TOKENS = 32
 
 
-def takes_token_types(model: Any) -> bool:
-    """Whether the class's forward has `token_type_ids`."""
-    return "token_type_ids" in inspect.signature(model.forward).parameters
-
-
-def reads_zero_types(model: Any) -> bool:
-    """Whether texts without types are texts of type 0 to the model.
-
-    Others take none at all for them: GPT-2 adds the embedding of a *word* for each type.
-    """
-    return takes_token_types(model) and int(getattr(model.config, "type_vocab_size", 0) or 0) > 0
-
-
 class PaddedRunner:
     """Any AutoModelForSequenceClassification through its own padded forward.
 
-    overhead_tokens: of `group_by_length`; 0 where padding changes answers.
+    overhead_tokens: of `group_by_length`; 0 where padding changes answers. alone: each text has a
+    pass of its own. unchanged: brings the model back after each pass, where one changes it.
     """
 
-    def __init__(self, model: Any, overhead_tokens: int = FORWARD_OVERHEAD_TOKENS) -> None:
+    def __init__(
+        self, model: Any, overhead_tokens: int = FORWARD_OVERHEAD_TOKENS, alone: bool = False
+    ) -> None:
         self.model = model
-        self.overhead_tokens = overhead_tokens
+        self.unchanged: Unchanged | None = None
+        self._overhead_tokens = overhead_tokens
+        self._alone = alone
         self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
+        self._takes = [name for name in ("input_ids", "attention_mask") if takes(model, name)]
         self._zero_types = reads_zero_types(model)
-        # Its tokenizer gives each text types, which few do whose classes only happen to take them.
-        self._typed = takes_token_types(model) and model.config.model_type == "xlnet"
+        # Texts have types only where the model's tokenizer gives it some; see `ModelParts`.
+        self._any_types = reads_any_types(model)
+        # BART's kin read the last end mark, and want as many in each text of a pass.
+        self._end = None
+        if getattr(model.config, "is_encoder_decoder", False):
+            self._end = getattr(model.config, "eos_token_id", None)
 
     def __call__(self, batch: Encoded) -> Float32:
         """Logits float32 [n, labels], in the batch's order."""
         texts = batch.split()
         out: np.ndarray | None = None
-        for group in group_by_length(batch.lengths, self.overhead_tokens):
+        for group in self._groups(texts):
             values = self._forward([texts[i] for i in group])
             if out is None:
                 out = np.empty((len(batch), values.shape[1]), np.float32)
@@ -54,12 +57,35 @@ class PaddedRunner:
         assert out is not None  # noqa: S101 - a batch has at least one text
         return out
 
+    def _groups(self, texts: list[Encoded]) -> list[list[int]]:
+        """Which texts share a pass."""
+        if self._alone:
+            return [[i] for i in range(len(texts))]
+        alike: dict[int, list[int]] = {}
+        for i, text in enumerate(texts):
+            n_ends = 0 if self._end is None else int(np.isin(text.input_ids, self._end).sum())
+            alike.setdefault(n_ends, []).append(i)
+        groups = []
+        for indices in alike.values():
+            lengths = np.asarray([texts[i].total_tokens for i in indices], np.int32)
+            for group in group_by_length(lengths, self._overhead_tokens):
+                groups.append([indices[k] for k in group])
+        return groups
+
     @torch.inference_mode()
     def _forward(self, texts: list[Encoded]) -> np.ndarray:
         rows = pad(texts, self._pad_token_id)
-        typed = self._typed and any(text.token_type_ids is not None for text in texts)
-        if not (typed or self._zero_types):
-            del rows["token_type_ids"]
-        tensors = {k: torch.from_numpy(v).to(self.model.device) for k, v in rows.items()}
-        logits: np.ndarray = self.model(**tensors).logits.float().cpu().numpy()
-        return logits
+        names = list(self._takes)
+        typed = any(text.token_type_ids is not None for text in texts)
+        if self._zero_types or (self._any_types and typed):
+            names.append("token_type_ids")
+        tensors = {name: torch.from_numpy(rows[name]).to(self.model.device) for name in names}
+        try:
+            logits = logits_of(self.model(**tensors))
+        finally:
+            if self.unchanged is not None:
+                self.unchanged.undo()
+        values: np.ndarray = logits.float().cpu().numpy()
+        if values.shape[:1] != (len(texts),) or values.ndim != 2:
+            raise ValueError(f"logits have the shape {values.shape} for {len(texts)} texts")
+        return values

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 import transformers
 
-from deployments.core.engines import parity
 from deployments.core.engines.base import EngineUnavailable, warm_up
 from deployments.core.engines.hardware import pick_device, pick_dtype
-from deployments.core.engines.linear import accelerate
-from deployments.core.engines.loading import load_model
-from deployments.core.engines.packed import CannotPack, PackedRunner
-from deployments.core.engines.padded import PaddedRunner, takes_token_types
+from deployments.core.engines.loading import load
+from deployments.core.engines.ways import Chosen, choose_way
 from deployments.core.model_source import model_info
 from deployments.core.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings, ModelSettings
@@ -23,15 +19,14 @@ logger = logging.getLogger(__name__)
 
 _WARMUP_LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 
-Runner = PackedRunner | PaddedRunner
-
 
 class TorchEngine:
     """Any AutoModelForSequenceClassification.
 
     Raises (from `load`):
         ModelNotFound: the weights can't be read, don't fit the config, or don't classify.
-        EngineUnavailable: the dtype can't be had here.
+        EngineUnavailable: the dtype can't be had here, or no way of running it is right.
+        ModelBroken: its answers are no numbers.
         ValueError: the device can't be had here.
     """
 
@@ -41,8 +36,7 @@ class TorchEngine:
         self._num_threads = num_threads
         self._device = torch.device("cpu")
         self._dtype = "float32"
-        self._batching_reason: str | None = None
-        self._runner: Runner | None = None
+        self._way: Chosen | None = None
 
     def load(self) -> None:
         torch.set_num_threads(self._num_threads)
@@ -54,23 +48,14 @@ class TorchEngine:
                 f"{self._device.type}. Set dtype: auto."
             )
         max_length = model_info(self._model_settings).max_length
-        model = load_model(self._model_settings)
-        texts = parity.random_texts(model.config, max_length, takes_token_types(model))
-        padded = PaddedRunner(model)
-        reference = parity.one_by_one(padded, texts)
-        if parity.drift(padded(texts), reference) > parity.MAX_DRIFT["float32"]:
-            # XLNet reads the last token, FNet has no mask: only texts of one length share a pass.
-            logger.warning("this model's answers depend on padding: it is given none")
-            padded = PaddedRunner(model, overhead_tokens=0)
-        runner = self._pack(padded, texts, reference)
-        if self._convert(runner, fast=True) and self._too_far(runner, texts, reference):
-            # The products computed in place of the model's own: start again without them.
-            model = load_model(self._model_settings)
-            padded = PaddedRunner(model, padded.overhead_tokens)
-            runner = self._pack(padded, texts, reference)
-            self._convert(runner, fast=False)
-        self._runner = runner
-        warm_up(self.predict, _WARMUP_LENGTHS, max_length, int(model.config.vocab_size))
+        self._way = choose_way(
+            lambda: load(self._model_settings),
+            self._device,
+            self._dtype,
+            self._engine_settings.packing,
+            max_length,
+        )
+        warm_up(self.predict, _WARMUP_LENGTHS, max_length, self._way.ids.text)
         info = self.info()
         reason = f" ({info.batching_reason})" if info.batching_reason else ""
         logger.info(
@@ -83,10 +68,11 @@ class TorchEngine:
         )
 
     def predict(self, batch: Encoded) -> Logits:
-        assert self._runner is not None  # noqa: S101 - the protocol says: load first
-        return Logits(self._runner(batch))
+        way = self._loaded()
+        return way.ids.guarded(way.run, batch, way.n_labels)
 
     def info(self) -> EngineInfo:
+        way = self._loaded()
         return EngineInfo(
             engine="torch",
             device=str(self._device),
@@ -97,57 +83,13 @@ class TorchEngine:
                 "torch": str(torch.__version__),
                 "transformers": transformers.__version__,
             },
-            batching="packed" if self._batching_reason is None else "padded",
-            batching_reason=self._batching_reason,
+            batching=way.batching,
+            batching_reason=way.reason,
+            drift=way.drift,
+            remarks=way.remarks,
         )
 
-    def _pack(self, padded: PaddedRunner, texts: Encoded, reference: Any) -> Runner:
-        """The packed runner where it agrees with the padded one, else that."""
-        self._batching_reason = None
-        if not self._engine_settings.packing:
-            self._batching_reason = "args.engine.packing is false"
-            return padded
-        implementation = padded.model.config._attn_implementation
-        try:
-            packed = PackedRunner(padded.model)
-            drift = parity.drift(packed(texts), reference)
-            if drift <= parity.MAX_DRIFT["float32"]:
-                return packed
-            self._batching_reason = f"packed logits differ from padded ones by {drift:.2g}"
-        except CannotPack as exc:
-            self._batching_reason = str(exc)
-        except Exception as exc:  # a class may fail in any way on what it wasn't made for
-            self._batching_reason = f"its class can't be packed ({type(exc).__name__})"
-        padded.model.set_attn_implementation(implementation)
-        return padded
-
-    def _convert(self, runner: Runner, fast: bool) -> bool:
-        """Brings the runner to its device and dtype; whether with faster linear layers."""
-        model = runner.model
-        encoder = runner.encoder if isinstance(runner, PackedRunner) else model.base_model
-        if isinstance(runner, PackedRunner):
-            runner.release()
-        if self._dtype != "int8":
-            dtype = getattr(torch, self._dtype)
-            model.to(self._device, dtype)
-            encoder.to(self._device, dtype)
-        if self._device.type != "cpu" or self._dtype == "float16" or not fast:
-            return False
-        accelerated = accelerate(encoder, self._dtype)
-        if self._dtype == "int8" and not accelerated:
-            raise EngineUnavailable(
-                "args.engine.dtype is int8, and this build of torch or this CPU has no 8-bit "
-                "products. Set dtype: auto."
-            )
-        return accelerated
-
-    def _too_far(self, runner: Runner, texts: Encoded, reference: Any) -> bool:
-        drift = parity.drift(runner(texts), reference)
-        if drift <= parity.MAX_DRIFT[self._dtype]:
-            return False
-        logger.warning("%s logits are off by %.2g: linear layers stay plain", self._dtype, drift)
-        if self._dtype == "int8":
-            raise EngineUnavailable(
-                f"in int8 this model's logits are off by {drift:.2g}. Set dtype: auto."
-            )
-        return True
+    def _loaded(self) -> Chosen:
+        if self._way is None:
+            raise RuntimeError("the engine is not loaded")
+        return self._way

@@ -1,0 +1,76 @@
+"""`scripts/torture.py models`, shortened: no answer comes from two models."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from trials import faults
+from trials.disagreeing import BEFORE, without_numbers, without_weights
+from trials.model_updates import (
+    SINGLE,
+    Updated,
+    failed_update,
+    heal,
+    updatable,
+    update_under_load,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Updated]:
+    with updatable() as there:
+        yield there
+
+
+@pytest.mark.parametrize(
+    "kind", ["rows and names swapped", "more labels", "another vocabulary", "another problem type"]
+)
+def test_every_answer_during_an_update_is_of_one_model(running: Updated, kind: str) -> None:
+    seen, arrived = update_under_load(running, kind)
+    assert seen.mixed == []
+    assert set(seen.all) <= {"old", "new", "both"}
+    assert arrived
+
+
+def test_so_it_is_with_one_replica_of_each(running: Updated) -> None:
+    running.deploy(running.models[BEFORE].place, **SINGLE)
+    seen, arrived = update_under_load(running, "other labels", **SINGLE)
+    assert set(seen.all) <= {"old", "new", "both"}
+    assert arrived
+    running.deploy(running.models[BEFORE].place)
+
+
+def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_path: Path) -> None:
+    pids = {name: running.there.pids(name) for name in faults.REPLICAS}
+    broken = without_weights(tmp_path, running.models["more labels"].place)
+    seen, told, said = failed_update(running, broken, "weights")
+    assert set(seen.all) == {"both"}
+    assert said
+    assert pids == {name: running.there.pids(name) for name in faults.REPLICAS}
+    assert told["update"]["status"] == "DEPLOY_FAILED"
+    assert "weights" in told["update"]["message"]
+    running.deploy(running.models[BEFORE].place)
+
+
+def test_after_an_update_that_fails_at_a_replica_all_is_answered_by_the_old_model(
+    running: Updated, tmp_path: Path
+) -> None:
+    old = str(running.models[BEFORE].place)
+    broken = without_numbers(tmp_path, running.models["more labels"].place)
+    seen, told, said = failed_update(running, broken, "no finite number")
+    assert set(seen.all) == {"both"}
+    assert said
+    assert (told["model"], told["update"]["status"]) == (old, "DEPLOY_FAILED")
+    assert told["update"]["model"] in (str(broken), None)  # as a new Tokenizer says it, or an old
+    # Half of the old Classifiers die; the old config, deployed again, brings them back.
+    seen, whole = heal(running)
+    assert set(seen.all) == {"both"}
+    assert whole
