@@ -107,6 +107,7 @@ def rollback(
     It was kept by `rayclassify deploy`, on this machine; a second rollback undoes the first. Any
     other of the kept files can be given to `rayclassify deploy`.
     """
+    from deployments.config_check import load_config
     from deployments.deploying.pinning import changed_since, shown_model
     from deployments.deploying.rollout import to_go_back_to
     from deployments.deploying.serve_state import read_applications
@@ -132,7 +133,7 @@ def rollback(
             )
         with kept.one_at_a_time():
             # Not checked: it has served, be it that the check has become stricter since.
-            code = run.deploy({}, entry.app, rollback_on_failure=False, replace=True)
+            code = run.deploy(load_config(entry.path), entry.app, False, replace=True)
     raise typer.Exit(code)
 
 
