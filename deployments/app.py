@@ -8,6 +8,8 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.classifier import Classifier
+from deployments.core.model_source import ModelNotFound
+from deployments.core.parts import fingerprint
 from deployments.postprocessor import Postprocessor
 from deployments.settings import Settings
 from deployments.tokenizer import Tokenizer
@@ -19,12 +21,23 @@ def build(args: dict[str, Any]) -> Application:
     Raises:
         pydantic.ValidationError: an unknown key or a wrong value; `rayclassify check` explains it.
     """
-    settings = Settings.model_validate(args)
+    settings = as_deployed(Settings.model_validate(args))
     # The names that `deployments:` of the YAML refers to; capacity stands there, none here.
     classifier = serve.deployment(name="Classifier")(Classifier)
     postprocessor = serve.deployment(name="Postprocessor")(Postprocessor)
     ingress = serve.deployment(name="Tokenizer")(serve.ingress()(Tokenizer))
     application: Application = ingress.bind(
-        settings, classifier.bind(settings), postprocessor.bind(settings.model)
+        settings, classifier.bind(settings), postprocessor.bind()
     )
     return application
+
+
+def as_deployed(settings: Settings) -> Settings:
+    """With the model named by what it is now, so that a replica that starts next week gets the
+    same: the fingerprint of a directory."""
+    model = settings.model
+    try:
+        found = model.fingerprint or fingerprint(model)
+    except ModelNotFound:
+        return settings  # not on this node, which only builds; replicas say what they miss
+    return settings.model_copy(update={"model": model.model_copy(update={"fingerprint": found})})

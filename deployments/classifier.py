@@ -4,35 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import os
+import time
+from collections.abc import Collection
 from typing import Any
 
 import ray
 
 from deployments.core.batcher import TokenBatcher
 from deployments.core.coredump import forbid_core_dumps
-from deployments.core.engines import make_engine
+from deployments.core.errors import kind_and_place
 from deployments.core.flow import FlowRuns
-from deployments.core.health import ModelHealth, prove
+from deployments.core.health import ModelHealth
+from deployments.core.loaded import load
 from deployments.core.model_thread import ModelThread
-from deployments.core.types import Encoded, EngineInfo, Float32, Logits
+from deployments.core.parts import ModelParts
+from deployments.core.types import Encoded, EngineInfo, Float32, Logits, OtherModel
 from deployments.launch.machine import threads_for
-from deployments.replica import live_settings, raises_service_errors, set_log_level
+from deployments.replica import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.rollout import wait_for_the_last_of
 from deployments.settings import ClassifierUserConfig, Settings
 
+logger = logging.getLogger(__name__)
 
-class Classifier:
-    """Token ids in, logits out. Ready when the model is loaded and warm."""
+
+class Classifier(Replica):
+    """Token ids in, logits out. Ready when the model is loaded and warm.
+
+    Of the three it alone reads the model's files: Tokenizer and Postprocessor are told by it what
+    they need to know, so that no text is ever read by one model and answered by another.
+    """
 
     def __init__(self, settings: Settings) -> None:
         forbid_core_dumps()
+        set_log_level("INFO")
+        started = time.monotonic()
         num_threads = settings.engine.num_threads or threads_for(_assigned_cpus())
         live = ClassifierUserConfig()
         self._live: ClassifierUserConfig | None = None
-        self._engine = make_engine(settings, num_threads)
         thread = ModelThread()
-        thread.wait_for(self._engine.load)
-        thread.wait_for(lambda: prove(self._engine.predict, settings.model.id))
+        loaded = thread.wait_for(lambda: load(settings, num_threads))
+        self._parts, self._engine = loaded.parts, loaded.engine
+        self._version = self._parts.version
+        self._deployed = settings.model.fingerprint
         self._batcher = TokenBatcher(
             self._engine.predict,
             max_batch_tokens=live.max_batch_tokens,
@@ -41,6 +56,13 @@ class Classifier:
         )
         self._health = ModelHealth(self._batcher, live.max_pass_s)
         self._watch: asyncio.Task[None] | None = None
+        engine = self._engine.info()
+        logger.info(
+            "model %s, version %s, loaded in %.1f s: %s %s on %s with %d threads, %s; %s",
+            settings.model.id, self._version, time.monotonic() - started, engine.engine,
+            engine.dtype, engine.device, engine.num_threads, engine.batching,
+            ", ".join(f"{name} {version}" for name, version in engine.versions.items()),
+        )  # fmt: skip
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)
@@ -58,15 +80,28 @@ class Classifier:
         flows: FlowRuns | None = None,
         alone: bool = False,
         call_id: int = 0,
-    ) -> Logits:
-        """Logits of a micro-batch; see `TokenBatcher.submit`."""
+    ) -> Logits | OtherModel:
+        """Logits of a micro-batch; see `TokenBatcher.submit`. Or, where none of its ids are for
+        this model, which model this is."""
+        mine = batch.of(self._version)
+        if mine is None:
+            return OtherModel(self._version)
         if self._watch is None:
             # In a context of its own, as this request's ends with it. Exit code 1; a thread that
             # hangs lets no process end otherwise.
             watching = self._health.watch(lambda: os._exit(1))
             loop = asyncio.get_running_loop()
             self._watch = loop.create_task(watching, context=contextvars.Context())
-        return await self._batcher.submit(batch, timeouts_s, flows, alone, call_id)
+        logits = await self._batcher.submit(mine, timeouts_s, flows, alone, call_id)
+        return Logits(logits.values, logits.errors, self._version)
+
+    async def parts(self, known: Collection[str] = ()) -> ModelParts | None:
+        """What others need to know of the model; None where its version is among these."""
+        return None if self._version in known else self._parts
+
+    async def fingerprint(self) -> str:
+        """Of the model's files, as they were when this replica loaded them."""
+        return self._parts.fingerprint
 
     async def at_work(self) -> list[int]:
         """The `call_id` of the calls in the forward pass under way."""
@@ -79,11 +114,20 @@ class Classifier:
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here three times; see `ModelHealth.check`.
 
+        It lets no new one serve before this has returned once.
+
         Raises:
             ModelStalled: a forward pass does not end.
             PredictionFailed: the model fails on any text.
         """
-        await self._health.check()
+        if self._deployed not in (None, self._parts.fingerprint):
+            await wait_for_the_last_of(self._deployed, self._parts.fingerprint)
+            self._deployed = None
+        try:
+            await self._health.check()
+        except Exception as exc:
+            logger.error("not healthy, and replaced if that stays so: %s", kind_and_place(exc))
+            raise
 
 
 def _assigned_cpus() -> float:

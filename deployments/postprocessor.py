@@ -2,33 +2,57 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from deployments.core.coredump import forbid_core_dumps
-from deployments.core.model_source import model_info
+from deployments.core.live_models import MAX_MODELS
 from deployments.core.postprocess import LabelDecoder
-from deployments.core.types import Answer, Logits, Options
-from deployments.replica import live_settings, raises_service_errors, set_log_level
-from deployments.settings import ModelSettings, PostprocessorUserConfig
+from deployments.core.types import Answer, Logits, ModelInfo, Options
+from deployments.replica import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.settings import PostprocessorUserConfig
+
+logger = logging.getLogger(__name__)
 
 
-class Postprocessor:
-    """Needs the model's config only, so its replicas are small and start at once."""
+class Postprocessor(Replica):
+    """Needs a model's labels only, so its replicas are small and start at once."""
 
-    def __init__(self, model: ModelSettings) -> None:
+    def __init__(self) -> None:
         forbid_core_dumps()
-        self._decoder = LabelDecoder(model_info(model))
+        set_log_level("INFO")
+        # By the model's version, the one used last at the end.
+        self._decoders: dict[str, LabelDecoder] = {}
         self._live: PostprocessorUserConfig | None = None
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(PostprocessorUserConfig, user_config, self._live)
-        self._decoder.threshold = live.threshold
-        self._decoder.top_k = live.top_k
-        self._decoder.round_scores = live.round_scores
+        self._decoders.clear()  # whoever asks next tells the labels again
         set_log_level(live.log_level)
 
     @raises_service_errors
-    async def postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
-        """One answer per text; see `LabelDecoder.decode`."""
-        return self._decoder.decode(logits, options)
+    async def postprocess(
+        self, logits: Logits, options: Sequence[Options], info: ModelInfo | None = None
+    ) -> list[Answer] | None:
+        """One answer per text; see `LabelDecoder.decode`.
+
+        info: of the model that `logits` name. None: as told by an earlier call; where there was
+        none, the answer is None, and the caller tells.
+        """
+        decoder = self._decoders.pop(logits.model, None)
+        if decoder is None:
+            if info is None:
+                return None
+            decoder = self._decoder_for(info)
+            logger.info("decodes for model %s: %s", logits.model, info.model)
+        self._decoders[logits.model] = decoder
+        while len(self._decoders) > MAX_MODELS:
+            del self._decoders[next(iter(self._decoders))]
+        return decoder.decode(logits, options)
+
+    def _decoder_for(self, info: ModelInfo) -> LabelDecoder:
+        live = self._live or PostprocessorUserConfig()
+        return LabelDecoder(
+            info, threshold=live.threshold, top_k=live.top_k, round_scores=live.round_scores
+        )

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from pydantic import BaseModel, ValidationError
 from ray.exceptions import RayError, RayTaskError
 from ray.serve._private.logging_utils import log_access_log_filter
-from ray.serve.context import _get_serve_request_context
+from ray.serve.context import _get_internal_replica_context, _get_serve_request_context
 from ray.serve.exceptions import (
     BackPressureError,
     DeploymentUnavailableError,
@@ -56,6 +56,18 @@ def set_log_level(level: str) -> None:
     ours.setLevel(level)
     ours.handlers = serve.handlers
     ours.propagate = not ours.handlers
+
+
+class Replica:
+    """What the three deployments' classes have in common: they say why they end."""
+
+    _stopped = False
+
+    def __del__(self) -> None:
+        """Called by Serve when it stops a replica; and once more, or elsewhere, by Python."""
+        if not self._stopped and _get_internal_replica_context() is not None:
+            self._stopped = True
+            logger.info("this replica ends: Serve stops it (fewer replicas, an update, a shutdown)")
 
 
 def live_settings(model: type[Live], user_config: dict[str, Any], old: Live | None) -> Live:

@@ -62,11 +62,12 @@ class ModelSettings(_Strict):
         default=False, description="Load pickled weights (.bin) where there are no safetensors."
     )
     max_length: PositiveInt | None = Field(
-        default=None, description="Tokens a text may have; null: what the model was trained for."
-    )
-    temperature: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
-        description="Calibration; null: `temperature` of the model's config.json, else 1.",
+        description="Tokens a text may have; null: what model or tokenizer say, else 512.",
+    )
+    temperature: Annotated[float, Field(ge=0.001, le=1_000)] | None = Field(
+        default=None,
+        description="Calibration; null: `temperature` of the model's calibration.json, else 1.",
     )
 
 

@@ -6,45 +6,40 @@ import asyncio
 import contextvars
 import logging
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
-from numbers import Real
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
 from deployments.api.app import create_app
-from deployments.api.caller import Caller
-from deployments.api.inputs import inputs_of
-from deployments.api.json_body import request_from
+from deployments.api.call import read_call
 from deployments.at_work import AtWork
 from deployments.core.admission import work_of
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.audit import AuditLog
 from deployments.core.coredump import forbid_core_dumps
-from deployments.core.errors import InvalidInput, ServiceError
+from deployments.core.errors import NotReady, ServiceError
+from deployments.core.live_models import Encodings, LiveModels
 from deployments.core.microbatch import MicroBatcher, is_long
-from deployments.core.model_source import model_info
-from deployments.core.parts import fingerprint
+from deployments.core.parts import ModelParts
 from deployments.core.pipeline import Pipeline
 from deployments.core.quarantine import Quarantine
 from deployments.core.readiness import Readiness
-from deployments.core.redact import Redactor
-from deployments.core.tokenize import EncodedTexts, TextEncoder
-from deployments.core.tokenizer_apart import load_tokenizer_apart
-from deployments.core.types import Answer, Logits, Options, TextInput
+from deployments.core.redact import redactor_of
+from deployments.core.types import Answer, Logits, Options, OtherModel, TextInput
 from deployments.replica import (
     LOST_REPLICA,
+    Replica,
     as_service_error,
     live_settings,
     raises_service_errors,
     request_id_of_call,
     set_log_level,
 )
+from deployments.rollout import update_state
 from deployments.settings import Settings, TokenizerUserConfig
 
 logger = logging.getLogger(__name__)
@@ -67,22 +62,26 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 T = TypeVar("T")
 
 
-class Tokenizer:
-    """Implements `ClassifyService` for the HTTP edge, and `classify` for handles: one path."""
+class Tokenizer(Replica):
+    """Implements `ClassifyService` for the HTTP edge, and `classify` for handles: one path.
+
+    It reads no file of the model: the Classifiers tell what they have, see `LiveModels`.
+    """
 
     def __init__(
         self, settings: Settings, classifier: DeploymentHandle, postprocessor: DeploymentHandle
     ) -> None:
         forbid_core_dumps()
+        set_log_level("INFO")
         self._settings = settings
         # Once: each `handle.method` makes a new handle, which costs as much as pickling does.
         self._predict_call = classifier.options(method_name="predict", **PLAIN_PICKLE)
         self._info_call = classifier.options(method_name="info")
+        # Not in a message of gRPC's: a tokenizer may have 20 MB, the message 4 MiB.
+        self._parts_call = classifier.options(method_name="parts", _by_reference=True)
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
-        self._model = model_info(settings.model)
-        self._encoder = TextEncoder(load_tokenizer_apart(settings.model), self._model.max_length)
-        self._redactor = Redactor(settings.redaction) if settings.redaction.kinds else None
-        self._audit = _audit_log(settings)
+        self._models = LiveModels(self._ask_for_parts, redactor_of(settings.redaction))
+        self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
         self._long_texts = ThreadPoolExecutor(1, thread_name_prefix="long-texts")
         batching = settings.batching
         lost, stuck = (RetryBudget(reserve=batching.max_inflight_batches) for _ in range(2))
@@ -90,7 +89,13 @@ class Tokenizer:
         self._postprocessing = Attempts(lost, stuck, loading=True)
         self._asking = Attempts(lost, stuck)
         self._quarantine = Quarantine(self._predict, self._predicting, AtWork(classifier))
-        self._pipeline = Pipeline(self._encode, self._quarantine.predict, self._postprocess)
+        self._pipeline = Pipeline(
+            self._encode,
+            self._quarantine.predict,
+            self._postprocess,
+            self._models.meet,
+            name_model=self._audit is not None,
+        )
         self._microbatcher = MicroBatcher(
             self._pipeline.run,
             max_texts=batching.max_microbatch_texts,
@@ -98,8 +103,9 @@ class Tokenizer:
             min_gap_s=batching.min_gap_ms / 1_000,
             max_pending=settings.limits.max_pending_texts,
             max_queue_s=settings.limits.max_queue_s,
-            work_of=partial(work_of, max_chars=MAX_CHARS_PER_TOKEN * self._model.max_length),
+            work_of=lambda item: work_of(item, self._max_chars),
         )
+        self._max_chars = 0  # known once the model is
         self._live: TokenizerUserConfig | None = None
         self._ready = Readiness(settings.limits.max_pending_texts, settings.limits.max_queue_s)
         self._readiness_task = asyncio.get_running_loop().create_task(
@@ -131,25 +137,11 @@ class Tokenizer:
         Raises:
             ServiceError: of the same kinds as over HTTP; see core/errors.py.
         """
-        if isinstance(text, set | frozenset):
-            raise InvalidInput("`text` is a set, which has no order. Make it a list.")
-        request = request_from({"text": text, **options})
-        caller = Caller(str(client), timeout_s, request.priority)
-        inputs = inputs_of(request, self._settings.limits, caller)
-        # Not a number: it would upset the order of all timers of the event loop.
-        if timeout_s is not None and not (isinstance(timeout_s, Real) and timeout_s > 0):
-            raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
-        if timeout_s is None and request.timeout_ms is not None:
-            timeout_s = request.timeout_ms / 1e3
-        results = await self.classify_inputs(inputs, timeout_s)
+        call = read_call(text, options, self._settings.limits, timeout_s, client)
+        results = await self.classify_inputs(call.inputs, call.timeout_s)
         if self._audit is not None:
-            self._audit.record(inputs, results, request_id_of_call(), caller.client or "handle")
-        if isinstance(request.text, str):
-            if isinstance(results[0], ServiceError):
-                # Taken out: the error's traceback holds this frame, which would hold the error.
-                raise cast(ServiceError, results.pop())
-            return results[0]
-        return [{"error": r.body()} if isinstance(r, ServiceError) else r for r in results]
+            self._audit.record(call.inputs, results, request_id_of_call(), call.client or "handle")
+        return call.answer(results)
 
     async def classify_inputs(
         self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
@@ -180,16 +172,20 @@ class Tokenizer:
             NotReady: the model is not loaded yet.
         """
         await self.readiness()
+        parts = self._models.current
+        assert parts is not None  # noqa: S101 - a text has gone through
         engine, live = await _answered(
             self._asking, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
         )
+        model = parts.info
         return {
-            "model": self._model.model,
-            "revision": self._model.revision,
-            "labels": list(self._model.labels),
-            "problem_type": self._model.problem_type,
-            "max_length": self._model.max_length,
-            "temperature": self._model.temperature,
+            "model": model.model,
+            "revision": model.revision,
+            "fingerprint": parts.fingerprint,
+            "labels": list(model.labels),
+            "problem_type": model.problem_type,
+            "max_length": model.max_length,
+            "temperature": model.temperature,
             "engine": engine.engine,
             "device": engine.device,
             "dtype": engine.dtype,
@@ -199,18 +195,21 @@ class Tokenizer:
             "selected_by": engine.selected_by,
             "max_batch_tokens": live.max_batch_tokens,
             "versions": {"rayclassify": __version__, **engine.versions},
+            "update": await update_state(self._settings.model, parts),
         }
 
     async def _become_ready(self) -> None:
         warm = TextInput("ready?")
         while True:
             try:
+                await self._models.meet()
                 (result,) = await self._pipeline.run([warm], [3_600.0])
                 if self._audit is not None:
                     engine, _ = await _tried(self._info_call.remote())
                     self._audit.engine = f"{engine.engine} {engine.dtype}"
                 if not isinstance(result, ServiceError):
                     break
+                logger.warning("the chain is not ready yet: %s", result.code)
             except Exception as exc:
                 logger.warning("the chain is not ready yet: %s", type(exc).__name__)
             await asyncio.sleep(1.0)
@@ -218,40 +217,46 @@ class Tokenizer:
         self._postprocessing.loaded()
         self._ready.begin()
 
-    async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+    async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
-        if n_chars <= INLINE_CHARS and self._redactor is None:
-            return self._encoder.encode(inputs)
+        if n_chars <= INLINE_CHARS and not self._settings.redaction.kinds:
+            return self._models.encode(inputs)
         # Long texts take turns: they leave the threads, and all cores but one, to the others.
         thread = self._long_texts if any(map(is_long, inputs)) else None
-        return await asyncio.get_running_loop().run_in_executor(
-            thread, self._redact_and_encode, inputs
-        )
+        return await asyncio.get_running_loop().run_in_executor(thread, self._models.encode, inputs)
 
-    def _redact_and_encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
-        if self._redactor is None:
-            return self._encoder.encode(inputs)
-        redacted, counts = self._redactor.redact_all(inputs)
-        encoded = self._encoder.encode(redacted)
-        return replace(encoded, redacted=[counts[i] for i in encoded.index])
-
-    async def _predict(self, *call: Any) -> Logits:
+    async def _predict(self, *call: Any) -> Logits | OtherModel:
         """One try; see `Quarantine`."""
-        logits: Logits = await _tried(self._predict_call.remote(*call))
-        return logits
+        answer: Logits | OtherModel = await _tried(self._predict_call.remote(*call))
+        if isinstance(answer, Logits):
+            self._models.heard_of(answer.model)
+        return answer
 
     async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
+        answers = await self._decoded(logits, options)
+        if answers is None:  # a replica that has seen no logits of this model yet
+            answers = await self._decoded(logits, options, self._models.info_of(logits.model))
+        if answers is None:
+            raise NotReady("The model was replaced meanwhile. Retry.", 1.0)
+        return answers
+
+    async def _decoded(self, *call: Any) -> list[Answer] | None:
         return await _answered(
             self._postprocessing,
-            lambda: _tried(self._postprocess_call.remote(logits, options)),
+            lambda: _tried(self._postprocess_call.remote(*call)),
             POSTPROCESS_TIMEOUT_S,
         )
 
+    async def _ask_for_parts(self, known: Collection[str]) -> ModelParts | None:
+        """Of some Classifier; however long the first takes to be there."""
 
-def _audit_log(settings: Settings) -> AuditLog | None:
-    if settings.audit.directory is None:
-        return None
-    return AuditLog(settings.audit, fingerprint(settings.model))
+        def ask() -> Awaitable[ModelParts | None]:
+            return _tried(self._parts_call.remote(known))
+
+        parts = await (_answered(self._asking, ask, INFO_TIMEOUT_S) if known else ask())
+        if parts is not None:
+            self._max_chars = MAX_CHARS_PER_TOKEN * parts.info.max_length
+        return parts
 
 
 async def _answered(attempts: Attempts, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:

@@ -36,6 +36,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
     from trials.access import try_access
     from trials.faults import try_faults
     from trials.inputs import try_inputs
+    from trials.model_updates import try_models
     from trials.overload import try_overload
     from trials.privacy import try_privacy
     from trials.soak import try_soak
@@ -43,6 +44,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
     return {
         "overload": try_overload,
         "faults": try_faults,
+        "models": try_models,
         "inputs": try_inputs,
         "access": try_access,
         "privacy": try_privacy,
@@ -58,6 +60,7 @@ def main(
             metavar="[MODE]...",
             help="overload: far more than it can answer. "
             "faults: parts of a cluster killed, frozen, poisoned, updated. "
+            "models: updates from one model to another, and ones that fail. "
             "inputs: bad input of every kind. "
             "access: wrong keys, scopes, rates, keys that change. "
             "privacy: texts that must be seen nowhere. "

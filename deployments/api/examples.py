@@ -65,6 +65,7 @@ ANSWERS: dict[str, Any] = {
     "info": {
         "model": "models/demo",
         "revision": None,
+        "fingerprint": "6a69f26f4ef5a3b0d2c19c0e8f5d7b61d3f6a8c4e2b90715a6c8d4e1f3b59702",
         "labels": ["negative", "positive"],
         "problem_type": "single_label_classification",
         "max_length": 512,
@@ -78,6 +79,7 @@ ANSWERS: dict[str, Any] = {
         "selected_by": "measurement",
         "max_batch_tokens": 4096,
         "versions": {"rayclassify": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "update": None,
     },
 }
 

@@ -133,11 +133,23 @@ class Health(Struct):
     status: str
 
 
+class Update(Struct):
+    """An update that is under way or has failed; the rest of the answer tells what serves."""
+
+    status: Annotated[str, Meta(description="Ray Serve's word: `DEPLOYING`, `DEPLOY_FAILED`, …")]
+    model: Annotated[str | None, Meta(description="The model asked for, where it is another one.")]
+    revision: str | None
+    message: Annotated[str, Meta(description="Why it does not serve, as far as known.")]
+
+
 class Info(Struct):
     """The model and how it is run."""
 
     model: str
     revision: str | None
+    fingerprint: Annotated[
+        str, Meta(description="Of weights, config and tokenizer: what tells two models apart.")
+    ]
     labels: list[str]
     problem_type: str
     max_length: Annotated[int, Meta(description="Tokens a text may have.")]
@@ -151,11 +163,15 @@ class Info(Struct):
     selected_by: Annotated[str, Meta(description="`config`, `measurement` at start, or `cache`.")]
     max_batch_tokens: Annotated[int, Meta(description="Tokens in one forward pass, at most.")]
     versions: dict[str, str]
+    update: Annotated[
+        Update | None,
+        Meta(description="What was deployed last, where it does not serve (yet); else null."),
+    ]
 
 
 def components() -> dict[str, Any]:
     """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
-    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Info]
+    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Update, Info]
     return msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
 
 

@@ -146,8 +146,8 @@ def _our_application(config: dict[str, Any], path: Path) -> tuple[dict[str, Any]
 
 
 def _encoded(lines: Sequence[str], settings: Settings) -> Encoded:
-    from deployments.core.model_source import ModelNotFound, model_info
-    from deployments.core.tokenize import TextEncoder, load_tokenizer
+    from deployments.core.loaded import read_parts
+    from deployments.core.model_source import ModelNotFound
     from deployments.core.types import TextInput
 
     if not lines:
@@ -159,8 +159,8 @@ def _encoded(lines: Sequence[str], settings: Settings) -> Encoded:
             err=True,
         )
     try:
-        encoder = TextEncoder(load_tokenizer(settings.model), model_info(settings.model).max_length)
-    except (ModelNotFound, ValueError, OSError) as exc:
+        encoder = read_parts(settings).encoder()
+    except (ModelNotFound, ValueError) as exc:
         _fail(" ".join(str(exc).split()))
     batch = encoder.encode([TextInput(line) for line in lines]).batch
     if not len(batch):

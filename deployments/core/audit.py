@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from deployments.core.errors import ServiceError, kind_and_place, loggable_id
+from deployments.core.pipeline import MODEL
 from deployments.core.types import Answer, TextInput
 from deployments.settings import AuditSettings
 
@@ -41,21 +42,22 @@ MAX_REQUESTS_A_WRITE = 100
 _CHAIN = b',"chain":"'
 _encode = msgspec.json.Encoder().encode
 
-# Unix time, request id, key id; and of each text its hash and the answer, or an error's code.
-_Request = tuple[float, str | None, str | None, list[tuple[str, Answer | str]]]
+# Unix time, request id, key id; and of each text its hash, the answer or an error's code, and the
+# model that gave it.
+_Request = tuple[float, str | None, str | None, list[tuple[str, Answer | str, str | None]]]
 
 
 class AuditLog:
     """Writes in a thread of its own: whoever records never waits for the disk.
 
-    model, engine: what decides; they stand in every line.
+    engine: what decides; it stands in every line.
 
     Raises:
         ValueError: no secret, or one too short to keep anything.
         OSError: the directory can't be written to.
     """
 
-    def __init__(self, settings: AuditSettings, model: str | None) -> None:
+    def __init__(self, settings: AuditSettings) -> None:
         if settings.directory is None or settings.secret_file is None:
             raise ValueError("args.audit needs both `directory` and `secret_file`.")
         secret = read_secret(Path(settings.secret_file))
@@ -64,7 +66,6 @@ class AuditLog:
         self._text_key = derived_key(secret, "text")
         self._chain_key = derived_key(secret, "chain") if settings.chain else None
         self._with_score = settings.scores
-        self._model = model
         self._requests: SimpleQueue[_Request | None] = SimpleQueue()
         self._n = 0
         self._last = b""
@@ -98,12 +99,16 @@ class AuditLog:
         request_id: str | None,
         key_id: str | None,
     ) -> None:
-        """What became of the texts of one request; those that were none leave no line."""
+        """What became of the texts of one request; those that were none leave no line.
+
+        Takes out of each answer which model gave it (`pipeline.MODEL`): callers are not told.
+        """
         # Hashed here and not in the thread: a text is held no longer than its request.
         decisions = [
             (
                 text_digest(self._text_key, item.text, item.text_pair),
                 result.code if isinstance(result, ServiceError) else result,
+                None if isinstance(result, ServiceError) else result.pop(MODEL, None),
             )
             for item, result in zip(inputs, results, strict=True)
             if isinstance(item, TextInput)
@@ -162,7 +167,7 @@ class AuditLog:
     def _lines_of(self, request: _Request) -> Iterator[dict[str, Any]]:
         at_s, request_id, key_id, decisions = request
         at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
-        for digest, result in decisions:
+        for digest, result, model in decisions:
             line = {
                 "time": at.replace("+00:00", "Z"),
                 "request_id": request_id,
@@ -175,7 +180,7 @@ class AuditLog:
                 line |= {"label": result["label"], "tokens": result["tokens"]}
                 if self._with_score:
                     line["score"] = result["score"]
-            yield {**line, "model": self._model, "engine": self.engine}
+            yield {**line, "model": model, "engine": self.engine}
 
 
 def read_secret(path: Path) -> bytes:

@@ -148,6 +148,12 @@ def kind_and_place(exc: BaseException) -> str:
     return f"{type(exc).__name__} at {', in '.join(places) or 'an unknown place'}"
 
 
+def raised_by_us(exc: BaseException) -> bool:
+    """Whether our own code raised it, so that its message is in our own words."""
+    frames = [frame.f_code.co_filename for frame, _ in walk_tb(exc.__traceback__)]
+    return bool(frames) and Path(frames[-1]).is_relative_to(_PACKAGE)
+
+
 def loggable_id(request_id: str) -> str:
     """An id that callers chose, for logs: `-` where it looks like a text."""
     return request_id if _PLAIN_ID.fullmatch(request_id) else "-"

@@ -1,23 +1,33 @@
-"""Where a model's files are and what its config says. Reads JSON only: no torch needed."""
+"""Where a model's files are, and the two errors that say why a model is not served."""
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from deployments.core.errors import kind_and_place, raised_by_us
 from deployments.core.types import ModelInfo
 from deployments.settings import ModelSettings
 
+logger = logging.getLogger(__name__)
+
 DEMO_MODEL = ModelSettings().id
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
-# Where configs give no length (transformers writes 1e30 for "unknown"), BERT's own limit.
-DEFAULT_MAX_LENGTH = 512
 
 
 class ModelNotFound(Exception):
     """The model's directory or hub repository can't be read. The message says what to do."""
+
+
+class ModelRefused(ModelNotFound):
+    """Its files say what can't be honoured. The message names file, key, what it holds, what it
+    should hold, and the cure."""
 
 
 def find_model(model_id: str) -> str:
@@ -32,6 +42,12 @@ def find_model(model_id: str) -> str:
     if found := _find_below((Path.cwd(),), model_id) or find_packaged(model_id):
         return str(found)
     looks_like_path = model_id.startswith((".", "/", "~")) or model_id.count("/") > 1
+    if (Path(model_id).expanduser() / "adapter_config.json").is_file():
+        raise ModelRefused(
+            f"model {model_id!r} is an adapter (adapter_config.json), and adapters are not served. "
+            "Merge it first: peft's merge_and_unload() on its base model, then save_pretrained() "
+            "of model and tokenizer into a new directory."
+        )
     if looks_like_path or Path(model_id).exists() or model_id == DEMO_MODEL:
         raise ModelNotFound(
             f"no model in {model_id!r}: expected a directory with config.json. "
@@ -60,96 +76,83 @@ def read_config(settings: ModelSettings) -> dict[str, Any]:
         ModelNotFound: there is none, or the hub can't be reached.
     """
     try:
-        loaded = _read_json("config.json", settings)
-    except (OSError, ValueError) as exc:
+        loaded = read_json("config.json", settings)
+    except (OSError, ValueError, RecursionError) as exc:
+        what = f": {exc}" if isinstance(exc, json.JSONDecodeError) else ""
         raise ModelNotFound(
-            f"can't read config.json of model {settings.id!r} ({type(exc).__name__}). "
+            f"can't read config.json of model {settings.id!r} ({type(exc).__name__}{what}). "
             "Check args.model.id and args.model.revision, and that this machine reaches the hub."
-        ) from exc
+        ) from None
+    if not isinstance(loaded, dict):
+        raise ModelRefused(
+            f"config.json of model {settings.id!r} holds a {type(loaded).__name__}; it should hold "
+            "a mapping of keys to values. Fetch or save the model again."
+        )
     return loaded
 
 
-def model_info(settings: ModelSettings, config: dict[str, Any] | None = None) -> ModelInfo:
-    """Labels, kind of problem, length limit and temperature, from config.json and the settings.
+def model_info(settings: ModelSettings) -> ModelInfo:
+    """Labels, kind of problem, length limit and temperature.
 
-    `problem_type` follows transformers' TextClassificationPipeline where the config names none:
-    one label reads as a probability of its own, several as exclusive.
+    For engines: needs no tokenizer where transformers is here already.
 
     Raises:
-        ModelNotFound: as `read_config`.
-        ValueError: two labels share a name, or max_length is over what the model can read.
+        ModelNotFound: as `load_parts`.
     """
-    trained = None
-    if config is None:
-        config = read_config(settings)
-        trained = _tokenizer_limit(settings)
-    labels = _labels(config)
-    limit = _position_limit(config)
-    if settings.max_length is not None and settings.max_length > limit:
-        raise ValueError(
-            f"args.model.max_length is {settings.max_length}; the model's limit is {limit}. "
-            "Lower it or leave it null."
-        )
-    temperature = settings.temperature or float(config.get("temperature") or 1.0)
-    return ModelInfo(
-        model=settings.id,
-        revision=settings.revision,
-        labels=labels,
-        problem_type=_problem_type(config, len(labels)),
-        max_length=settings.max_length or min(limit, trained or limit),
-        temperature=temperature,
-    )
+    from deployments.core.read_apart import read_apart, remembered
+
+    if "transformers" not in sys.modules:
+        return read_apart(settings).info
+    if (parts := remembered(settings)) is not None:
+        return parts.info
+    from deployments.core.reading import read_info
+
+    with own_words(settings.id):
+        return read_info(settings)[0]
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...]:
-    by_id = {int(key): str(name) for key, name in (config.get("id2label") or {}).items()}
-    n = len(by_id) or int(config.get("num_labels") or 2)
-    labels = tuple(by_id.get(i, f"LABEL_{i}") for i in range(n))
-    if len(set(labels)) < n:
-        raise ValueError(
-            f"the model's id2label gives one name to several of its {n} labels. "
-            "Give each label its own name in config.json."
-        )
-    return labels
+def read_json(name: str, settings: ModelSettings) -> Any:
+    """The content of a file of the model's directory or of the hub.
 
-
-def _problem_type(config: dict[str, Any], n_labels: int) -> str:
-    named = str(config.get("problem_type") or "single_label_classification")
-    # Softmax over one label would be 1, whatever the model says.
-    alone = n_labels == 1 and named == "single_label_classification"
-    return "multi_label_classification" if alone else named
-
-
-# RoBERTa and its kin number positions from pad_token_id + 1.
-_POSITIONS_BEHIND_PADDING = {
-    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "roberta-prelayernorm"),
-    *("longformer", "data2vec-text", "esm", "ibert", "xmod", "luke", "lilt"),
-}
-
-
-def _position_limit(config: dict[str, Any]) -> int:
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
-    if positions is None:
-        return DEFAULT_MAX_LENGTH
-    if config.get("model_type") in _POSITIONS_BEHIND_PADDING:
-        return int(positions) - int(config.get("pad_token_id") or 0) - 1
-    return int(positions)
-
-
-def _tokenizer_limit(settings: ModelSettings) -> int | None:
-    """What the tokenizer cuts texts to by itself; many say nothing, or 10^30."""
-    with suppress(Exception):  # nor need there be such a file
-        return int(_read_json("tokenizer_config.json", settings)["model_max_length"])
-    return None
-
-
-def _read_json(name: str, settings: ModelSettings) -> dict[str, Any]:
-    """A file of the model's directory or of the hub."""
+    Raises:
+        OSError, ValueError, RecursionError: there is none, or it is no JSON.
+    """
     source = find_model(settings.id)
     path = Path(source, name)
     if not path.parent.is_dir():
         from huggingface_hub import hf_hub_download
 
         path = Path(hf_hub_download(source, name, revision=settings.revision))
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return loaded
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision can't move."""
+    return re.fullmatch("[0-9a-f]{40}", revision or "") is not None
+
+
+@contextmanager
+def own_words(model: str, *ours: type[Exception]) -> Iterator[None]:
+    """While a model is read nothing leaves but ModelNotFound, and `ours`: messages in our own
+    words. A library's error goes to the log, with its traceback: there is no user's text yet.
+    """
+    try:
+        yield
+    except ModelNotFound:
+        raise
+    except ours:
+        raise
+    except MemoryError:
+        raise ModelRefused(
+            f"model {model!r} does not fit into this machine's memory. Give the process more, or "
+            "set args.model.id to a smaller model."
+        ) from None
+    except Exception as exc:
+        if isinstance(exc, ValueError) and raised_by_us(exc):
+            raise ModelRefused(str(exc)) from None
+        logger.warning("model %r can't be loaded", model, exc_info=exc)
+        raise ModelRefused(
+            f"model {model!r} can't be loaded ({kind_and_place(exc)}); the log has the traceback. "
+            "Check that transformers' own AutoTokenizer and AutoModelForSequenceClassification "
+            "load it with the versions installed here, or set args.model.id to another one."
+        ) from None

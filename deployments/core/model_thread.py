@@ -26,3 +26,7 @@ class ModelThread:
     def wait_for(self, function: Callable[[], T]) -> T:
         """The same for callers that may block, such as a replica that starts."""
         return self._executor.submit(function).result()
+
+    def close(self) -> None:
+        """Ends the thread once it is done with what it was given."""
+        self._executor.shutdown(wait=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from deployments.core.model_source import find_model, model_info
+from deployments.core.model_source import find_model
 from deployments.core.postprocess import LabelDecoder
-from deployments.core.tokenize import TextEncoder
+from deployments.core.tokenize import TextEncoder, TypeIds
 from deployments.core.types import ModelInfo
 from deployments.settings import ModelSettings
 
@@ -33,11 +34,19 @@ class ModelParts:
     """One model as Tokenizer and Postprocessor see it.
 
     fingerprint: of weights, config and tokenizer. tokenizer: the Rust tokenizer, as JSON.
+    type_ids: what of token types the model is given. split_special_tokens: whether a mark that
+    stands in a text is read as text. texts_proven: on how many texts and pairs this tokenizing
+    equals transformers' own. remarks: what of the directory was left aside, and why that is
+    harmless.
     """
 
     fingerprint: str
     info: ModelInfo
     tokenizer: str
+    type_ids: TypeIds = "where_not_zero"
+    split_special_tokens: bool = False
+    texts_proven: int = 0
+    remarks: tuple[str, ...] = ()
 
     @property
     def version(self) -> str:
@@ -45,31 +54,41 @@ class ModelParts:
 
         It begins with 12 digits of the fingerprint.
         """
-        rest = json.dumps([asdict(self.info), self.tokenizer]).encode()
+        encoding = [self.tokenizer, self.type_ids, self.split_special_tokens]
+        rest = json.dumps([asdict(self.info), *encoding]).encode()
         return f"{self.fingerprint[:12]}-{hashlib.sha256(rest).hexdigest()[:12]}"
 
     def encoder(self) -> TextEncoder:
         """A new encoder: text → this model's token ids."""
         from tokenizers import Tokenizer
 
-        return TextEncoder(Tokenizer.from_str(self.tokenizer), self.info.max_length)
+        tokenizer = Tokenizer.from_str(self.tokenizer)
+        tokenizer.encode_special_tokens = self.split_special_tokens
+        return TextEncoder(tokenizer, self.info.max_length, self.type_ids)
 
     def decoder(self) -> LabelDecoder:
         """A new decoder: this model's logits → labels."""
         return LabelDecoder(self.info)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(kept: dict[str, Any]) -> ModelParts:
+        """Raises TypeError or KeyError where `kept` is something else."""
+        info = ModelInfo(**{**kept["info"], "labels": tuple(kept["info"]["labels"])})
+        return ModelParts(**{**kept, "info": info, "remarks": tuple(kept["remarks"])})
 
 
 def load_parts(settings: ModelSettings) -> ModelParts:
     """Reads the model's parts; what takes torch or transformers is done in a process apart.
 
     Raises:
-        ModelNotFound, ValueError: a file is missing or says what can't be honoured.
+        ModelNotFound: a file is missing, or says what can't be honoured (ModelRefused).
     """
-    from deployments.core.tokenizer_apart import load_tokenizer_apart
+    from deployments.core.read_apart import read_apart
 
-    tokenizer = load_tokenizer_apart(settings).to_str()
-    info = model_info(settings)
-    return ModelParts(fingerprint(settings) or settings.id, info, tokenizer)
+    return replace(read_apart(settings), fingerprint=fingerprint(settings) or settings.id)
 
 
 def fingerprint(settings: ModelSettings) -> str | None:

@@ -26,11 +26,11 @@ import numpy.typing as npt
 from deployments.core.attempts import Attempts, Hung, LostReplica
 from deployments.core.errors import DeadlineExceeded, PredictionFailed, ServiceError
 from deployments.core.flow import FlowRuns, only
-from deployments.core.types import Encoded, Float32, Logits
+from deployments.core.types import Encoded, Float32, Logits, OtherModel, Predicted
 
 logger = logging.getLogger(__name__)
 
-Predict = Callable[..., Awaitable[Logits]]
+Predict = Callable[..., Awaitable[Logits | OtherModel]]
 AtWork = Callable[[], Awaitable[Set[int]]]
 Deadlines = npt.NDArray[np.float64]
 
@@ -66,8 +66,8 @@ class Quarantine:
 
     async def predict(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
-    ) -> Logits:
-        """Logits of all texts of `batch`, in order. timeouts_s: float32 [n], seconds left to each.
+    ) -> Predicted:
+        """What became of all texts of `batch`. timeouts_s: float32 [n], seconds left to each.
 
         flows: as `TokenBatcher.submit` takes them.
 
@@ -78,23 +78,22 @@ class Quarantine:
             texts = batch.split()
             good = [i for i, text in enumerate(texts) if not self._is_refused(text)]
             if len(good) < len(batch):
-                errors: dict[int, ServiceError] = {
-                    i: PredictionFailed(_REFUSED) for i in set(range(len(batch))).difference(good)
-                }
+                refused = set(range(len(batch))).difference(good)
+                told = Predicted(errors={i: PredictionFailed(_REFUSED) for i in refused})
                 if not good:
-                    return Logits(np.zeros((len(batch), 1), np.float32), errors)
+                    return told
                 rest = Encoded.concat([texts[i] for i in good])
-                logits = await self._together(rest, timeouts_s[good], only(good, flows))
-                return _merged(len(batch), {tuple(good): logits}, errors)
+                others = await self._together(rest, timeouts_s[good], only(good, flows))
+                return Predicted.joined([others.at(good), told])
         return await self._together(batch, timeouts_s, flows)
 
     async def _together(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None
-    ) -> Logits:
+    ) -> Predicted:
         deadlines = asyncio.get_running_loop().time() + timeouts_s.astype(np.float64)
         hung: list[Hung] = []
         try:
-            return await self._tried(batch, timeouts_s, flows)
+            return Predicted.of(await self._tried(batch, timeouts_s, flows), len(batch))
         except Hung as exc:
             hung.append(exc)
         except LostReplica:
@@ -105,40 +104,38 @@ class Quarantine:
 
     async def _after_hanging(
         self, hung: Hung, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
-    ) -> Logits:
+    ) -> Predicted:
         """Suspects alone, and meanwhile the others together."""
         texts = batch.split()
         if hung.n_texts == 1:
             self._refuse(texts[hung.suspects[0]])
-        suspects = tuple(hung.suspects)
-        others = tuple(sorted(set(range(len(batch))).difference(suspects)))
+        suspects = list(hung.suspects)
+        others = sorted(set(range(len(batch))).difference(suspects))
 
-        def part(places: tuple[int, ...]) -> tuple[Encoded, Deadlines, FlowRuns | None]:
-            chosen = list(places)
-            some = Encoded.concat([texts[i] for i in chosen])
-            return some, deadlines[chosen], only(chosen, flows)
+        def part(places: list[int]) -> tuple[Encoded, Deadlines, FlowRuns | None]:
+            some = Encoded.concat([texts[i] for i in places])
+            return some, deadlines[places], only(places, flows)
 
         if not others:
-            return await self._alone(*part(suspects))
+            return (await self._alone(*part(suspects))).at(suspects)
         alone, rest = await asyncio.gather(
             self._alone(*part(suspects)), self._in_time(*part(others))
         )
-        return _merged(len(batch), {suspects: alone, others: rest}, {})
+        return Predicted.joined([alone.at(suspects), rest.at(others)])
 
     async def _in_time(
         self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
-    ) -> Logits:
+    ) -> Predicted:
         """As `_together`, but an error of all stands in the place of each text."""
         left_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
         try:
             return await self._together(batch, left_s, flows)
         except ServiceError as exc:
-            errors = dict.fromkeys(range(len(batch)), exc)
-            return Logits(np.zeros((len(batch), 1), np.float32), errors)
+            return Predicted(errors=dict.fromkeys(range(len(batch)), exc))
 
     async def _tried(
         self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None, *, alone: bool = False
-    ) -> Logits:
+    ) -> Logits | OtherModel:
         loop = asyncio.get_running_loop()
         started = loop.time()
 
@@ -156,17 +153,22 @@ class Quarantine:
             held=held,
         )
 
-    async def _alone(self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None) -> Logits:
-        answered: dict[tuple[int, ...], Logits] = {}
-        errors: dict[int, ServiceError] = {}
+    async def _alone(
+        self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
+    ) -> Predicted:
+        told: list[Predicted] = []
         for i, text in enumerate(batch.split()):
             try:
-                answered[(i,)] = await self._judged(text, float(deadlines[i]), only([i], flows))
+                answer = await self._judged(text, float(deadlines[i]), only([i], flows))
             except ServiceError as exc:
-                errors[i] = exc
-        return _merged(len(batch), answered, errors)
+                told.append(Predicted(errors={i: exc}))
+            else:
+                told.append(Predicted.of(answer, 1).at([i]))
+        return Predicted.joined(told)
 
-    async def _judged(self, text: Encoded, deadline: float, flows: FlowRuns | None) -> Logits:
+    async def _judged(
+        self, text: Encoded, deadline: float, flows: FlowRuns | None
+    ) -> Logits | OtherModel:
         loop = asyncio.get_running_loop()
         while True:
             async with self._one_at_a_time:
@@ -176,7 +178,7 @@ class Quarantine:
                 if left_s <= 0:
                     raise DeadlineExceeded("The model did not answer in time. Retry later.")
                 try:
-                    logits = await self._tried(
+                    answer = await self._tried(
                         text, np.asarray([left_s], np.float32), flows, alone=True
                     )
                 except Hung:  # with this text, as it says itself
@@ -184,8 +186,9 @@ class Quarantine:
                 except LostReplica:
                     self._accuse(text)
                 else:
-                    self._accused.pop(_key(text), None)
-                    return logits
+                    if isinstance(answer, Logits):
+                        self._accused.pop(_key(text), None)
+                    return answer
             if not self._is_refused(text):
                 left_s = max(deadline - loop.time(), 0.0)
                 await asyncio.sleep(min(random.uniform(*APART_S), left_s / 2))  # noqa: S311
@@ -217,17 +220,10 @@ class Quarantine:
 
 
 def _key(text: Encoded) -> int:
-    return hash(text.input_ids.tobytes())
-
-
-def _merged(
-    n_texts: int, parts: dict[tuple[int, ...], Logits], errors: dict[int, ServiceError]
-) -> Logits:
-    """Logits of `n_texts`, of which `parts` holds some by their places, and `errors` the others."""
-    width = max((part.values.shape[1] for part in parts.values()), default=1)
-    values = np.zeros((n_texts, width), np.float32)
-    for places, part in parts.items():
-        if part.values.shape[1] == width:  # narrower where every text of the part failed
-            values[list(places)] = part.values
-        errors = errors | {places[k]: error for k, error in (part.errors or {}).items()}
-    return Logits(values, errors or None)
+    """Of the text as all its models read it: what kills one of them may be harmless to the next."""
+    seen: list[object] = []
+    made: Encoded | None = text
+    while made is not None:
+        seen += made.model, made.input_ids.tobytes()
+        made = made.also
+    return hash(tuple(seen))

@@ -175,3 +175,8 @@ def _is_ip(text: str) -> bool:
     except ValueError:
         return False
     return text != "::"
+
+
+def redactor_of(settings: RedactionSettings) -> Redactor | None:
+    """None where nothing is to be taken out."""
+    return Redactor(settings) if settings.kinds else None

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from deployments.core.beginnings import Beginnings
 from deployments.core.errors import EmptyText, InvalidInput, ServiceError, TextTooLong
-from deployments.core.model_source import find_model
 from deployments.core.types import Encoded, Int32, TextInput
-from deployments.settings import ModelSettings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -34,38 +32,9 @@ class EncodedTexts:
     redacted: list[int] | None = None
 
 
-def load_tokenizer(settings: ModelSettings) -> Tokenizer:
-    """The Rust tokenizer behind transformers' AutoTokenizer.
+TypeIds = Literal["none", "where_not_zero", "always"]
+"""What of token types a model is given: to most, texts without are texts of type 0."""
 
-    Raises:
-        ValueError: the model has a Python tokenizer only, or none.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        find_model(settings.id),
-        revision=settings.revision,
-        trust_remote_code=settings.trust_remote_code,
-        use_fast=True,
-    )
-    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        raise ValueError(
-            f"model {settings.id!r} has no fast tokenizer. Save one with it "
-            "(tokenizer.json; transformers' convert_slow_tokenizer makes it)."
-        )
-    # What transformers makes where it finds no files: a tokenizer that knows [UNK] and its like.
-    if backend.get_vocab_size() <= len(backend.get_added_tokens_decoder()):
-        raise ValueError(
-            f"model {settings.id!r} has no vocabulary. Save its tokenizer beside the weights "
-            "(tokenizer.json)."
-        )
-    # It stands in tokenizer_config.json only; TextEncoder reads it from here.
-    backend.enable_truncation(_UNLIMITED, direction=tokenizer.truncation_side)
-    return backend
-
-
-_UNLIMITED = 2**31 - 1
 # Pairs are cut this many tokens behind the model's limit: far enough that the cut changes no token
 # before the limit.
 _PAIR_MARGIN = 64
@@ -78,7 +47,12 @@ class TextEncoder:
         ValueError: `max_length` leaves no room for a text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_length: int,
+        type_ids: TypeIds = "where_not_zero",
+    ) -> None:
         marks = tokenizer.num_special_tokens_to_add(is_pair=True)
         if max_length <= marks:
             raise ValueError(
@@ -94,6 +68,7 @@ class TextEncoder:
         # A second instance, as truncation is a state of the tokenizer and threads share it.
         self._untruncated = type(tokenizer).from_str(tokenizer.to_str())
         self._untruncated.no_truncation()
+        self._untruncated.encode_special_tokens = tokenizer.encode_special_tokens
         tokenizer.enable_truncation(
             max_length,
             stride=0,
@@ -102,8 +77,9 @@ class TextEncoder:
         )
         # Of a text whose end is kept the beginning is of no use.
         self._beginnings = None if self._keeps_end else Beginnings(tokenizer, max_length)
-        # XLNet's marks have a type of their own.
-        self._typed = any(tokenizer.encode("a").type_ids)
+        self._type_ids = type_ids
+        if type_ids == "where_not_zero" and any(tokenizer.encode("a").type_ids):
+            self._type_ids = "always"
 
     def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         """Token ids of all inputs that have some, and an error for each that has not."""
@@ -120,7 +96,10 @@ class TextEncoder:
                 encodings.append(encoding)
             else:
                 errors[i] = error
-        has_types = self._typed or any(item.text_pair is not None for item in inputs)
+        has_types = self._type_ids == "always" or (
+            self._type_ids == "where_not_zero"
+            and any(item.text_pair is not None for item in inputs)
+        )
         return EncodedTexts(
             batch=Encoded(
                 input_ids=_concat(encoding.ids for encoding in encodings),

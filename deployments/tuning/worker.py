@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from deployments.core.batcher import TokenBatcher
-from deployments.core.engines.catalog import Candidate, make
+from deployments.core.engines.catalog import Candidate
+from deployments.core.loaded import load_engine
 from deployments.core.model_thread import ModelThread
 from deployments.core.types import Encoded, Float32
-from deployments.settings import EngineSettings, ModelSettings
+from deployments.settings import EngineSettings, ModelSettings, Settings
 
 # A run that has not answered everybody twice by its end goes on, up to so many times its length.
 MAX_EXTENSION = 4
@@ -68,9 +69,10 @@ def work(replica: Replica, parent: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print; the table is the parent's
     os.dup2(1, 2)
     try:
-        engine = make(replica.candidate, replica.model, replica.engine, replica.num_threads)
+        named = {"name": replica.candidate.name, "dtype": replica.candidate.dtype}
+        settings = Settings(model=replica.model, engine=replica.engine.model_copy(update=named))
         thread = ModelThread()
-        thread.wait_for(engine.load)
+        engine = thread.wait_for(lambda: load_engine(settings, replica.num_threads))
     except Exception as exc:
         parent.send(Failed(type(exc).__name__))
         return

@@ -13,7 +13,7 @@ import numpy as np
 from ray.serve import Application
 
 import deployments.app
-import deployments.classifier
+import deployments.core.loaded
 from deployments.classifier import Classifier
 from deployments.core.types import Encoded, EngineInfo, Logits
 from deployments.settings import Settings
@@ -41,7 +41,7 @@ class WaitingClassifier(Classifier):
     """The Classifier, with a WaitingEngine in the place of the engine that its settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        deployments.classifier.make_engine = lambda *_: WaitingEngine()  # type: ignore[assignment]
+        deployments.core.loaded.make_engine = lambda *_: WaitingEngine()  # type: ignore[assignment]
         super().__init__(settings)
 
 

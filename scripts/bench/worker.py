@@ -118,13 +118,12 @@ def _engine_of_ours(
 ) -> tuple[Predicts, dict[str, Any]]:
     from dataclasses import asdict
 
-    from deployments.core.engines import make_engine
+    from deployments.core.loaded import load_engine
     from deployments.settings import EngineSettings, ModelSettings, Settings
 
     fields = {"name": name, "dtype": dtype, "packing": packing, "num_threads": num_threads}
     settings = Settings(model=ModelSettings(id=model), engine=EngineSettings.model_validate(fields))
-    engine = make_engine(settings, num_threads)
-    engine.load()
+    engine = load_engine(settings, num_threads)
     return engine, asdict(engine.info())
 
 

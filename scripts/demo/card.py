@@ -40,8 +40,9 @@ reaches a macro-F1 of {validation_f1}, the LinearSVC {svm_validation_f1}.
 
 ## Calibration
 
-`config.json` holds `"temperature": {temperature}`, fitted on validation; the service divides logits
-by it. Expected calibration error on test ({ece_bins} bins): {ece_before} before, {ece_after} after.
+`calibration.json` holds `{{"temperature": {temperature}}}`, fitted on validation; the service
+divides logits by it. Expected calibration error on test ({ece_bins} bins): {ece_before} before,
+{ece_after} after.
 
 ## Data
 

@@ -150,11 +150,12 @@ def _save(
     output.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(output)
     tokenizer.save_pretrained(output)
-    # By hand, since transformers takes the key for a generation parameter and refuses it. The
-    # weights are halved for the disk only: CPUs are slow in half precision.
+    calibration = json.dumps({"temperature": temperature})
+    (output / "calibration.json").write_text(calibration + "\n", encoding="utf-8")
+    # The weights are halved for the disk only: CPUs are slow in half precision.
     path = output / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"temperature": temperature, "dtype": "float32"}
+    config |= {"dtype": "float32"}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from ray.serve import Application
 
 import deployments.app
-import deployments.classifier
+import deployments.core.loaded
 from deployments.classifier import Classifier
 from deployments.core.types import Encoded, EngineInfo, Logits
 from deployments.settings import Settings
@@ -70,7 +70,7 @@ class FaultyClassifier(Classifier):
 
     def __init__(self, settings: Settings) -> None:
         if settings.engine.name == "none":
-            deployments.classifier.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
+            deployments.core.loaded.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
         super().__init__(settings)
 
 

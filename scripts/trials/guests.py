@@ -64,7 +64,8 @@ def labelled(texts: Sequence[str]) -> dict[str, tuple[str, float]]:
     model = AutoModelForSequenceClassification.from_pretrained(
         ROOT / "models/demo", dtype=torch.float32
     ).eval()
-    temperature = float(getattr(model.config, "temperature", 1.0))
+    calibration = json.loads((ROOT / "models/demo/calibration.json").read_text(encoding="utf-8"))
+    temperature = float(calibration["temperature"])
     known = {}
     for first in range(0, len(texts), _BATCH):
         batch = texts[first : first + _BATCH]

@@ -26,7 +26,7 @@ class Nodes(LocalCluster):
         self._workers = [self._cluster.add_node(num_cpus=CPUS_PER_NODE) for _ in range(2)]
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """`do` names what is wanted: deploy, state, lose_node."""
+        """`do` names what is wanted: deploy, state, address, lose_node."""
         answered: dict[str, Any] = getattr(self, question.pop("do"))(**question)
         return answered
 
@@ -77,6 +77,10 @@ class Nodes(LocalCluster):
                 and any(str(self._files) in part for part in process.info["cmdline"] or ())
             ],
         }
+
+    def address(self) -> dict[str, Any]:
+        """Where others join this cluster."""
+        return {"address": self._cluster.address}
 
     def lose_node(self) -> dict[str, Any]:
         """Kills a worker with all that runs on it, and adds another, as a cluster's autoscaler.

@@ -20,10 +20,11 @@ from ray.serve import Application
 from ray.util.metrics import Counter
 
 from deployments.classifier import Classifier
-from deployments.core.tokenize import EncodedTexts
-from deployments.core.types import Answer, Encoded, Logits, Options, TextInput
+from deployments.core.live_models import Encodings
+from deployments.core.postprocess import LabelDecoder
+from deployments.core.types import Answer, Encoded, Logits, ModelInfo, Options, TextInput
 from deployments.postprocessor import Postprocessor
-from deployments.settings import ModelSettings, Settings
+from deployments.settings import Settings
 from deployments.tokenizer import Tokenizer
 
 from .heap import holders
@@ -61,7 +62,7 @@ class FaultyTokenizer(Tokenizer):
             self._counter.inc(tags={"text": text.encode("ascii", "ignore").decode()})
         return await super().classify_inputs(inputs, timeout_s)
 
-    async def _encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+    async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         if any(PANIC in item.text for item in inputs):
             raise Panic(f"byte index 5 is not a boundary of {inputs[0].text}")
         return await super()._encode(inputs)
@@ -87,15 +88,17 @@ class FaultyClassifier(Classifier):
 
 
 class FaultyPostprocessor(Postprocessor):
-    def __init__(self, model: ModelSettings) -> None:
-        super().__init__(model)
-        self._decode = self._decoder.decode
-        self._decoder.decode = self._decode_or_fail  # type: ignore[method-assign]
+    def _decoder_for(self, info: ModelInfo) -> LabelDecoder:
+        decoder = super()._decoder_for(info)
+        decode = decoder.decode
 
-    def _decode_or_fail(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
-        if any(one.top_k == FAILING_TOP_K for one in options):
-            raise RuntimeError(Path(os.environ[FILE_VARIABLE]).read_text(encoding="utf-8"))
-        return self._decode(logits, options)
+        def decode_or_fail(logits: Logits, options: Sequence[Options]) -> list[Answer]:
+            if any(one.top_k == FAILING_TOP_K for one in options):
+                raise RuntimeError(Path(os.environ[FILE_VARIABLE]).read_text(encoding="utf-8"))
+            return decode(logits, options)
+
+        decoder.decode = decode_or_fail  # type: ignore[method-assign]
+        return decoder
 
 
 async def _fail(text: str) -> None:
@@ -109,6 +112,6 @@ def build(args: dict[str, Any]) -> Application:
     postprocessor = serve.deployment(name="Postprocessor")(FaultyPostprocessor)
     ingress = serve.deployment(name="Tokenizer")(serve.ingress()(FaultyTokenizer))
     application: Application = ingress.bind(
-        settings, classifier.bind(settings), postprocessor.bind(settings.model)
+        settings, classifier.bind(settings), postprocessor.bind()
     )
     return application

@@ -15,11 +15,9 @@ from typing import Any
 
 import httpx
 
-from deployments.core.model_source import model_info
-from deployments.core.tokenize import TextEncoder
-from deployments.core.tokenizer_apart import load_tokenizer_apart
+from deployments.core.loaded import read_parts
 from deployments.core.types import TextInput
-from deployments.settings import ModelSettings
+from deployments.settings import Settings
 
 CLIENT_TIMEOUT_S = 60.0  # above the service's own: it must answer before
 RIGHT = "right"
@@ -31,8 +29,7 @@ class _Ids:
     """Token ids as the service sees them."""
 
     def __init__(self) -> None:
-        model = ModelSettings()
-        self._encoder = TextEncoder(load_tokenizer_apart(model), model_info(model).max_length)
+        self._encoder = read_parts(Settings()).encoder()
 
     def all(self, text: str) -> list[int]:
         ids: list[int] = self._encoder.encode([TextInput(text)]).batch.input_ids.tolist()

@@ -23,7 +23,8 @@ from deployments.api.schemas import components
 from deployments.cli import app as command_line
 from deployments.cli.serve import _announce
 from deployments.core import errors
-from deployments.core.tokenize import TextEncoder, load_tokenizer
+from deployments.core.reading import load_tokenizer
+from deployments.core.tokenize import TextEncoder
 from deployments.core.types import Options, TextInput
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import read_plan

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from deployments.cli import app
 from deployments.core.audit import AuditLog, broken_at, derived_key, read_secret, text_digest
 from deployments.core.errors import PredictionFailed, ServiceError
+from deployments.core.pipeline import MODEL
 from deployments.core.types import TextInput
 from deployments.settings import AuditSettings
 
@@ -38,7 +39,7 @@ def secret_file(tmp_path: Path) -> Path:
 def open_log(tmp_path: Path, secret_file: Path) -> Any:
     def open_it(**settings: Any) -> AuditLog:
         given = {"directory": str(tmp_path / "audit"), "secret_file": str(secret_file)} | settings
-        return AuditLog(AuditSettings(**given), model="40aa")
+        return AuditLog(AuditSettings(**given))
 
     return open_it
 
@@ -58,7 +59,9 @@ def test_a_decision_is_one_line_without_its_text(open_log: Any) -> None:
     log = open_log()
     log.engine = "torch float32"
     inputs: list[Any] = [TextInput(TEXT), TextInput(TEXT, "对吗"), ServiceError("no text at all")]
-    log.record(inputs, [ANSWER, PredictionFailed("no"), inputs[2]], "r1", "shop")
+    answer = {**ANSWER, MODEL: "40aa"}
+    log.record(inputs, [answer, PredictionFailed("no"), inputs[2]], "r1", "shop")
+    assert answer == ANSWER  # callers are not told
     log.close()
     first, second = lines_of(log.path)
     key = derived_key(SECRET.encode(), "text")
@@ -75,7 +78,7 @@ def test_a_decision_is_one_line_without_its_text(open_log: Any) -> None:
         "model": "40aa",
         "engine": "torch float32",
     }
-    assert (second["n"], second["error"]) == (1, "prediction_failed")
+    assert (second["n"], second["error"], second["model"]) == (1, "prediction_failed", None)
     assert "label" not in second
     content = log.path.read_text(encoding="utf-8")
     assert not any(part in content for part in (TEXT, TEXT[:4], json.dumps(TEXT)[1:-1], "对吗"))
@@ -260,7 +263,7 @@ def test_a_secret_that_is_none_is_refused(tmp_path: Path, content: str | None, p
 
 def test_a_directory_without_a_secret_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="secret_file"):
-        AuditLog(AuditSettings(directory=str(tmp_path)), model=None)
+        AuditLog(AuditSettings(directory=str(tmp_path)))
 
 
 class TestCommands:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from deployments.classifier import Classifier
 from deployments.core.errors import PredictionFailed
 from deployments.core.health import ModelBroken
-from deployments.core.types import Encoded, Logits
+from deployments.core.types import Encoded, Logits, OtherModel
 from deployments.settings import Settings
 
 pytestmark = pytest.mark.anyio
@@ -41,8 +41,14 @@ def test_a_model_of_no_finite_number_does_not_start(make_tiny_model: Callable[..
 async def classify(classifier: Classifier, *token_ids: int) -> Logits:
     """Logits of texts of one token each."""
     n = len(token_ids)
-    batch = Encoded(np.asarray(token_ids, np.int32), np.ones(n, np.int32))
-    return await classifier.predict(batch, np.full(n, 60.0, np.float32))
+    parts = await classifier.parts()
+    assert parts is not None
+    ids, lengths = np.asarray(token_ids, np.int32), np.ones(n, np.int32)
+    batch = Encoded(ids, lengths, model=parts.version)
+    logits = await classifier.predict(batch, np.full(n, 60.0, np.float32))
+    assert isinstance(logits, Logits)
+    assert logits.model == parts.version
+    return logits
 
 
 async def test_a_text_that_the_model_fails_on_makes_no_replica_ill(classifier: Classifier) -> None:
@@ -62,3 +68,18 @@ async def test_a_model_that_fails_on_everything_makes_it_ill(classifier: Classif
     for _ in range(3):
         with pytest.raises(PredictionFailed):
             await classifier.check_health()
+
+
+async def test_ids_for_another_model_are_not_run_but_answered_with_which_model_this_is(
+    classifier: Classifier,
+) -> None:
+    parts = await classifier.parts(known=["another"])
+    assert parts is not None
+    assert await classifier.parts(known=[parts.version]) is None
+    one, left_s = np.ones(1, np.int32), np.full(1, 60.0, np.float32)
+    others = Encoded(one, one, model="another")
+    assert await classifier.predict(others, left_s) == OtherModel(parts.version)
+    both = Encoded(one, one, model="another", also=Encoded(7 * one, one, model=parts.version))
+    answer, alone = await classifier.predict(both, left_s), await classify(classifier, 7)
+    assert isinstance(answer, Logits)
+    np.testing.assert_array_equal(answer.values, alone.values)

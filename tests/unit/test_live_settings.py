@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deployments.core.types import Logits, Options
+from deployments.core.types import Logits, ModelInfo, Options
 from deployments.postprocessor import Postprocessor
-from deployments.settings import ModelSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -25,13 +23,20 @@ WRONG = [
 
 
 @pytest.fixture
-def postprocessor(demo_model: Path) -> Postprocessor:
-    return Postprocessor(ModelSettings(id=str(demo_model)))
+def postprocessor() -> Postprocessor:
+    return Postprocessor()
+
+
+INFO = ModelInfo("m", None, ("bad", "good"), "single_label_classification", 512, 1.0)
 
 
 async def labels_shown(postprocessor: Postprocessor) -> int:
-    (answer,) = await postprocessor.postprocess(Logits(np.zeros((1, 2), np.float32)), [Options()])
-    return len(answer["scores"])
+    logits = Logits(np.zeros((1, 2), np.float32), None, "v1")
+    answers = await postprocessor.postprocess(logits, [Options()])
+    if answers is None:  # it has not been told of this model yet, or its settings have changed
+        answers = await postprocessor.postprocess(logits, [Options()], INFO)
+    assert answers is not None
+    return len(answers[0]["scores"])
 
 
 @pytest.mark.parametrize(("user_config", "words"), WRONG)

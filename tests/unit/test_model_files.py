@@ -14,7 +14,7 @@ import torch
 
 from deployments.core.engines.loading import load_model
 from deployments.core.model_source import ModelNotFound
-from deployments.core.tokenize import load_tokenizer
+from deployments.core.reading import load_tokenizer
 from deployments.settings import ModelSettings
 
 

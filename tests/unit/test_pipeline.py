@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import numpy as np
 import pytest
 
 from deployments.core.engines.null import NullEngine
-from deployments.core.errors import EmptyText, PredictionFailed
+from deployments.core.errors import DeadlineExceeded, EmptyText, NotReady, PredictionFailed
 from deployments.core.flow import DEFAULT_FLOW, Flow, FlowRuns
-from deployments.core.pipeline import Pipeline
+from deployments.core.live_models import Encodings
+from deployments.core.pipeline import MODEL, Pipeline
 from deployments.core.postprocess import LabelDecoder
-from deployments.core.tokenize import EncodedTexts
-from deployments.core.types import Answer, Encoded, Float32, Logits, ModelInfo, Options, TextInput
+from deployments.core.types import (
+    Answer,
+    Encoded,
+    Float32,
+    Logits,
+    ModelInfo,
+    Options,
+    OtherModel,
+    Predicted,
+    TextInput,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -23,14 +33,14 @@ DECODER = LabelDecoder(
 )
 
 
-async def encode(inputs: Sequence[TextInput]) -> EncodedTexts:
+async def encode(inputs: Sequence[TextInput]) -> Encodings:
     """One token per character; an empty text is refused, one of 9 characters was cut."""
     good = [i for i, item in enumerate(inputs) if item.text]
     lengths = np.asarray([len(inputs[i].text) for i in good], np.int32)
-    return EncodedTexts(
+    return Encodings(
         Encoded(np.zeros(lengths.sum(), np.int32), lengths),
         good,
-        [len(inputs[i].text) == 9 for i in good],
+        {"": [len(inputs[i].text) == 9 for i in good]},
         {i: EmptyText("empty") for i, item in enumerate(inputs) if not item.text},
     )
 
@@ -47,14 +57,16 @@ class Predict:
         self.timeouts_s: list[float] = []
         self.flows: FlowRuns | None = None
 
-    async def __call__(self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Logits:
+    async def __call__(
+        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None
+    ) -> Predicted:
         self.timeouts_s = timeouts_s.tolist()
         self.flows = flows
         values = NullEngine().predict(batch).values
         errors = {
             i: PredictionFailed("no") for i, n in enumerate(batch.lengths) if n == self.poison
         }
-        return Logits(values, errors)
+        return Predicted.of(Logits(values, errors), len(batch))
 
 
 async def test_answers_stand_in_the_order_of_the_inputs_with_tokens_and_truncation() -> None:
@@ -89,7 +101,7 @@ async def test_flows_follow_the_texts_that_are_left() -> None:
 
 
 async def test_the_time_that_encoding_took_is_gone() -> None:
-    async def slowly(inputs: Sequence[TextInput]) -> EncodedTexts:
+    async def slowly(inputs: Sequence[TextInput]) -> Encodings:
         await asyncio.sleep(0.2)
         return await encode(inputs)
 
@@ -104,3 +116,76 @@ async def test_the_model_is_not_called_for_nothing() -> None:
     results = await Pipeline(encode, predict, postprocess).run([TextInput("")], [1.0])
     assert isinstance(results[0], EmptyText)
     assert predict.timeouts_s == []
+
+
+class Models:
+    """`encode` and `meet` of an ingress that knows some models; each reads a text differently."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = list(known)
+        self.met: list[set[str]] = []
+
+    async def encode(self, inputs: Sequence[TextInput]) -> Encodings:
+        n = len(inputs)
+        batch: Encoded | None = None
+        for model in self.known:
+            lengths = np.full(n, len(model), np.int32)
+            batch = Encoded(np.zeros(lengths.sum(), np.int32), lengths, None, model, batch)
+        assert batch is not None
+        return Encodings(batch, list(range(n)), {m: [m == "new"] * n for m in self.known}, {})
+
+    async def meet(self, versions: Collection[str]) -> bool:
+        self.met.append(set(versions))
+        self.known += sorted(versions)
+        return True
+
+
+def classifier_of(version: str) -> Callable[..., Awaitable[Predicted]]:
+    async def predict(batch: Encoded, *_: object) -> Predicted:
+        mine = batch.of(version)
+        answer = OtherModel(version) if mine is None else NullEngine().predict(mine)
+        if isinstance(answer, Logits):
+            answer = Logits(answer.values, None, version)
+        return Predicted.of(answer, len(batch))
+
+    return predict
+
+
+async def test_texts_for_a_model_that_is_gone_go_through_again_for_the_one_that_is_there() -> None:
+    models = Models("before")
+    pipeline = Pipeline(models.encode, classifier_of("new"), postprocess, models.meet, True)
+    results = await pipeline.run([TextInput("a"), TextInput("b")], [9.0, 9.0])
+    assert [(r["tokens"], r["truncated"], r[MODEL]) for r in results] == [(3, True, "new")] * 2
+    assert models.met == [{"new"}]
+
+
+async def test_the_model_that_answered_counts_the_tokens_and_not_the_other_one_that_lives() -> None:
+    models = Models("before", "new")
+    pipeline = Pipeline(models.encode, classifier_of("before"), postprocess, models.meet)
+    (result,) = await pipeline.run([TextInput("a")], [9.0])
+    assert (result["tokens"], result["truncated"]) == (6, False)
+    assert MODEL not in result
+    assert models.met == []
+
+
+async def test_a_model_that_is_never_met_ends_with_the_deadline_and_not_in_a_loop() -> None:
+    async def nobody(versions: Collection[str]) -> bool:
+        return False
+
+    pipeline = Pipeline(Models("before").encode, classifier_of("new"), postprocess, nobody)
+    (result,) = await pipeline.run([TextInput("a")], [0.3])
+    assert isinstance(result, DeadlineExceeded)
+
+
+async def test_an_error_while_a_model_is_met_stands_in_the_place_of_its_texts_only() -> None:
+    async def fails(versions: Collection[str]) -> bool:
+        raise NotReady("gone")
+
+    async def predict(batch: Encoded, *_: object) -> Predicted:
+        logits = Logits(np.zeros((1, 2), np.float32), None, "before")
+        return Predicted((([0], logits),), {}, {1: "new"})
+
+    pipeline = Pipeline(Models("before").encode, predict, postprocess, fails)
+    first, second = await pipeline.run([TextInput("a"), TextInput("b")], [9.0, 9.0])
+    assert first["label"] == "long"
+    assert isinstance(second, NotReady)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from virtual_time import run_virtually, texts
+from virtual_time import judged, run_virtually, texts
 
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.errors import DeadlineExceeded, PredictionFailed
 from deployments.core.quarantine import REFUSED_S, Quarantine
-from deployments.core.types import Encoded, Float32, Logits
+from deployments.core.types import Encoded, Float32, Logits, OtherModel, Predicted
 
 
 class Cluster:
@@ -51,12 +52,6 @@ def plenty(batch: Encoded, seconds: float = 30.0) -> Float32:
     return np.full(len(batch), seconds, np.float32)
 
 
-def judged(logits: Logits) -> list[int | type]:
-    """Each text's mark as the model told it, or the kind of its error."""
-    errors = logits.errors or {}
-    return [type(errors[i]) if i in errors else int(row[0]) for i, row in enumerate(logits.values)]
-
-
 def run(
     cluster: Cluster, *batches: Encoded, then: Callable[[Quarantine], object] | None = None
 ) -> list[list[int | type]]:
@@ -67,7 +62,7 @@ def run(
         answers = await asyncio.gather(*[quarantine.predict(b, plenty(b)) for b in batches])
         if then is not None:
             await then(quarantine)  # type: ignore[misc]
-        return [judged(logits) for logits in answers]
+        return [judged(predicted) for predicted in answers]
 
     return run_virtually(main())
 
@@ -160,13 +155,13 @@ def test_deaths_that_no_text_is_to_blame_for_cost_nobody_an_answer() -> None:
             raise LostReplica
         return Logits(np.ones((len(batch), 1), np.float32))
 
-    async def main() -> Logits:
+    async def main() -> Predicted:
         batch = texts(5, 5, 5)
         return await Quarantine(predict, Attempts(RetryBudget(9), RetryBudget(9)), nothing).predict(
             batch, plenty(batch)
         )
 
-    assert run_virtually(main()).errors is None
+    assert judged(run_virtually(main())) == [1, 1, 1]
 
 
 def test_deadlines_hold_over_all_tries() -> None:
@@ -183,3 +178,42 @@ def test_deadlines_hold_over_all_tries() -> None:
     found, took_s = run_virtually(timed())
     assert found == [1, DeadlineExceeded, DeadlineExceeded]
     assert took_s == pytest.approx(1.53, abs=0.01)
+
+
+def test_two_models_answers_are_kept_apart_and_whose_ids_none_knows_are_told() -> None:
+    """A batch falls apart while an update runs, and its texts meet different models."""
+
+    async def main() -> Predicted:
+        async def predict(batch: Encoded, *_: object) -> Logits | OtherModel:
+            if len(batch) > 1:
+                raise LostReplica
+            mark = int(batch.input_ids[0])
+            if mark == 2:
+                return OtherModel("third")
+            name, width = ("old", 2) if mark == 0 else ("new", 3)
+            return Logits(np.full((1, width), mark, np.float32), None, name)
+
+        quarantine = Quarantine(predict, Attempts(RetryBudget(64), RetryBudget(64)), nothing)
+        batch = texts(5, 5, 5, mark=0)
+        return await quarantine.predict(batch, plenty(batch))
+
+    predicted = run_virtually(main())
+    assert [
+        (list(places), logits.model, logits.values.shape) for places, logits in predicted.parts
+    ] == [
+        ([0], "old", (1, 2)),
+        ([1], "new", (1, 3)),
+    ]
+    assert predicted.strange == {2: "third"}
+
+
+def test_a_text_that_kills_one_model_is_not_refused_for_another_with_the_same_ids() -> None:
+    cluster = Cluster(poison={1})
+
+    async def again(quarantine: Quarantine) -> None:
+        for model, expected in (("old", PredictionFailed), ("new", 1)):
+            cluster._poison = {1} if model == "old" else set()
+            batch = replace(texts(5, mark=1), model=model)
+            assert judged(await quarantine.predict(batch, plenty(batch))) == [expected]
+
+    run(cluster, then=again)

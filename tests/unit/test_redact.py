@@ -6,11 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tokenizer_replica import handle
+import without_ray
 
 from deployments.core.engines.null import NullEngine
-from deployments.core.model_source import model_info
-from deployments.core.postprocess import LabelDecoder
 from deployments.core.redact import Redactor
 from deployments.core.types import TextInput
 from deployments.settings import PersonalData, RedactionSettings, Settings
@@ -125,8 +123,7 @@ async def test_the_model_reads_what_is_left_and_the_answer_says_how_much_was_cut
 
     def replica(**more: Any) -> Tokenizer:
         whole = Settings.model_validate(settings | more)
-        decoder = LabelDecoder(model_info(whole.model))
-        return Tokenizer(whole, handle(predict=predict), handle(postprocess=decoder.decode))
+        return without_ray.tokenizer(whole, predict)
 
     texts = ["打13812345678给我", "很好"]
     off = replica()
@@ -135,5 +132,5 @@ async def test_the_model_reads_what_is_left_and_the_answer_says_how_much_was_cut
     on = replica(redaction={"kinds": ["phone"]})
     await on._readiness_task
     assert [answer["redacted"] for answer in await on.classify(texts)] == [1, 0]
-    expected, _ = on._encoder.encode([TextInput("打<PHONE>给我"), TextInput("很好")]).batch.lengths
+    expected, _ = on._models.encode([TextInput("打<PHONE>给我"), TextInput("很好")]).batch.lengths
     assert asked[-2] == expected

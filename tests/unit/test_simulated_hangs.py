@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from virtual_time import VirtualModel, run_virtually, texts
+from virtual_time import VirtualModel, judged, run_virtually, texts
 
 from deployments.core.attempts import Attempts, LostReplica, RetryBudget
 from deployments.core.errors import PredictionFailed, ServiceError
@@ -106,13 +106,12 @@ async def outcome(
     """What became of each text: right, wrong, or the kind of its error."""
     marks = batch.input_ids[np.cumsum(batch.lengths) - batch.lengths]
     try:
-        logits = await quarantine.predict(batch, np.full(len(batch), timeout_s, np.float32))
+        predicted = await quarantine.predict(batch, np.full(len(batch), timeout_s, np.float32))
     except ServiceError as exc:
         return [type(exc).__name__] * len(batch)
-    errors = logits.errors or {}
     return [
-        type(errors[i]).__name__ if i in errors else ("right" if row[0] == mark else "wrong")
-        for i, (row, mark) in enumerate(zip(logits.values, marks, strict=True))
+        told.__name__ if isinstance(told, type) else ("right" if told == mark else "wrong")
+        for told, mark in zip(judged(predicted), marks.tolist(), strict=True)
     ]
 
 

@@ -14,12 +14,12 @@ import threading
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+import without_ray
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts")]
@@ -31,25 +31,13 @@ from deployments.core.batcher import TokenBatcher  # noqa: E402
 from deployments.core.engines.null import NullEngine  # noqa: E402
 from deployments.core.errors import DeadlineExceeded, ServiceError  # noqa: E402
 from deployments.core.microbatch import MicroBatcher, Result  # noqa: E402
-from deployments.core.model_source import model_info  # noqa: E402
-from deployments.core.postprocess import LabelDecoder  # noqa: E402
 from deployments.core.types import Encoded, Int32, Logits, TextInput  # noqa: E402
 from deployments.settings import Settings  # noqa: E402
-from deployments.tokenizer import Tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.anyio
 
 POISON = 77
 SLOW = 99
-
-
-def stage(name: str, method: Any) -> Any:
-    """As a DeploymentHandle with one method."""
-
-    def options(method_name: str, **_: str) -> SimpleNamespace:
-        return SimpleNamespace(remote=method if method_name == name else None)
-
-    return SimpleNamespace(options=options)
 
 
 def predict(batch: Encoded) -> Logits:
@@ -65,19 +53,13 @@ class Replica:
         limits = {"max_batch_texts": 5, "max_text_chars": 3_000, "max_pending_texts": 4}
         settings = Settings.model_validate({"model": {"id": str(model)}, "limits": limits})
         self.batcher = TokenBatcher(predict, max_batch_tokens=4_096, max_queue_tokens=262_144)
-        decoder = LabelDecoder(model_info(settings.model))
 
         async def predicted(batch: Encoded, *how: Any) -> Logits:
             if SLOW in batch.lengths:
                 await asyncio.Event().wait()
             return await self.batcher.submit(batch, *how)
 
-        async def decoded(logits: Logits, options: Any) -> Any:
-            return decoder.decode(logits, options)
-
-        self.tokenizer = Tokenizer(
-            settings, stage("predict", predicted), stage("postprocess", decoded)
-        )
+        self.tokenizer = without_ray.tokenizer(settings, predicted)
         self.app = create_app(self.tokenizer, settings.limits)
 
     async def post(self, body: bytes, content_type: str = "application/json") -> int:
@@ -317,5 +299,5 @@ def canary(replica: Replica) -> tuple[str, list[int]]:
     """A text of 8 characters that nobody else has, and its token ids."""
     alphabet = "山水花鸟风月云雨雪霜天地日星江河湖海"
     core = "".join(secrets.choice(alphabet) for _ in range(8))
-    encoding = replica.tokenizer._encoder._tokenizer.encode(core, add_special_tokens=False)
-    return core, encoding.ids
+    ids = replica.tokenizer._models.encode([TextInput(core)]).batch.input_ids
+    return core, ids.tolist()[1:-1]

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.core.errors import EmptyText, InvalidInput, TextTooLong
-from deployments.core.tokenize import TextEncoder, load_tokenizer
+from deployments.core.model_source import ModelRefused
+from deployments.core.reading import load_tokenizer
+from deployments.core.tokenize import TextEncoder
 from deployments.core.tokenizer_apart import load_tokenizer_apart
 from deployments.core.types import Options, TextInput
 from deployments.settings import ModelSettings
@@ -160,7 +162,7 @@ def test_a_model_without_tokenizer_files_is_refused(make_tiny_model: Callable[..
     directory = make_tiny_model()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (directory / name).unlink()
-    with pytest.raises(ValueError, match="has no vocabulary"):
+    with pytest.raises(ModelRefused, match="has no vocabulary"):
         load_tokenizer(ModelSettings(id=str(directory)))
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import without_ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from deployments.at_work import AtWork
@@ -25,25 +23,10 @@ from deployments.core.errors import (
     TooLarge,
 )
 from deployments.core.microbatch import LONG_CHARS
-from deployments.core.model_source import model_info
-from deployments.core.postprocess import LabelDecoder
 from deployments.settings import Settings
 from deployments.tokenizer import INLINE_CHARS, Tokenizer, _answered, _tried
 
 pytestmark = pytest.mark.anyio
-
-
-def handle(**methods: Callable[..., Any]) -> Any:
-    """As a DeploymentHandle: `handle.options(method_name=...).remote(...)` is awaited."""
-
-    def options(method_name: str, **_: str) -> SimpleNamespace:
-        async def remote(*args: Any) -> Any:
-            answer = methods[method_name](*args)
-            return await answer if inspect.isawaitable(answer) else answer
-
-        return SimpleNamespace(remote=remote)
-
-    return SimpleNamespace(options=options)
 
 
 @pytest.fixture
@@ -51,11 +34,7 @@ async def tokenizer(demo_model: Path) -> Tokenizer:
     settings = Settings.model_validate(
         {"model": {"id": str(demo_model)}, "limits": {"max_batch_texts": 50}}
     )
-    replica = Tokenizer(
-        settings,
-        handle(predict=lambda batch, *_: NullEngine().predict(batch)),
-        handle(postprocess=LabelDecoder(model_info(settings.model)).decode),
-    )
+    replica = without_ray.tokenizer(settings)
     await replica._readiness_task
     return replica
 
@@ -113,14 +92,17 @@ async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
     tokenizer: Tokenizer,
 ) -> None:
     threads: list[int] = []
-    encoder = tokenizer._encoder
+    models = tokenizer._models
 
     class Watched:
         def encode(self, inputs: Any) -> Any:
             threads.append(threading.get_ident())
-            return encoder.encode(inputs)
+            return models.encode(inputs)
 
-    tokenizer._encoder = Watched()  # type: ignore[assignment]
+        def __getattr__(self, name: str) -> Any:
+            return getattr(models, name)
+
+    tokenizer._models = Watched()  # type: ignore[assignment]
     await tokenizer.classify("很好")
     await tokenizer.classify("很好" * INLINE_CHARS)
     assert threads[0] == threading.get_ident() != threads[1]
@@ -150,8 +132,7 @@ async def test_a_new_replica_has_callers_wait_for_its_first_answer_no_longer_tha
 
     def replica(max_queue_s: float) -> Tokenizer:
         settings = Settings.model_validate(model | {"limits": {"max_queue_s": max_queue_s}})
-        decoder = LabelDecoder(model_info(settings.model))
-        return Tokenizer(settings, handle(predict=predict), handle(postprocess=decoder.decode))
+        return without_ray.tokenizer(settings, predict)
 
     impatient, patient = replica(0.05), replica(60.0)
     waiting = asyncio.create_task(patient.classify("很好"))

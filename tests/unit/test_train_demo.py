@@ -203,7 +203,8 @@ def test_config_says_what_the_service_reads(demo_model: Path, metrics: dict[str,
     assert config["id2label"] == {"0": "negative", "1": "positive"}
     assert config["problem_type"] == "single_label_classification"
     assert config["max_position_embeddings"] == 512
-    assert config["temperature"] == metrics["calibration"]["temperature"] > 0
+    calibration = json.loads((demo_model / "calibration.json").read_text(encoding="utf-8"))
+    assert calibration["temperature"] == metrics["calibration"]["temperature"] > 0
 
 
 def test_card_is_rendered_from_the_metrics(demo_model: Path, metrics: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from deployments.core.batcher import TokenBatcher
-from deployments.core.types import Encoded, Logits
+from deployments.core.types import Encoded, Logits, Predicted
 
 Result = TypeVar("Result")
 
@@ -106,3 +106,13 @@ def texts(*lengths: int, mark: int = 1) -> Encoded:
     ids = np.ones(sum(lengths), np.int32)
     ids[np.cumsum(lengths) - np.asarray(lengths)] = np.arange(mark, mark + len(lengths))
     return Encoded(ids, np.asarray(lengths, np.int32))
+
+
+def judged(predicted: Predicted) -> list[int | type]:
+    """Each text's mark as the model told it, or the kind of its error."""
+    found: dict[int, int | type] = {i: type(error) for i, error in predicted.errors.items()}
+    for places, logits in predicted.parts:
+        errors = logits.errors or {}
+        for k, place in enumerate(places):
+            found[place] = type(errors[k]) if k in errors else int(logits.values[k, 0])
+    return [found[i] for i in sorted(found)]

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle, islice
 
-from deployments.core.model_source import model_info
-from deployments.core.tokenize import TextEncoder, load_tokenizer
+from deployments.core.parts import load_parts
 from deployments.core.types import Encoded, TextInput
 from deployments.settings import ModelSettings
 
@@ -35,7 +34,7 @@ def probe_batch(model: ModelSettings) -> Encoded:
     """The probe texts as the model's own tokenizer sees them, cut to the length it may read.
 
     Raises:
-        ModelNotFound, ValueError: as `model_info` and `load_tokenizer`.
+        ModelNotFound, ValueError: as `load_parts`.
     """
     return _encoded(model, probe_texts())
 
@@ -54,8 +53,7 @@ def _texts(sentences: Sequence[str]) -> list[str]:
 
 
 def _encoded(model: ModelSettings, texts: Sequence[str]) -> Encoded:
-    encoder = TextEncoder(load_tokenizer(model), model_info(model).max_length)
-    return encoder.encode([TextInput(text) for text in texts]).batch
+    return load_parts(model).encoder().encode([TextInput(text) for text in texts]).batch
 
 
 _SENTENCES = (

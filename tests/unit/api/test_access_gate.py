@@ -95,7 +95,7 @@ def test_anything_else_is_told_401_and_reaches_nobody(gate, service, refused, he
 def test_the_audit_log_names_the_key_and_nobody_who_was_turned_away(service, keys_file, tmp_path):
     (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdef")
     where = AuditSettings(directory=str(tmp_path / "audit"), secret_file=str(tmp_path / "secret"))
-    log = AuditLog(where, model="40aa")
+    log = AuditLog(where)
     client = Client(create_app(service, LIMITS, AccessSettings(keys_file=str(keys_file)), log))
     asked = [{}, bearer("old"), bearer("explainer"), bearer("shop"), {"x-api-key": TOKENS["admin"]}]
     statuses = [client.classify({"text": "a"}, headers).status_code for headers in asked]

@@ -21,7 +21,8 @@ class Complete(LengthClassifier):
     """With all of `GET /info`."""
 
     async def info(self) -> dict[str, Any]:
-        names = ("model", "problem_type", "engine", "device", "dtype", "batching", "selected_by")
+        run = ("engine", "device", "dtype", "batching", "selected_by")
+        names = ("model", "fingerprint", "problem_type", *run)
         numbers = {"max_length": 512, "temperature": 1.0, "num_threads": 1}
         return {
             **dict.fromkeys(names, "none"),
@@ -31,6 +32,7 @@ class Complete(LengthClassifier):
             "batching_reason": None,
             "labels": ["long", "short"],
             "versions": {"rayclassify": "0"},
+            "update": None,
         }
 
 

@@ -1,0 +1,60 @@
+"""A model ready to answer: its parts and its engine, loaded and proven by one function for all.
+
+Replicas, LocalClassifier, `rayclassify tune`, the benchmark and the trials load a model here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from deployments.core.engines import Engine, make_engine
+from deployments.core.engines.base import EngineUnavailable, ModelBroken
+from deployments.core.health import prove
+from deployments.core.model_source import ModelNotFound, own_words
+from deployments.core.parts import ModelParts, load_parts
+from deployments.settings import Settings
+
+REFUSALS = (ModelNotFound, EngineUnavailable, ModelBroken)
+"""All that `load` raises: messages in our own words, written for who runs the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One model: what texts and logits need of it, and what runs it. The engine is warm."""
+
+    parts: ModelParts
+    engine: Engine
+
+
+def load(settings: Settings, num_threads: int) -> Loaded:
+    """Parts first, as a fault in a small file should show before gigabytes are read.
+
+    To be called in the thread that will call the engine; see `ModelThread`.
+
+    Raises:
+        ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
+    """
+    return Loaded(read_parts(settings), load_engine(settings, num_threads))
+
+
+def read_parts(settings: Settings) -> ModelParts:
+    """`load_parts`, with every error in our own words.
+
+    Raises:
+        ModelNotFound: a file is missing, or says what can't be honoured.
+    """
+    with own_words(settings.model.id):
+        return load_parts(settings.model)
+
+
+def load_engine(settings: Settings, num_threads: int) -> Engine:
+    """The engine that the settings name, loaded and proven, with every error in our own words.
+
+    Raises:
+        ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
+    """
+    with own_words(settings.model.id, *REFUSALS):
+        engine = make_engine(settings, num_threads)
+        engine.load()
+        prove(engine.predict, settings.model.id)
+        return engine

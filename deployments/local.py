@@ -1,0 +1,141 @@
+"""LocalClassifier: the service's chain in this process, without Ray.
+
+```python
+with LocalClassifier({"model": {"id": "models/demo"}}) as classifier:
+    classifier.classify("质量很好，会再来")
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Collection, Sequence
+from typing import Any, Self
+
+from deployments.api.call import Call, read_call
+from deployments.core.batcher import TokenBatcher
+from deployments.core.errors import ServiceError
+from deployments.core.flow import FlowRuns
+from deployments.core.live_models import Encodings, LiveModels
+from deployments.core.loaded import Loaded, load
+from deployments.core.model_thread import ModelThread
+from deployments.core.pipeline import Pipeline
+from deployments.core.redact import redactor_of
+from deployments.core.types import (
+    Answer,
+    Encoded,
+    Float32,
+    Logits,
+    Options,
+    Predicted,
+    TextInput,
+)
+from deployments.launch.machine import cpu_count
+from deployments.settings import ClassifierUserConfig, Settings
+
+# As in the service: its own threads would take the cores from the model.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_PATIENCE_S = 1e6  # without a deadline of its own a call waits for its answer
+
+
+class LocalClassifier:
+    """Answers what `classify` of the service's handle answers. Ready once it is made; threads may
+    share one.
+
+    args: what stands under `args:` of serve_config.yaml. Of it `limits`' deadline, `batching`,
+    `audit` and `access` concern a service only.
+
+    Raises:
+        pydantic.ValidationError: an unknown key or a wrong value in `args`.
+        ModelNotFound, EngineUnavailable, ModelBroken: the model can't be served; the message says
+            why, and the cure.
+    """
+
+    def __init__(self, args: dict[str, Any] | Settings | None = None) -> None:
+        settings = args if isinstance(args, Settings) else Settings.model_validate(args or {})
+        self._limits = settings.limits
+        self._thread = ModelThread()
+        num_threads = settings.engine.num_threads or cpu_count()
+        try:
+            self.loaded: Loaded = self._thread.wait_for(lambda: load(settings, num_threads))
+            self._pipeline = _pipeline(settings, self.loaded, self._thread)
+        except BaseException:
+            self._thread.close()
+            raise
+        self._loop = asyncio.new_event_loop()
+        self._looping = threading.Thread(target=self._loop.run_forever, name="local", daemon=True)
+        self._looping.start()
+
+    def classify(
+        self,
+        text: str | Sequence[str],
+        text_pair: str | Sequence[str] | None = None,
+        *,
+        timeout_s: float | None = None,
+        **options: Any,
+    ) -> Answer | list[Answer]:
+        """One text gives one answer; a list gives a list in order, with `{"error": ...}` in the
+        place of a bad text. `options`: top_k, truncation, raw_scores, threshold, timeout_ms.
+
+        Raises:
+            ServiceError: of the same kinds as over HTTP; see core/errors.py.
+        """
+        if text_pair is not None:
+            options["text_pair"] = text_pair
+        call = read_call(text, options, self._limits, timeout_s)
+        running = asyncio.run_coroutine_threadsafe(self._run(call), self._loop)
+        return call.answer(running.result())
+
+    def close(self) -> None:
+        """Ends its threads. The model's memory goes with the last reference to this object."""
+        if self._loop.is_closed():
+            return
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._looping.join()
+        self._loop.close()
+        self._thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def _run(self, call: Call) -> list[Answer | ServiceError]:
+        good = [item for item in call.inputs if isinstance(item, TextInput)]
+        left_s = [call.timeout_s or _PATIENCE_S] * len(good)
+        answers = iter(await self._pipeline.run(good, left_s) if good else ())
+        return [next(answers) if isinstance(item, TextInput) else item for item in call.inputs]
+
+
+def _pipeline(settings: Settings, loaded: Loaded, thread: ModelThread) -> Pipeline:
+    """The chain of the three deployments, as plain functions."""
+    live = ClassifierUserConfig()
+    decoder, version = loaded.parts.decoder(), loaded.parts.version
+    models = LiveModels(_nobody_else, redactor_of(settings.redaction))
+    models.add(loaded.parts)
+    batcher = TokenBatcher(
+        loaded.engine.predict,
+        max_batch_tokens=live.max_batch_tokens,
+        max_queue_tokens=live.max_queue_tokens,
+        run=thread,
+    )
+
+    async def encode(inputs: Sequence[TextInput]) -> Encodings:
+        return models.encode(inputs)
+
+    async def predict(batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Predicted:
+        logits = await batcher.submit(batch, timeouts_s, flows)
+        return Predicted.of(Logits(logits.values, logits.errors, version), len(batch))
+
+    async def postprocess(logits: Logits, options: Sequence[Options]) -> list[Answer]:
+        return decoder.decode(logits, options)
+
+    return Pipeline(encode, predict, postprocess)
+
+
+async def _nobody_else(known: Collection[str]) -> None:
+    return None

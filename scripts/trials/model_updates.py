@@ -1,0 +1,251 @@
+"""Mode `models`: updates from one model to another under load. No answer may come from two."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from bench.child import Child, child
+
+from .disagreeing import BEFORE, TEXTS, Disagreeing, disagreeing_models, without_weights
+from .faults import REPLICAS, Cluster, cluster, kill, step, wait_until
+from .handles import environment
+from .session import Finding, Part, Session
+from .steady import CLIENT_TIMEOUT_S
+
+ONE_MODEL = "every answer is wholly of the old model or of the new one, and none fails"
+OLD_SERVES = "every answer is of the old model, `/info` and the status say what failed and why"
+ENGINE = ["engine.name=torch", "engine.device=cpu", "engine.dtype=float32"]
+SINGLE = {name: {"num_replicas": 1} for name in REPLICAS}
+HTTP_EVERY_S = 0.03
+HANDLE_EVERY_S = 0.2
+MOST_SLOW_S = 35.0
+
+
+@dataclass
+class Answers:
+    """By what gave them: `old`, `new`, `both` where they agree, `mixed`, or an error."""
+
+    http: Counter[str] = field(default_factory=Counter)
+    handle: Counter[str] = field(default_factory=Counter)
+    mixed: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+    last_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def all(self) -> Counter[str]:
+        return self.http + self.handle
+
+    def __str__(self) -> str:
+        told = [
+            f"{sum(c.values())} by {how}: "
+            + ", ".join(f"{n} {what}" for what, n in sorted(c.items()))
+            for how, c in (("HTTP", self.http), ("handle", self.handle))
+        ]
+        return f"{'; '.join(told)}; slowest {self.slowest_s:.1f} s"
+
+
+class Asking:
+    """Asks `TEXTS` in turn, by HTTP and by handle, from entry to exit."""
+
+    def __init__(self, url: str, caller: Child, old: Disagreeing, new: Disagreeing) -> None:
+        self.seen = Answers()
+        self._url, self._caller = url, caller
+        self._old, self._new = old, new
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=lambda: asyncio.run(self._by_http())),
+            threading.Thread(target=self._by_handle),
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _judged(self, text: str, answer: Any) -> str:
+        if not isinstance(answer, dict) or "scores" not in answer:
+            return f"error {answer}"[:120]
+        old, new = self._old.gave(text, answer), self._new.gave(text, answer)
+        if not (old or new):
+            self.seen.mixed.append(f"{text[:12]}: {answer}"[:300])
+        what = {(True, True): "both", (True, False): "old", (False, True): "new"}.get(
+            (old, new), "mixed"
+        )
+        self.seen.last_s[what] = time.monotonic()
+        return what
+
+    async def _by_http(self) -> None:
+        async with httpx.AsyncClient(timeout=CLIENT_TIMEOUT_S) as client:
+            tasks = set()
+            for number in count():
+                if self._stop.is_set():
+                    break
+                tasks.add(asyncio.create_task(self._ask(client, TEXTS[number % len(TEXTS)])))
+                await asyncio.sleep(HTTP_EVERY_S)
+            await asyncio.gather(*tasks)
+
+    async def _ask(self, client: httpx.AsyncClient, text: str) -> None:
+        began = time.monotonic()
+        body: Any = None
+        try:
+            # A list may span both models; each of its texts may not.
+            answer = await client.post(f"{self._url}/classify", json={"text": [text, TEXTS[0]]})
+            with contextlib.suppress(ValueError):
+                body = answer.json()
+            pairs = [(text, body[0]), (TEXTS[0], body[1])] if answer.status_code == 200 else []
+            told = [self._judged(*pair) for pair in pairs] or [f"{answer.status_code} {body}"[:120]]
+        except httpx.HTTPError as exc:
+            told = [f"lost {type(exc).__name__}"]
+        self.seen.http.update(told)
+        self.seen.slowest_s = max(self.seen.slowest_s, time.monotonic() - began)
+
+    def _by_handle(self) -> None:
+        for number in count():
+            if self._stop.wait(HANDLE_EVERY_S):
+                return
+            text = TEXTS[number % len(TEXTS)]
+            found = self._caller.ask(method="classify", args=[text], kwargs={})
+            self.seen.handle[self._judged(text, found.get("answer", found))] += 1
+
+
+@dataclass
+class Updated:
+    """A cluster with a model, and models to go to."""
+
+    there: Cluster
+    caller: Child
+    models: dict[str, Disagreeing]
+
+    def deploy(self, place: Path, wait: bool = True, **options: dict[str, Any]) -> None:
+        self.there.update(*ENGINE, f"model.id={place}", wait=wait, **options)
+
+    def asking(self, kind: str) -> Asking:
+        return Asking(self.there.url, self.caller, self.models[BEFORE], self.models[kind])
+
+    def info(self) -> dict[str, Any]:
+        told: dict[str, Any] = httpx.get(f"{self.there.url}/info", timeout=CLIENT_TIMEOUT_S).json()
+        return told
+
+
+@contextlib.contextmanager
+def updatable() -> Iterator[Updated]:
+    """A cluster of two replicas of each stage, and a process that calls them by handle."""
+    with tempfile.TemporaryDirectory() as folder, cluster() as there:
+        models = disagreeing_models(Path(folder))
+        address = {
+            "RAY_ADDRESS": there.process.ask(do="address")["address"],
+            "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+        }
+        with environment(address), child("trials.caller") as caller:
+            running = Updated(there, caller, models)
+            running.deploy(models[BEFORE].place)
+            caller.ask(method="classify", args=[TEXTS[0]], kwargs={})  # its handle is made now
+            yield running
+
+
+def update_under_load(
+    running: Updated, kind: str, **options: dict[str, Any]
+) -> tuple[Answers, bool]:
+    """There and back again; and whether each time the last answers were the new model's."""
+    old, new = running.models[BEFORE], running.models[kind]
+    arrived = []
+    with running.asking(kind) as asking:
+        for what, model in (("new", new), ("old", old)):
+            time.sleep(2.0)
+            running.deploy(model.place, **options)
+            since = time.monotonic()
+            # Replicas that Serve stops answer what they hold.
+            reached = wait_until(lambda since=since, what=what: _only(asking, what, since), 60.0)
+            arrived.append(reached is not None)
+    return asking.seen, all(arrived)
+
+
+def _only(asking: Asking, what: str, since: float) -> bool:
+    """Whether the other model has given no answer for two seconds."""
+    other = {"new": "old", "old": "new"}[what]
+    last = asking.seen.last_s
+    now = time.monotonic()
+    quiet = now - max(last.get(other, since), since) > 2.0
+    return quiet and max(last.get(what, 0.0), last.get("both", 0.0)) > now - 2.0
+
+
+def failed_update(running: Updated, broken: Path) -> tuple[Answers, dict[str, Any], bool]:
+    """What callers and `/info` are told when an update fails; whether the status says why."""
+    with running.asking(BEFORE) as asking:
+        time.sleep(1.0)
+        running.deploy(broken, wait=False)
+        said = wait_until(
+            lambda: (
+                "weights" in running.there.state()["message"]
+                and running.there.state()["status"] == "DEPLOY_FAILED"
+            ),
+            120.0,
+        )
+        time.sleep(3.0)
+        told = running.info()
+    return asking.seen, told, said is not None
+
+
+def try_models(session: Session) -> None:
+    with session.mode("models", 12) as part, updatable() as running:
+        for kind in [kind for kind in running.models if kind != BEFORE]:
+            how = f"an update to {kind}, and back, 2 replicas of each"
+            with step(session, part, ONE_MODEL, how):
+                _note(part, how, *update_under_load(running, kind))
+        how = "an update to more labels, and back, 1 replica of each"
+        with step(session, part, ONE_MODEL, how):
+            running.deploy(running.models[BEFORE].place, **SINGLE)
+            _note(part, how, *update_under_load(running, "more labels", **SINGLE))
+            running.deploy(running.models[BEFORE].place)
+        with tempfile.TemporaryDirectory() as folder:
+            broken = without_weights(Path(folder), running.models["more labels"].place)
+            how = "an update to a model of other labels without weights"
+            with step(session, part, OLD_SERVES, how):
+                seen, told, said = failed_update(running, broken)
+                kept = set(seen.all) == {"both"} and said
+                kept &= told["model"] == str(running.models[BEFORE].place)
+                kept &= told["update"] is not None and told["update"]["model"] == str(broken)
+                part.findings.append(
+                    Finding(OLD_SERVES, how, sum(seen.all.values()), f"{seen}", kept)
+                )
+            how = "an old Classifier killed after that, then the old config deployed again"
+            with step(session, part, OLD_SERVES, how), running.asking(BEFORE) as asking:
+                kill(running.there, "Classifier")
+                time.sleep(5.0)
+                running.deploy(running.models[BEFORE].place)
+                whole = wait_until(running.there.is_whole) is not None
+                time.sleep(2.0)
+            kept = set(asking.seen.all) == {"both"} and whole and running.info()["update"] is None
+            part.findings.append(
+                Finding(OLD_SERVES, how, sum(asking.seen.all.values()), f"{asking.seen}", kept)
+            )
+
+
+def _note(part: Part, how: str, seen: Answers, arrived: bool) -> None:
+    kept = set(seen.all) <= {"old", "new", "both"} and arrived and seen.slowest_s < MOST_SLOW_S
+    part.findings.append(Finding(ONE_MODEL, how, sum(seen.all.values()), str(seen), kept))
+    part.figures[how] = {
+        "http": dict(seen.http),
+        "handle": dict(seen.handle),
+        "mixed": seen.mixed[:5],
+        "slowest_s": round(seen.slowest_s, 2),
+    }
