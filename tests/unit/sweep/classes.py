@@ -10,9 +10,6 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSES,
-)
 from transformers.pytorch_utils import Conv1D
 from vocabularies import tokenizer_for
 
@@ -25,7 +22,9 @@ _SMALL: dict[str, Any] = {
     **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), 1),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads"), 2),
     **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), 2),
-    **dict.fromkeys(("intermediate_size", "d_ff", "hidden_dim", "ffn_dim", "d_inner", "n_inner"), 64),
+    **dict.fromkeys(
+        ("intermediate_size", "d_ff", "hidden_dim", "ffn_dim", "d_inner", "n_inner"), 64
+    ),
     **dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim", "feed_forward_size"), 64),
     **dict.fromkeys(("ffn_hidden_size",), 64),
     **dict.fromkeys(("head_dim", "d_kv", "d_head", "embedding_size"), 16),
@@ -75,7 +74,12 @@ _OWN: dict[str, dict[str, Any]] = {
         | {"original_max_position_embeddings": 128, "llama_4_scaling_beta": 0.1},
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 32},
-    "jamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1, "layer_types": None},
+    "jamba": {
+        "num_hidden_layers": 4,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "layer_types": None,
+    },
     "longformer": {"attention_window": 8},
     "luke": {"entity_vocab_size": 10, "entity_emb_size": 16},
     "markuplm": {
@@ -100,6 +104,7 @@ _OWN: dict[str, dict[str, Any]] = {
         "pronunciation_embed_dim": 16,
         "shape_embed_dim": 16,
     },
+    "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
     "zamba": {
         "num_hidden_layers": 3,
         "layers_block_type": ["linear_attention", "hybrid", "hybrid"],

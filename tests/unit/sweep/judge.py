@@ -10,24 +10,19 @@ from typing import Any
 import torch
 import transformers
 from classes import CannotBuild, build
-from tokenizers import Tokenizer
-from vocabularies import WORDS
+from vocabularies import WORDS, names
 
-from deployments.core.engines import make_engine
-from deployments.core.engines.base import EngineUnavailable, ModelBroken
-from deployments.core.health import prove
-from deployments.core.model_source import ModelNotFound, model_info
-from deployments.core.postprocess import LabelDecoder
-from deployments.core.tokenize import TextEncoder, load_tokenizer
-from deployments.core.types import Logits, Options, TextInput
-from deployments.settings import Settings
+from deployments.core.loaded import REFUSALS
+from deployments.local import LocalClassifier
 
 BOUNDS = {"float32": 2e-4, "bfloat16": 0.02, "int8": 0.1}
 """Largest difference of a score from transformers' own in float32."""
 
 GRAPH_ENGINES = ("openvino", "onnxruntime")
-GRAPH_TYPES = frozenset(
-    "albert bert camembert deberta-v2 distilbert electra modernbert mpnet roberta xlm-roberta".split()
+GRAPH_TYPES = names(
+    """
+    albert bert camembert deberta-v2 distilbert electra modernbert mpnet roberta xlm-roberta
+    """
 )
 """Types that the engines which convert models are tried with too."""
 
@@ -59,18 +54,19 @@ class Verdict:
     """What became of one class.
 
     held: (engine, dtype) whose scores are within `BOUNDS`. refused: (engine, dtype) → the message.
-    wrong: what was neither; empty where all is well.
+    wrong: what was neither; empty where all is well. fails_on: texts that transformers itself can't
+    answer. remarks: of `EngineInfo`, in float32.
     """
 
     model_type: str
     name: str
     batching: str = "-"
-    reason: str | None = None
     pairs: bool = False
     held: tuple[tuple[str, str], ...] = ()
     refused: dict[tuple[str, str], str] = field(default_factory=dict)
     wrong: tuple[str, ...] = ()
     not_built: str | None = None
+    fails_on: int = 0
     remarks: tuple[str, ...] = ()
 
 
@@ -82,18 +78,18 @@ def judge(model_type: str, directory: Path, name: str) -> Verdict:
         return Verdict(model_type, name, not_built=str(exc))
     expected = plain(directory)
     held, wrong, refused = [], [], {}
-    batching, reason, remarks = "-", None, ()
+    batching, remarks = "-", ()
     engines = [("torch", dtype) for dtype in BOUNDS]
     if model_type in GRAPH_TYPES:
         engines += [(engine, dtype) for engine in GRAPH_ENGINES for dtype in ("float32", "int8")]
     for engine, dtype in engines:
         try:
             answers, info = ours(directory, engine, dtype)
-        except (EngineUnavailable, ModelNotFound, ModelBroken) as exc:
+        except REFUSALS as exc:
             refused[engine, dtype] = str(exc)
             continue
         if (engine, dtype) == ("torch", "float32"):
-            batching, reason, remarks = info.batching, info.batching_reason, info.remarks
+            batching, remarks = info.batching, info.remarks
         far = furthest(answers, expected)
         if far <= BOUNDS[dtype]:
             held.append((engine, dtype))
@@ -103,50 +99,30 @@ def judge(model_type: str, directory: Path, name: str) -> Verdict:
         model_type,
         name,
         batching,
-        reason,
         pairs=all(scores is not None for scores in expected[len(SINGLE) :]),
         held=tuple(held),
         refused=refused,
         wrong=tuple(wrong),
+        fails_on=expected.count(None),
         remarks=remarks,
     )
 
 
 def ours(directory: Path, engine: str, dtype: str) -> tuple[list[Scores | None], Any]:
-    """Scores of all texts and pairs in one batch; None for one that failed. And the EngineInfo.
+    """Scores of all texts and pairs; None for one that failed. And the EngineInfo.
 
     Raises:
-        EngineUnavailable, ModelNotFound, ModelBroken: the start is refused.
+        one of REFUSALS: the start is refused.
     """
-    settings = Settings.model_validate(
-        {
-            "model": {"id": str(directory)},
-            "engine": {"name": engine, "dtype": dtype, "device": "cpu"},
-        }
-    )
-    info = model_info(settings.model)
-    tokenizer = Tokenizer.from_str(load_tokenizer(settings.model).to_str())
-    running = make_engine(settings, 1)
-    running.load()
-    prove(running.predict, str(directory))
-    inputs = [TextInput(text) for text in SINGLE] + [TextInput(*pair) for pair in PAIRS]
-    encoded = TextEncoder(tokenizer, info.max_length).encode(inputs)
-    decoder = LabelDecoder(info)
-    answers: list[Scores | None] = [None] * len(inputs)
-    batches = [(encoded.index, encoded.batch)]
-    while batches:
-        indices, batch = batches.pop()
-        try:
-            logits = running.predict(batch)
-        except Exception:
-            if len(indices) > 1:  # the batcher finds the text at fault
-                batches += [([i], text) for i, text in zip(indices, batch.split(), strict=True)]
-            continue
-        decoded = decoder.decode(Logits(logits.values), [Options()] * len(indices))
-        for k, i in enumerate(indices):
-            if k not in (logits.errors or {}):
-                answers[i] = decoded[k]["scores"]
-    return answers, running.info()
+    args = {
+        "model": {"id": str(directory)},
+        "engine": {"name": engine, "dtype": dtype, "device": "cpu", "num_threads": 1},
+    }
+    with LocalClassifier(args) as local:
+        answers = local.classify(list(SINGLE))
+        first, second = (list(halves) for halves in zip(*PAIRS, strict=True))
+        answers += local.classify(first, second)
+        return [answer.get("scores") for answer in answers], local.loaded.engine.info()
 
 
 def plain(directory: Path) -> list[Scores | None]:

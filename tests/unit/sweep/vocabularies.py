@@ -8,31 +8,58 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 MAX_LENGTH = 64
-WORDS = (
-    "the food was good and room clean terrible service never again delivery took two weeks I love "
-    "this book it is great screen broke after a day why would anyone buy 很好 质量 不错 太差了 再也 不买"
-).split()
-_LETTERS = [*"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'\"-()很好质量不错太差了再也买"]
 
-WORDPIECE = frozenset(
-    "bert canine convbert electra ernie funnel layoutlm layoutlmv2 megatron-bert mobilebert "
-    "modernvbert nomic_bert nystromformer roc_bert roformer squeezebert tapas ultravbert yoso".split()
+
+def names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SENTENCES = """
+the food was good and room clean terrible service never again delivery took two weeks I love this
+book it is great screen broke after a day why would anyone buy 很好 质量 不错 太差了 再也 不买
+"""
+WORDS = tuple(_SENTENCES.split())
+_LETTERS = [
+    *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'\"-()很好质量不错太差了再也买"
+]
+
+WORDPIECE = names(
+    """
+    bert canine convbert electra ernie funnel layoutlm layoutlmv2 megatron-bert mobilebert
+    modernvbert nomic_bert nystromformer roc_bert roformer squeezebert ultravbert
+    """
 )
-WORDPIECE_WITHOUT_TYPES = frozenset("distilbert esm esmc mpnet ultrabert".split())
-UNIGRAM = frozenset("albert big_bird deberta-v2 fnet reformer rembert".split())
-UNIGRAM_WITHOUT_TYPES = frozenset(
-    "camembert gte jina_embeddings_v3 xlm-roberta xlm-roberta-xl xmod".split()
+WORDPIECE_WITHOUT_TYPES = names(
+    """
+    distilbert esm esmc mpnet tapas ultrabert
+    """
 )
-SEQUENCE_TO_SEQUENCE = frozenset("bigbird_pegasus mbart mt5 t5 t5gemma t5gemma2 umt5".split())
-ROBERTA = frozenset(
-    "bart data2vec-text deberta eurobert ibert layoutlmv3 lilt longformer luke markuplm modernbert "
-    "mra mvp plbart roberta roberta-prelayernorm".split()
+UNIGRAM = names(
+    """
+    albert big_bird deberta-v2 fnet reformer rembert
+    """
+)
+UNIGRAM_WITHOUT_TYPES = names(
+    """
+    camembert gte jina_embeddings_v3 xlm-roberta xlm-roberta-xl xmod yoso
+    """
+)
+SEQUENCE_TO_SEQUENCE = names(
+    """
+    bigbird_pegasus mbart mt5 t5 t5gemma t5gemma2 umt5
+    """
+)
+ROBERTA = names(
+    """
+    bart data2vec-text deberta eurobert ibert layoutlmv3 lilt longformer luke markuplm
+    modernbert mra mvp plbart roberta roberta-prelayernorm
+    """
 )
 _TYPED = ["input_ids", "token_type_ids", "attention_mask"]
 
 
 def tokenizer_for(model_type: str) -> Any:
-    """The usual kind for this type; byte-level BPE without marks, as decoders have it, otherwise."""
+    """The usual kind for this type; otherwise byte-level BPE without marks, as decoders have."""
     if model_type in WORDPIECE:
         return _wordpiece("[CLS] $A [SEP] $B:1 [SEP]:1", model_input_names=_TYPED)
     if model_type in WORDPIECE_WITHOUT_TYPES:
@@ -55,9 +82,11 @@ def tokenizer_for(model_type: str) -> Any:
 def _wordpiece(pair: str, **extra: Any) -> Any:
     marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     lower = sorted({piece.lower() for piece in (*WORDS, *_LETTERS)})
-    pieces = dict.fromkeys([*marks, *lower, *(f"##{letter}" for letter in lower if len(letter) == 1)])
+    pieces = dict.fromkeys(
+        [*marks, *lower, *(f"##{letter}" for letter in lower if len(letter) == 1)]
+    )
     vocab = {piece: i for i, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token=marks[1]))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
