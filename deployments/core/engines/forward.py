@@ -65,9 +65,9 @@ def _rows(model: Any) -> int | None:
     try:
         weight = model.get_input_embeddings().weight
     except (AttributeError, NotImplementedError):
-        # CANINE hashes code points: any id has its row.
-        return None
-    return int(weight.shape[0]) if weight.dim() == 2 else None
+        # CANINE, which hashes code points, names no size either: any id has its row.
+        return getattr(model.config, "vocab_size", None)
+    return int(weight.shape[0])
 
 
 def _type_rows(model: Any) -> int:
