@@ -20,25 +20,73 @@ DEFAULT_CONFIG = Path("serve_config.yaml")
 def check(
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: Annotated[
-        bool, typer.Option("--json", help="A list of {path, message} instead of lines.")
+        bool,
+        typer.Option(
+            "--json", help="A list of {path, message} instead of lines; with --prove, certificates."
+        ),
+    ] = False,
+    config_only: Annotated[
+        bool,
+        typer.Option(
+            "--config-only", help="Don't look at this machine: the service runs on others."
+        ),
+    ] = False,
+    prove: Annotated[
+        bool,
+        typer.Option(
+            "--prove", help="Load the model, hold it to transformers' own, print a certificate."
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With --prove: show what libraries print.")
     ] = False,
 ) -> None:
-    """Check a config: unknown keys, wrong values, numbers that contradict each other.
+    """Check a config: unknown keys, wrong values, numbers that contradict each other, and the
+    files that it names on this machine.
 
     Prints `ok`, or one line for each problem with its place and the cure. Exit code 0 or 2.
 
-    Example: `rayclassify check serve_config.yaml`
+    Example: `rayclassify check --prove serve_config.yaml`
     """
-    _, problems = read_config(config)
-    if as_json:
-        listed = [{"path": problem.path, "message": problem.message} for problem in problems]
-        typer.echo(json.dumps(listed, ensure_ascii=False, indent=2))
-    elif problems:
-        print_problems(problems)
+    loaded, problems = read_config(config)
+    if not problems and not config_only:
+        from deployments.config_files import check_machine
+
+        problems = check_machine(loaded)
+    if problems:
+        if as_json:
+            listed = [{"path": problem.path, "message": problem.message} for problem in problems]
+            _print_json(listed)
+        else:
+            print_problems(problems)
+        raise typer.Exit(BAD_CONFIG)
+    if prove:
+        _prove(loaded, as_json, verbose)
+    elif as_json:
+        _print_json([])
     else:
         typer.echo("ok")
-    if problems:
+
+
+def _prove(config: dict[str, Any], as_json: bool, verbose: bool) -> None:
+    from deployments.cli.prove import prove_models
+
+    certificates, refusals = prove_models(config, verbose)
+    if as_json:
+        _print_json([one.to_json() for one in certificates])
+    else:
+        for certificate in certificates:
+            typer.echo("\n".join(certificate.lines()))
+    for refusal in refusals:
+        typer.echo(refusal, err=True)
+    if refusals:
         raise typer.Exit(BAD_CONFIG)
+    if not certificates:
+        typer.echo("ok: no model to prove")
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
 
 
 def read_config(path: Path) -> tuple[dict[str, Any], list[Problem]]:

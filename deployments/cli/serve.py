@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -57,7 +57,7 @@ def serve(
     plan = read_plan(loaded)
     address = cluster_address()
     if address is None:
-        _check_machine(plan, force)
+        _check_machine(plan, loaded, force)
         _secure_token()
         ingress = choose_ingress(plan.wants_haproxy)
         console.print(str(ingress), soft_wrap=True)
@@ -73,10 +73,13 @@ def serve(
     raise typer.Exit(_run(launcher, loaded, console, timeout_s))
 
 
-def _check_machine(plan: Plan, force: bool) -> None:
-    from deployments.launch.preflight import preflight
+def _check_machine(plan: Plan, config: dict[str, Any], force: bool) -> None:
+    from deployments.config_files import check_files
+    from deployments.launch.preflight import Finding, preflight
 
     findings = preflight(plan)
+    said = [finding.message for finding in findings]
+    findings += [Finding(str(p)) for p in check_files(config) if p.message not in said]
     for finding in findings:
         kind = "error" if finding.fatal and not force else "warning"
         typer.echo(f"{kind}: {finding.message}", err=True)

@@ -146,8 +146,8 @@ def _our_application(config: dict[str, Any], path: Path) -> tuple[dict[str, Any]
 
 
 def _encoded(lines: Sequence[str], settings: Settings) -> Encoded:
-    from deployments.core.loaded import read_parts
     from deployments.core.model_source import ModelNotFound
+    from deployments.core.parts import load_parts
     from deployments.core.types import TextInput
 
     if not lines:
@@ -159,7 +159,7 @@ def _encoded(lines: Sequence[str], settings: Settings) -> Encoded:
             err=True,
         )
     try:
-        encoder = read_parts(settings).encoder()
+        encoder = load_parts(settings.model).encoder()
     except (ModelNotFound, ValueError) as exc:
         _fail(" ".join(str(exc).split()))
     batch = encoder.encode([TextInput(line) for line in lines]).batch

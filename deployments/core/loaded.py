@@ -34,17 +34,7 @@ def load(settings: Settings, num_threads: int) -> Loaded:
     Raises:
         ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
     """
-    return Loaded(read_parts(settings), load_engine(settings, num_threads))
-
-
-def read_parts(settings: Settings) -> ModelParts:
-    """`load_parts`, with every error in our own words.
-
-    Raises:
-        ModelNotFound: a file is missing, or says what can't be honoured.
-    """
-    with own_words(settings.model.id):
-        return load_parts(settings.model)
+    return Loaded(load_parts(settings.model), load_engine(settings, num_threads))
 
 
 def load_engine(settings: Settings, num_threads: int) -> Engine:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from deployments.core.model_source import find_model
+from deployments.core.model_source import find_model, own_words
 from deployments.core.postprocess import LabelDecoder
 from deployments.core.tokenize import TextEncoder, TypeIds
 from deployments.core.types import ModelInfo
@@ -88,7 +88,8 @@ def load_parts(settings: ModelSettings) -> ModelParts:
     """
     from deployments.core.read_apart import read_apart
 
-    return replace(read_apart(settings), fingerprint=fingerprint(settings) or settings.id)
+    with own_words(settings.id):
+        return replace(read_apart(settings), fingerprint=fingerprint(settings) or settings.id)
 
 
 def fingerprint(settings: ModelSettings) -> str | None:

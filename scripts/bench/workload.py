@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from demo.data import deduplicate, read_reviews
 
-from deployments.core.loaded import read_parts
+from deployments.core.parts import load_parts
 from deployments.core.tokenize import TextEncoder
 from deployments.core.types import Encoded, TextInput
-from deployments.settings import ModelSettings, Settings
+from deployments.settings import ModelSettings
 
 SEED = 20_261_125
 POOL_SIZE = 256
@@ -98,7 +98,7 @@ def encode(model: str, texts: Sequence[str]) -> Workload:
 
 
 def encoder(model: str) -> TextEncoder:
-    return read_parts(Settings(model=ModelSettings(id=model))).encoder()
+    return load_parts(ModelSettings(id=model)).encoder()
 
 
 def batches(encoded: Encoded, max_tokens: int) -> list[Encoded]:

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from deployments.core.loaded import read_parts
+from deployments.core.parts import load_parts
 from deployments.core.types import TextInput
-from deployments.settings import Settings
+from deployments.settings import ModelSettings
 
 CLIENT_TIMEOUT_S = 60.0  # above the service's own: it must answer before
 RIGHT = "right"
@@ -29,7 +29,7 @@ class _Ids:
     """Token ids as the service sees them."""
 
     def __init__(self) -> None:
-        self._encoder = read_parts(Settings()).encoder()
+        self._encoder = load_parts(ModelSettings()).encoder()
 
     def all(self, text: str) -> list[int]:
         ids: list[int] = self._encoder.encode([TextInput(text)]).batch.input_ids.tolist()

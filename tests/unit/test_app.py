@@ -64,6 +64,7 @@ def test_a_branch_of_the_hub_becomes_the_commit_that_every_replica_loads(
     (repo / "refs").mkdir(parents=True)
     (repo / "refs" / "main").write_text(COMMIT, encoding="utf-8")
     (repo / "snapshots" / COMMIT).mkdir(parents=True)
+    (repo / "snapshots" / COMMIT / "config.json").write_text("{}", encoding="utf-8")
     assert as_deployed(settings_for("org/model")).model.revision == COMMIT
     with pytest.raises(ModelNotFound, match="HF_HUB_OFFLINE"):
         as_deployed(settings_for("org/another"))

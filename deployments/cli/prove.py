@@ -1,0 +1,81 @@
+"""`rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from deployments.core.certificate import Certificate
+    from deployments.settings import Settings
+
+
+def prove_models(
+    config: dict[str, Any], verbose: bool = False
+) -> tuple[list[Certificate], list[str]]:
+    """A certificate of each of our applications' models, and why there is none of the others.
+
+    The config is one that `check` finds nothing wrong with.
+    """
+    from deployments.config_files import our_settings
+
+    if not verbose:
+        _quiet()
+    certificates, refusals = [], []
+    for settings, path in our_settings(config):
+        if settings.engine.name == "none":
+            continue
+        try:
+            certificates.append(_proven(settings))
+        except Refused as exc:
+            refusals.append(f"{path}.model: {exc}")
+    return certificates, refusals
+
+
+class Refused(Exception):
+    """This model would not be served, or not with transformers' answers."""
+
+
+def _proven(settings: Settings) -> Certificate:
+    import transformers  # noqa: F401 - the parts are then read in this process, as quietly
+
+    from deployments.core.certificate import certificate
+    from deployments.core.engines.parity import MAX_DRIFT
+    from deployments.core.loaded import REFUSALS, load
+    from deployments.core.model_thread import ModelThread
+    from deployments.core.proof import measured_drift
+    from deployments.launch.machine import cpu_count
+
+    thread = ModelThread()
+    started = time.monotonic()
+    try:
+        num_threads = settings.engine.num_threads or cpu_count()
+        loaded = thread.wait_for(lambda: load(settings, num_threads))
+        drift = thread.wait_for(lambda: measured_drift(settings.model, loaded))
+    except REFUSALS as exc:
+        raise Refused(str(exc)) from None
+    finally:
+        thread.close()
+    found = certificate(loaded.parts, loaded.engine.info()).with_drift(drift)
+    # max_logit_drift is what the choice of an engine is held to.
+    limit = max(MAX_DRIFT.get(found.dtype, 0.0), settings.engine.max_logit_drift)
+    if not drift <= limit:
+        raise Refused(
+            f"the model's logits differ from transformers' own by {drift:.2g} per unit of the "
+            f"largest; {found.engine} in {found.dtype} may differ by {limit:g}. Set "
+            "args.engine.dtype: float32, and tell us of the model if that doesn't help."
+        )
+    typer.echo(f"proven in {time.monotonic() - started:.0f} s", err=True)
+    return found
+
+
+def _quiet() -> None:
+    """Libraries speak at length of what they load; our refusals say what matters."""
+    from transformers.utils import logging as theirs
+
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    logging.getLogger("deployments").setLevel(logging.ERROR)
