@@ -178,16 +178,29 @@ def status(
 
 
 def _check_model(config: dict[str, Any], app: dict[str, Any], cluster: Cluster) -> None:
+    from deployments.config_keys import BUILDER
+    from deployments.core.model_files import faults
     from deployments.launch.plan import read_plan
     from deployments.launch.preflight import check_model
+    from deployments.settings import Settings
 
     if not cluster.is_local:
         return  # a directory there need not be here
     findings = list(check_model(read_plan({**config, "applications": [app]}).model))
+    faulty = any(finding.fatal for finding in findings)
     for finding in findings:
         kind = "error" if finding.fatal else "warning"
         typer.echo(f"{kind}: {finding.message}", err=True)
-    if any(finding.fatal for finding in findings):
+    settings = (
+        Settings.model_validate(app.get("args") or {})
+        if app.get("import_path") == BUILDER
+        else None
+    )
+    if settings is not None and settings.engine.name != "none" and not faulty:
+        for fault in faults(settings.model):
+            faulty = True
+            typer.echo(f"error: {fault}", err=True)
+    if faulty:
         raise typer.Exit(BAD_CONFIG)
 
 

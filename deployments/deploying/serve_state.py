@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -19,6 +20,8 @@ RUNNING, DEPLOYING, FAILED, UNHEALTHY, DELETING = (
 )
 # Serve says so of replicas that are slow, and of none that failed.
 _SLOW = "have taken more than"
+# Before the name of an error's class, which tells enough with its message.
+_MODULE = re.compile(r"^(?:[a-z_]\w*\.)+(?=[A-Z]\w*:)")
 
 
 class Verdict(Enum):
@@ -79,11 +82,11 @@ class AppState:
             f"{stage.name}: {line}"
             for stage in self.stages
             if stage.message and _SLOW not in stage.message
-            for line in causes(stage.message.splitlines(), at_most=1)
+            for line in _cause(stage.message)
         ]
         if not found and self.message:
-            found = causes(self.message.splitlines(), at_most=1)
-        return list(dict.fromkeys(map(_in_short, found)))
+            found = _cause(self.message)
+        return list(dict.fromkeys(found))
 
 
 def read_applications(details: dict[str, Any]) -> dict[str, AppState]:
@@ -154,10 +157,9 @@ def what_it_waits_for(app: AppState, nodes: list[Node]) -> str:
     return "; ".join(f"{stage.name}: {stage.progress()}" for stage in waiting)
 
 
-def _in_short(line: str) -> str:
-    """Without the module of an error's class: its name and message tell enough."""
-    where, separator, rest = line.partition(": ")
-    if separator and rest and "." in rest.partition(":")[0].split(" ")[0]:
-        name, colon, message = rest.partition(":")
-        return f"{where}: {name.rpartition('.')[2]}{colon}{message}"
-    return line
+def _cause(message: str) -> list[str]:
+    """The last error that is not Ray's envelope around another."""
+    lines = message.splitlines()
+    inner = [line for line in lines if not line.startswith("ray.exceptions.RayTaskError")]
+    found = causes(inner, at_most=1) or causes(lines, at_most=1)
+    return [_MODULE.sub("", line.strip()) for line in found]

@@ -18,7 +18,10 @@ _NOISE = re.compile(
 _DASHBOARD = re.compile(r"dashboard at (https?://\S+)")
 _SUBMITTED = "Submitted deploy config"
 # The last line of a traceback: `module.Error: message`, not indented.
-_CAUSE = re.compile(r"^(?:\(.*?\) )?(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception|NotFound)\b.*")
+_CAUSE = re.compile(
+    r"^(?:\(.*?\) )?(?:[A-Za-z_][\w.]*\.)?"
+    r"[A-Z]\w*(?:Error|Exception|NotFound|Refused|Broken|Unavailable)\b.*"
+)
 
 
 class ChildLog:

@@ -100,9 +100,10 @@ def test_an_update_a_failure_and_the_ways_back(
 ) -> None:
     one = make_tiny_model(id2label={0: "one-a", 1: "one-b"})
     two = make_tiny_model(id2label={0: "two-a", 1: "two-b"})
-    broken = tmp_path / "broken"
-    shutil.copytree(make_tiny_model(id2label={0: "bad-a", 1: "bad-b"}), broken)
-    (broken / "model.safetensors").unlink()
+    other = make_tiny_model(id2label={0: "bad-a", 1: "bad-b"})
+    weightless = tmp_path / "weightless"
+    shutil.copytree(other, weightless)
+    (weightless / "model.safetensors").unlink()
     port = free_port()
     first = config_for(tmp_path, "first", port, id=str(one))
     with serve(first, within_s=7 * DEPLOY_S) as run:
@@ -122,11 +123,19 @@ def test_an_update_a_failure_and_the_ways_back(
         assert cluster.label().startswith("two-")
         assert cluster.pids("second", "Tokenizer") == others
 
-        bad = config_for(tmp_path, "bad", port, id=str(broken))
+        # What a look at the files shows touches nothing; what only a replica finds is rolled back.
+        done = cluster.run("deploy", config_for(tmp_path, "weightless", port, id=str(weightless)))
+        assert done.returncode == 2, done.stdout
+        assert "Deploying" not in done.stdout
+
+        bad = config_for(tmp_path, "bad", port, id=str(other))
+        bad.write_text(bad.read_text().replace("device: auto", "device: cuda:99"))
         classifier = cluster.pids("classify", "Classifier")
         done = cluster.run("deploy", bad)
         assert done.returncode == 1, done.stdout
-        assert re.search(r"^  Classifier: \w+", done.stdout, re.MULTILINE), done.stdout
+        assert re.search(r"^  Classifier: .*torch sees \d+ GPUs", done.stdout, re.MULTILINE), (
+            done.stdout
+        )
         assert "It serves as before" in done.stdout
         assert cluster.label().startswith("two-")
         assert cluster.pids("classify", "Classifier") == classifier

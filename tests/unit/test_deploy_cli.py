@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -219,6 +220,18 @@ def test_a_model_that_is_not_there_touches_nothing(dashboard: Dashboard, tmp_pat
     result = run("deploy", config_for(tmp_path, "./no-such-model"))
     assert result.exit_code == 2
     assert "no model in './no-such-model'" in result.output
+    assert dashboard.puts == []
+
+
+def test_a_model_whose_files_show_a_fault_touches_nothing(
+    dashboard: Dashboard, tmp_path: Path, demo_model: Path
+) -> None:
+    weightless = tmp_path / "weightless"
+    shutil.copytree(demo_model, weightless)
+    (weightless / "model.safetensors").unlink()
+    result = run("deploy", config_for(tmp_path, str(weightless)))
+    assert result.exit_code == 2
+    assert "weights" in result.output
     assert dashboard.puts == []
 
 

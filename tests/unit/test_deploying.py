@@ -84,6 +84,22 @@ def test_a_replica_that_fails_is_told_by_its_error_alone() -> None:
     assert reason.startswith("Classifier: ModelNotFound: can't load the weights of '/models/m3'")
 
 
+def test_a_build_that_fails_is_told_by_the_error_inside_rays_envelope() -> None:
+    told = details("failed")
+    told["applications"]["classify"] |= {
+        "deployments": {},
+        "message": "Deploying app 'classify' failed with exception:\n"
+        "Traceback (most recent call last):\n"
+        "ray.exceptions.RayTaskError(RuntimeError): ray::build_serve_application() (pid=1)\n"
+        "RuntimeError: Traceback (most recent call last):\n"
+        '  File "deployments/app.py", line 50, in as_deployed\n'
+        "deployments.core.errors.ModelRefused: /models/m3 holds no weights. Put them there.\n",
+    }
+    assert read_applications(told)["classify"].reasons() == [
+        "ModelRefused: /models/m3 holds no weights. Put them there."
+    ]
+
+
 def test_no_room_tells_who_asks_for_what_and_what_is_free_where() -> None:
     assert what_it_waits_for(state("no_room"), read_nodes(nodes())) == (
         "no room: Classifier asks for 0.8 CPU; 10.0.0.1 has 0.7 of 2 CPU free"
