@@ -30,8 +30,10 @@ def reads_zero_types(model: Any) -> bool:
 
 
 def reads_any_types(model: Any) -> bool:
-    """Whether its tokenizer gives each text types, which few do whose classes merely take them."""
-    return takes_token_types(model) and model.config.model_type == "xlnet"
+    """Whether types, where a tokenizer gives some, are read without a table for them: XLNet and
+    Funnel compare them, GPT-2 takes them for words."""
+    n_types = getattr(model.config, "type_vocab_size", None)
+    return takes_token_types(model) and n_types is None
 
 
 def ids_of(model: Any, max_length: int) -> Ids:
