@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.serve import Application
 
 from deployments.classifier import Classifier
-from deployments.core.model_source import ModelNotFound
+from deployments.core.hub import resolved
+from deployments.core.model_files import refuse_faults
+from deployments.core.model_source import ModelNotFound, find_model
 from deployments.core.parts import fingerprint
 from deployments.postprocessor import Postprocessor
 from deployments.settings import Settings
@@ -20,6 +23,7 @@ def build(args: dict[str, Any]) -> Application:
 
     Raises:
         pydantic.ValidationError: an unknown key or a wrong value; `rayclassify check` explains it.
+        ModelNotFound: as `as_deployed`.
     """
     settings = as_deployed(Settings.model_validate(args))
     # The names that `deployments:` of the YAML refers to; capacity stands there, none here.
@@ -34,10 +38,19 @@ def build(args: dict[str, Any]) -> Application:
 
 def as_deployed(settings: Settings) -> Settings:
     """With the model named by what it is now, so that a replica that starts next week gets the
-    same: the fingerprint of a directory."""
+    same: the commit of a hub's branch, the fingerprint of a directory.
+
+    Raises:
+        ModelNotFound: its files show that it can't be served, or nobody knows the commit.
+    """
     model = settings.model
     try:
-        found = model.fingerprint or fingerprint(model)
+        source = find_model(model.id)
     except ModelNotFound:
         return settings  # not on this node, which only builds; replicas say what they miss
+    if Path(source).is_dir() and settings.engine.name != "none":
+        # Before anything that runs is touched: a replica would find it after the others are new.
+        refuse_faults(model)
+    model = resolved(model)
+    found = model.fingerprint or fingerprint(model)
     return settings.model_copy(update={"model": model.model_copy(update={"fingerprint": found})})

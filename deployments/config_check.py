@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from deployments import config_crosscheck as crosscheck
 from deployments.config_keys import (
+    BUILDER,
     Problem,
     dict_or_model_fields,
     join,
@@ -27,9 +28,6 @@ from deployments.config_keys import (
 from deployments.settings import USER_CONFIGS, ClassifierUserConfig, Settings
 
 __all__ = ["BUILDER", "ConfigError", "Problem", "check_config", "load_config"]
-
-BUILDER = "deployments.app:build"
-"""The import path whose `args` and `user_config` we know."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -15,6 +15,9 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+BUILDER = "deployments.app:build"
+"""The import path whose `args` and `user_config` we know."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -1,4 +1,4 @@
-"""The command line: `rayclassify serve | check | doctor | classify | tune | audit | keys`."""
+"""The command line: `rayclassify serve | deploy | classify | …`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from deployments import __version__
 from deployments.cli.audit import app as audit
 from deployments.cli.check import check
 from deployments.cli.classify import classify
+from deployments.cli.deploy import deploy, rollback, status
 from deployments.cli.doctor import doctor
 from deployments.cli.keys import app as keys
 from deployments.cli.serve import serve
@@ -47,6 +48,9 @@ def main(
 
 
 app.command()(serve)
+app.command()(deploy)
+app.command()(status)
+app.command()(rollback)
 app.command()(check)
 app.command()(doctor)
 app.command()(classify)

@@ -43,7 +43,8 @@ def classify(
     """Classify texts with a running service.
 
     Prints a table on a terminal, else one JSON object per line, in the order of the texts; a text
-    that could not be classified has an `error`. Exit code 1 if there was one.
+    that could not be classified, a blank line for one, has an `error`. Exit code 1 if there was
+    one.
 
     Examples:
 
@@ -85,10 +86,11 @@ def _texts(texts: list[str], file: Path | None) -> tuple[Iterable[str], int | No
 
 
 def read_lines(file: str, at_most: int) -> list[str]:
-    """The first texts of a file, one per line; `-` for stdin."""
+    """The first texts of a file, one per line, blank ones left out; `-` for stdin."""
     if file != "-" and not Path(file).is_file():
         raise typer.BadParameter(f"{file} is no file.", param_hint="TEXTS")
-    return list(islice(_lines(sys.stdin.buffer if file == "-" else Path(file).open("rb")), at_most))
+    stream = sys.stdin.buffer if file == "-" else Path(file).open("rb")  # noqa: SIM115
+    return list(islice(filter(str.strip, _lines(stream)), at_most))
 
 
 def _lines(stream: BinaryIO) -> Iterator[str]:
@@ -100,10 +102,9 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
             except UnicodeDecodeError:
                 typer.echo(f"error: line {number} is not UTF-8; save it as UTF-8.", err=True)
                 raise typer.Exit(1) from None
-            if text.strip():
-                yield text
+            yield text
 
 
 def _count_lines(path: Path) -> int:
     with path.open("rb") as stream:
-        return sum(bool(line.strip()) for line in stream)
+        return sum(1 for _ in stream)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,6 +58,7 @@ def serve(
     address = cluster_address()
     if address is None:
         _check_machine(plan, force)
+        _secure_token()
         ingress = choose_ingress(plan.wants_haproxy)
         console.print(str(ingress), soft_wrap=True)
     else:
@@ -80,6 +82,14 @@ def _check_machine(plan: Plan, force: bool) -> None:
         typer.echo(f"{kind}: {finding.message}", err=True)
     if any(finding.fatal for finding in findings) and not force:
         raise typer.Exit(1)
+
+
+def _secure_token() -> None:
+    from deployments.launch.token_file import secure_token
+
+    make = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
+    if told := secure_token(os.environ, make):
+        typer.echo(f"warning: {told}", err=True)
 
 
 def _run(launcher: Launcher, config: dict[str, object], console: Console, timeout_s: float) -> int:
@@ -129,9 +139,11 @@ def _complain(*lines: str) -> None:
 
 
 def _announce(plan: Plan, console: Console) -> None:
+    # As people keep it in their shell; `rayclassify classify` reads the same variable.
+    key = '-H "Authorization: Bearer $RAYCLASSIFY_KEY" ' if plan.wants_key else ""
     lines = (
         f"Ready: {plan.url or '/'}",
-        f"  curl {plan.url}/classify -H 'Content-Type: application/json' "
+        f"  curl {plan.url}/classify {key}-H 'Content-Type: application/json' "
         '-d \'{"text": "质量很好，会再来"}\'',
         f"  documentation, and a form to try it: {plan.url}/docs",
         "Ctrl-C stops it.",

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.core.model_config import refuse_quantization, said
+from deployments.core.model_config import refuse_quantization, said, shown
 from deployments.core.model_source import ModelRefused, find_model
 from deployments.settings import ModelSettings
 
@@ -99,7 +99,7 @@ def _config(settings: ModelSettings, raw: dict[str, Any]) -> Any:
             said(
                 "config.json",
                 "model_type",
-                repr(kind),
+                shown(kind),
                 "a model that the installed transformers knows, with keys that fit it",
                 f"transformers says: {detail}",
             )
@@ -110,7 +110,7 @@ def _config(settings: ModelSettings, raw: dict[str, Any]) -> Any:
             said(
                 "config.json",
                 "model_type",
-                repr(kind),
+                shown(kind),
                 "one of which transformers has a class ForSequenceClassification",
                 "Set args.model.id to a text classifier.",
             )
@@ -145,7 +145,7 @@ def _refuse_position_type(raw: dict[str, Any], config: Any, model: Any) -> None:
             said(
                 "config.json",
                 "position_embedding_type",
-                repr(named),
+                shown(named),
                 '"absolute", as the installed transformers has no other for this class',
                 "Train it with absolute positions, or set args.model.id to another model.",
             )

@@ -5,6 +5,7 @@ A hole is never filled with a default: defaults hold only where the whole entry 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -23,12 +24,18 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.001, 1_000.0
 _SHOWN = 80
 
 
-def said(file: str, key: str, holds: Any, should: str, cure: str) -> str:
-    """One message of what is wrong in a file. `holds` is shown shortened."""
-    shown = holds if isinstance(holds, str) else repr(holds)
-    if len(shown) > _SHOWN:
-        shown = f"{shown[:_SHOWN]}…"
-    return f"{file}: `{key}` holds {shown}; it should hold {should}. {cure}"
+def said(file: str, key: str, holds: str, should: str, cure: str) -> str:
+    """One message of what is wrong in a file; `shown` shows what it holds."""
+    return f"{file}: `{key}` holds {holds}; it should hold {should}. {cure}"
+
+
+def shown(value: Any) -> str:
+    """A value of a JSON file as it stands there, shortened."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -39,7 +46,9 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     """
     names, count = config.get("id2label"), config.get("num_labels")
     if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise _refused("num_labels", count, "the number of labels", "Write it, or delete the key.")
+        raise _refused(
+            "num_labels", shown(count), "the number of labels", "Write it, or delete the key."
+        )
     if names is None:
         if config.get("label2id"):
             raise _refused(
@@ -53,7 +62,7 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     if count not in {None, len(labels)}:
         raise _refused(
             "num_labels",
-            count,
+            shown(count),
             f"{len(labels)}, as many as id2label names",
             "Delete num_labels if id2label is right.",
         )
@@ -63,7 +72,7 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
             if backwards.get(name, i) != i:
                 raise _refused(
                     "label2id",
-                    f"{backwards[name]!r} for {name!r}, which id2label gives the number {i}",
+                    f"{shown(backwards[name])} for {name!r}, which id2label gives the number {i}",
                     f"{i} for it",
                     "Find out which of the two the model was trained with, and correct the other.",
                 )
@@ -75,7 +84,7 @@ def _numbered(names: Any) -> tuple[str, ...]:
     if not isinstance(names, Mapping) or not names:
         raise _refused(
             "id2label",
-            names,
+            shown(names),
             f"a name under each number from 0 on, as {example}",
             "Write it in the order of the model's outputs, or delete the key.",
         )
@@ -92,7 +101,10 @@ def _numbered(names: Any) -> tuple[str, ...]:
         name = names[key] if key in names else names[int(key)]
         if isinstance(name, bool) or not isinstance(name, str | int | float) or name == "":
             raise _refused(
-                "id2label", f"{name!r} under {key!r}", "a name there", "Write the label's name."
+                "id2label",
+                f'{shown(name)} under "{key}"',
+                "a name there",
+                "Write the label's name.",
             )
     labels = tuple(str(names[k] if k in names else names[int(k)]) for k in needed)
     for i, label in enumerate(labels):
@@ -119,7 +131,7 @@ def problem_type_of(config: Mapping[str, Any], n_labels: int) -> str:
     if named not in PROBLEM_TYPES:
         raise _refused(
             "problem_type",
-            named if isinstance(named, int | float | list | dict) else repr(named),
+            shown(named),
             f"{', '.join(PROBLEM_TYPES[:2])} or {PROBLEM_TYPES[2]}",
             "Delete the key for transformers' own choice: sigmoid for one label, else softmax.",
         )
@@ -140,12 +152,11 @@ def temperature_of(calibration: Any) -> float:
         ModelRefused: it is no number that logits can be divided by, or stands with others.
     """
     if not isinstance(calibration, Mapping) or set(calibration) != {"temperature"}:
-        holds = list(calibration) if isinstance(calibration, Mapping) else calibration
         raise ModelRefused(
             said(
                 "calibration.json",
-                "(the file)",
-                holds,
+                "temperature",
+                f"something else in all: {shown(calibration)}",
                 '{"temperature": 1.3} and nothing else',
                 "Correct it, or delete the file for no calibration.",
             )
@@ -161,7 +172,7 @@ def temperature_of(calibration: Any) -> float:
             said(
                 "calibration.json",
                 "temperature",
-                value,
+                shown(value),
                 f"a number from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}; 1 changes nothing",
                 "Calibrate again, or delete the file.",
             )
@@ -185,7 +196,7 @@ def tokenizer_limit_of(value: Any) -> int | None:
             said(
                 "tokenizer_config.json",
                 "model_max_length",
-                value,
+                shown(value),
                 "how many tokens the model reads, 1 or more",
                 "Write it, or delete the key where it isn't known.",
             )
@@ -211,7 +222,7 @@ def refuse_quantization(config: Mapping[str, Any], known: frozenset[str] | None 
         return
     raise _refused(
         "quantization_config.quant_method",
-        method,
+        shown(method),
         "a method that the installed transformers reads; it would skip this one with a warning, "
         "and take quantised weights for plain ones",
         "Set args.model.id to the model before quantisation; rayclassify quantises by itself "
@@ -219,7 +230,7 @@ def refuse_quantization(config: Mapping[str, Any], known: frozenset[str] | None 
     )
 
 
-def _refused(key: str, holds: Any, should: str, cure: str) -> ModelRefused:
+def _refused(key: str, holds: str, should: str, cure: str) -> ModelRefused:
     return ModelRefused(said("config.json", key, holds, should, cure))
 
 

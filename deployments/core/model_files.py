@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.core import model_config
-from deployments.core.model_config import said
+from deployments.core.model_config import said, shown
 from deployments.core.model_source import (
     ModelNotFound,
     ModelRefused,
@@ -138,7 +138,7 @@ def _shards(index: Path, settings: ModelSettings) -> None:
             said(
                 index.name,
                 "weight_map",
-                shards,
+                shown(shards),
                 "the file of each weight",
                 "Fetch or save the model again.",
             )
@@ -213,7 +213,13 @@ def _tokenizer(settings: ModelSettings) -> None:
         model = content.get("model") if isinstance(content, dict) else None
         if not isinstance(model, dict):
             raise ModelRefused(
-                said("tokenizer.json", "model", model, "a vocabulary", "Save the tokenizer again.")
+                said(
+                    "tokenizer.json",
+                    "model",
+                    shown(model),
+                    "a vocabulary",
+                    "Save the tokenizer again.",
+                )
             )
 
 

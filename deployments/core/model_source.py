@@ -147,6 +147,13 @@ def own_words(model: str, *ours: type[Exception]) -> Iterator[None]:
             f"model {model!r} does not fit into this machine's memory. Give the process more, or "
             "set args.model.id to a smaller model."
         ) from None
+    except ImportError as exc:
+        logger.warning("model %r can't be loaded", model, exc_info=exc)
+        raise ModelRefused(
+            f"model {model!r} needs a package that is not installed here: "
+            f"{' '.join(str(exc).split())[:200]}. Install it, or set args.model.id to a model "
+            "that needs none."
+        ) from None
     except Exception as exc:
         if isinstance(exc, ValueError) and raised_by_us(exc):
             raise ModelRefused(str(exc)) from None

@@ -9,12 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.core import model_config, model_files
 from deployments.core.class_facts import ClassFacts, class_facts
-from deployments.core.model_source import ModelNotFound, ModelRefused, find_model, read_config
+from deployments.core.model_source import (
+    ModelNotFound,
+    ModelRefused,
+    find_model,
+    own_words,
+    read_config,
+)
 from deployments.core.parts import ModelParts
 from deployments.core.tokenize import TypeIds
 from deployments.core.tokenizer_parity import PROVEN_LENGTH, prove_parity
@@ -38,27 +45,26 @@ def read(settings: ModelSettings) -> ModelParts:
         ModelNotFound, ModelRefused: a file is missing, or says what can't be honoured.
     """
     model_files.refuse_faults(settings)
+    info, facts, remarks = read_info(settings)
     tokenizer = auto_tokenizer(settings)
     backend = _backend(tokenizer, settings)
-    info, facts, remarks = read_info(settings, tokenizer.model_max_length)
+    max_length, about_length = _max_length(settings, facts, tokenizer.model_max_length)
     type_ids, about_types = _type_ids(tokenizer, facts, settings)
     parts = ModelParts(
         fingerprint="",
-        info=info,
+        info=replace(info, max_length=max_length),
         tokenizer=_serialized(backend, tokenizer, settings),
         type_ids=type_ids,
         split_special_tokens=bool(tokenizer.split_special_tokens),
-        remarks=(*remarks, *about_types, *_about_vocabulary(backend, facts)),
+        remarks=(*remarks, *about_length, *about_types, *_about_vocabulary(backend, facts)),
     )
     return _proven(parts, tokenizer)
 
 
 def read_info(
-    settings: ModelSettings, tokenizer_limit: Any = None
+    settings: ModelSettings,
 ) -> tuple[ModelInfo, ClassFacts, tuple[str, ...]]:
-    """What config, class and calibration say, and remarks on what was left aside.
-
-    tokenizer_limit: of the tokenizer at hand; None: what stands in tokenizer_config.json.
+    """What config, class, calibration and tokenizer_config.json say, and what was left aside.
 
     Raises:
         ModelNotFound, ModelRefused: as `read`.
@@ -68,9 +74,7 @@ def read_info(
     problem_type = model_config.problem_type_of(raw, len(labels))
     temperature, about_temperature = _temperature(settings, raw)
     facts = class_facts(settings, raw)
-    if tokenizer_limit is None:
-        tokenizer_limit = model_files.named_tokenizer_limit(settings)
-    max_length, about_length = _max_length(settings, facts, tokenizer_limit)
+    max_length, _ = _max_length(settings, facts, model_files.named_tokenizer_limit(settings))
     info = ModelInfo(
         model=settings.id,
         revision=settings.revision,
@@ -79,7 +83,7 @@ def read_info(
         max_length=max_length,
         temperature=temperature,
     )
-    return info, facts, (*about_temperature, *about_length)
+    return info, facts, about_temperature
 
 
 def auto_tokenizer(settings: ModelSettings) -> Any:
@@ -138,7 +142,7 @@ def _backend(tokenizer: Any, settings: ModelSettings) -> Tokenizer:
             model_config.said(
                 "tokenizer.json",
                 "model.dropout",
-                dropout,
+                f"{dropout:.3g}",
                 "null: with it a text has other tokens each time, and other scores",
                 "It is for training; write null.",
             )
@@ -229,7 +233,7 @@ def _type_ids(
         model_config.said(
             "config.json",
             "type_vocab_size",
-            rows,
+            str(rows),
             f"{max(given) + 1} or more, as the tokenizer gives tokens types up to {max(given)}",
             "Save the tokenizer that the model was trained with.",
         )
@@ -247,8 +251,6 @@ def _about_vocabulary(backend: Tokenizer, facts: ClassFacts) -> tuple[str, ...]:
 
 
 def _proven(parts: ModelParts, tokenizer: Any) -> ModelParts:
-    from dataclasses import replace
-
     limit = parts.info.max_length
     parts.encoder()  # whether there is room for a text at all
     short = replace(parts, info=replace(parts.info, max_length=min(limit, PROVEN_LENGTH)))
@@ -268,7 +270,8 @@ def _main() -> None:
     os.dup2(2, 1)  # what libraries print must not get between
     settings = ModelSettings.model_validate(json.load(sys.stdin))
     try:
-        answer: dict[str, Any] = {"parts": read(settings).to_json()}
+        with own_words(settings.id):
+            answer: dict[str, Any] = {"parts": read(settings).to_json()}
     except ModelRefused as exc:
         answer = {"refused": str(exc)}
     except ModelNotFound as exc:

@@ -124,8 +124,9 @@ def probes(max_length: int) -> Iterator[Pair]:
         yield text, None
     yield from zip(_ODD, islice(cycle(natural), 5, 5 + len(_ODD)), strict=True)
     yield from zip(natural, reversed(_ODD), strict=False)
-    for words in ("good ", "质量很好。", "Wörter und Wörter, ", "x1_y2 😀 "):
-        much = words * (2 * max_length)
+    for words in ("good ", "质量很好。", "Wörter und Wörter, ", "x_y 😀 "):
+        # Numbered, as its beginning must not look like its end.
+        much = "".join(f"{words}{i} " for i in range(2 * max_length))
         few = words * 3
         yield much, None
         yield much[: 3 * max_length], None

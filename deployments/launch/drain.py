@@ -11,6 +11,7 @@ import io
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ADMIN_SOCKET = "admin.sock"  # one a node, below the directory of a run
@@ -19,21 +20,31 @@ _TICK_S = 0.1
 _SOCKET_TIMEOUT_S = 2.0
 
 
-def drain(admin_socket: Path, patience_s: float, hurried: threading.Event) -> int:
+def drain(
+    admin_socket: Path,
+    patience_s: float,
+    hurried: threading.Event,
+    on_waiting: Callable[[int], None] = lambda _: None,
+) -> int:
     """Has HAProxy refuse new connections, and waits for the answers to what it has passed on.
 
     Connections that are kept alive end with their next answer. Returns early when `hurried` is
-    set, and at once where HAProxy does not answer at `admin_socket`.
+    set, and at once where HAProxy does not answer at `admin_socket`. `on_waiting` is told once
+    how many requests are waited for, if any.
 
     Returns: requests still under way.
     """
     deadline = time.monotonic() + patience_s
+    told = False
     try:
         # Both: shut down alone, its socket stays open for a next HAProxy to take over, and who
         # connects waits there; disabled alone, kept-alive connections go on for ever.
         _told(admin_socket, f"disable frontend {_FRONTEND}")
         _told(admin_socket, f"shutdown frontend {_FRONTEND}")
         while under_way := _under_way(_told(admin_socket, "show stat")):
+            if not told:
+                told = True
+                on_waiting(under_way)
             if time.monotonic() > deadline or hurried.wait(_TICK_S):
                 return under_way
     except OSError:

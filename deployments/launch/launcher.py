@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,7 +30,9 @@ _TICK_S = 0.2
 _ASK_DASHBOARD_EVERY_S = 1.0
 # `serve run` gives Serve 30 s to drain, then ends Ray.
 _DRAIN_S = 45.0
-_ABORT_S = 3.0  # nothing is served yet: nothing to drain
+_ABORT_S = 1.0  # nothing is served yet: nothing to drain
+_TELL_AFTER_S = 3.0
+_END_S = 1.0  # of Ray's own processes, which have nothing to finish
 
 
 class StartFailed(Exception):
@@ -112,27 +115,57 @@ class Launcher:
     def stop(self, stop: StopSignals, ready: bool) -> list[psutil.Process]:
         """Drains, then ends every process of the run. Returns what would not end."""
         child = self._child
+        session = child.pid if child is not None else None
         if child is not None and child.poll() is None:
             if ready:
                 # Serve puts it in a directory named after the node; there is one here.
                 for admin_socket in self.run.path.glob(f"*/{ADMIN_SOCKET}"):
-                    left = drain(admin_socket, self.plan.request_s, stop.hurried)
+                    left = drain(
+                        admin_socket, self.plan.request_s, stop.hurried, self._tell_under_way
+                    )
                     if left:
-                        self._console.print(f"{left} requests are cut off.")
+                        self._tell(f"{left} requests are cut off.")
             child.send_signal(signal.SIGINT)
-            patience = time.monotonic() + (_DRAIN_S if ready else _ABORT_S)
-            while child.poll() is None and time.monotonic() < patience:
-                if stop.hurried.wait(_TICK_S):
-                    break
-        survivors = processes.of_run(self.run.path)
-        if child is not None and child.poll() is None:
-            survivors.append(psutil.Process(child.pid))
-        survivors = processes.end(survivors, patience_s=1.0 if stop.hurried.is_set() else 5.0)
+            self._await_child(child, stop, ready)
+        survivors = processes.of_run(self.run.path, session)
+        patience_s = 1.0 if stop.hurried.is_set() else _END_S
+        survivors = processes.end(survivors, patience_s)
         if child is not None:
             child.poll()
         self._log.close()
         # What was born while the others ended: Ray's daemons restart each other.
-        return [*survivors, *processes.end(processes.of_run(self.run.path), patience_s=2.0)]
+        newborn = processes.of_run(self.run.path, session)
+        return [*survivors, *processes.end(newborn, patience_s=2.0)]
+
+    def _await_child(self, child: subprocess.Popen[bytes], stop: StopSignals, ready: bool) -> None:
+        """Waits while replicas answer what they have accepted, and for nothing after that."""
+        replicas = processes.replicas(processes.of_run(self.run.path, child.pid))
+        # In a cluster of somebody's, replicas are elsewhere, and the child ends when it is done.
+        only_replicas = ready and bool(replicas)
+        patience_s = _DRAIN_S if ready else _ABORT_S
+        began = time.monotonic()
+        told = False
+        while child.poll() is None and time.monotonic() < began + patience_s:
+            if stop.hurried.wait(_TICK_S):
+                return
+            living = processes.wait(replicas, 0.0)
+            if only_replicas and not living:
+                return
+            if only_replicas and not told and time.monotonic() > began + _TELL_AFTER_S:
+                told = True
+                names = ", ".join(sorted({replicas[process] for process in living}))
+                self._tell(f"Waiting for replicas to end: {names}")
+
+    def _tell_under_way(self, requests_under_way: int) -> None:
+        self._tell(
+            f"Waiting for {requests_under_way} requests under way, "
+            f"{self.plan.request_s:g} s at most"
+        )
+
+    def _tell(self, line: str) -> None:
+        # A closed terminal or pipe must not keep us from stopping.
+        with contextlib.suppress(OSError, SystemExit):
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def _answers(self) -> bool:
         try:

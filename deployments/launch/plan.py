@@ -24,6 +24,9 @@ class Plan:
     request_s: float
     """Longest that a request may take: its body, then its answer."""
 
+    wants_key: bool = False
+    """Whether a request without a key or a JWT is refused."""
+
     @property
     def door(self) -> str:
         """The address at which this machine reaches the service."""
@@ -56,6 +59,7 @@ def read_plan(config: dict[str, Any]) -> Plan:
         num_cpus=sum(_asked(d, "num_cpus", default=1.0) for d in deployments),
         num_gpus=sum(_asked(d, "num_gpus", default=0.0) for d in deployments),
         request_s=longest_request_s(_limits(app), config),
+        wants_key=_wants_key(app),
         wants_haproxy=_controller_env(config).get(HA_PROXY) == "1",
     )
 
@@ -69,6 +73,12 @@ def _limits(app: dict[str, Any]) -> LimitSettings:
 def _model_id(app: dict[str, Any]) -> str:
     model = (app.get("args") or {}).get("model") or {}
     return str(model.get("id") or ModelSettings().id)
+
+
+def _wants_key(app: dict[str, Any]) -> bool:
+    access = (app.get("args") or {}).get("access") or {}
+    named = access.get("keys_file") or access.get("jwt_jwks")
+    return bool(named) and not access.get("allow_anonymous")
 
 
 def _asked(deployment: dict[str, Any], resource: str, default: float) -> float:

@@ -1,11 +1,15 @@
-"""The processes of one run: found by the run's name in their environment, stopped by pid.
+"""The processes of one run: found by the run's name in their environment, or by the session that
+they share with such a process; stopped by pid.
 
 Ray's daemons are handed to init when their parent ends, so a process tree would miss them; the
-environment stays. `ray stop` and `pkill` would also end what belongs to others.
+environment stays, but for Ray's agents, which write their titles over it: the session stays to all.
+`ray stop` and `pkill` would also end what belongs to others.
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ import psutil
 
 RUN_VARIABLE = "RAYCLASSIFY_RUN"
 OWNER_VARIABLE = "RAYCLASSIFY_RUN_OWNER"
+_TICK_S = 0.05
 
 
 def with_environment() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
@@ -24,14 +29,11 @@ def with_environment() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
             continue
 
 
-def of_run(run_dir: Path) -> list[psutil.Process]:
-    """All living processes of a run."""
+def of_run(run_dir: Path, session: int | None = None) -> list[psutil.Process]:
+    """All living processes of a run. session: its id, known to whoever started the run."""
     name = str(run_dir)
-    return [
-        process
-        for process, env in with_environment()
-        if env.get(RUN_VARIABLE) == name and not _is_dead(process)
-    ]
+    named = [process for process, env in with_environment() if env.get(RUN_VARIABLE) == name]
+    return _with_their_sessions(named, {session})
 
 
 def leftovers() -> dict[str, list[psutil.Process]]:
@@ -41,7 +43,20 @@ def leftovers() -> dict[str, list[psutil.Process]]:
         run, owner = env.get(RUN_VARIABLE), env.get(OWNER_VARIABLE, "")
         if run and not _owner_lives(owner) and not _is_dead(process):
             runs.setdefault(run, []).append(process)
-    return runs
+    return {run: _with_their_sessions(named, {None}) for run, named in runs.items()}
+
+
+def replicas(members: Iterable[psutil.Process]) -> dict[psutil.Process, str]:
+    """Of some processes Serve's replicas, each with the name of its deployment."""
+    found = {}
+    for process in members:
+        try:
+            title = process.cmdline()[0]
+        except (psutil.Error, OSError, IndexError):
+            continue
+        if title.startswith("ray::ServeReplica:"):
+            found[process] = title.split(":")[4].partition(".")[0]
+    return found
 
 
 def owner_of(process: psutil.Process) -> int | None:
@@ -68,9 +83,40 @@ def end(processes: Iterable[psutil.Process], patience_s: float = 5.0) -> list[ps
                 signal_all(process)
             except psutil.Error:
                 continue
-        _, living = psutil.wait_procs(living, timeout=patience_s)
-        living = [process for process in living if not _is_dead(process)]
+        living = wait(living, patience_s)
     return living
+
+
+def wait(processes: Iterable[psutil.Process], patience_s: float) -> list[psutil.Process]:
+    """Waits for processes to end; returns those that live on.
+
+    A zombie has ended: nobody may be there to reap what was handed to a container's init.
+    """
+    deadline = time.monotonic() + patience_s
+    while living := [process for process in processes if not _is_dead(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_TICK_S)
+    return living
+
+
+def _with_their_sessions(
+    named: list[psutil.Process], sessions: set[int | None]
+) -> list[psutil.Process]:
+    """These, and whoever is in a session with one of them; but never with this process."""
+    found = {process.pid: process for process in named}
+    theirs = (sessions | {_session(pid) for pid in found}) - {None, _session(0)}
+    for process in psutil.process_iter():
+        if _session(process.pid) in theirs:
+            found.setdefault(process.pid, process)
+    return [process for process in found.values() if not _is_dead(process)]
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
 
 
 def _owner_lives(owner: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import requests
+
+from deployments.launch.token_file import read_token
 
 STARTING_RAY = "starting Ray"
 DEPLOYING = "deploying"
@@ -35,7 +36,7 @@ def read_progress(session: requests.Session, dashboard: str, app: str) -> Progre
     try:
         answer = session.get(
             f"{dashboard}/api/serve/applications/",
-            headers={"Authorization": f"Bearer {dashboard_token()}"},
+            headers={"Authorization": f"Bearer {read_token(os.environ)}"},
             timeout=2,
         )
         details: dict[str, Any] = answer.json()
@@ -58,15 +59,3 @@ def interpret(app: dict[str, Any]) -> Progress:
     if waiting:
         return Progress(f"starting {', '.join(sorted(waiting))}")
     return Progress(DEPLOYING)
-
-
-def dashboard_token() -> str:
-    """Ray's own token for this user, looked for where Ray looks."""
-    if token := os.environ.get("RAY_AUTH_TOKEN"):
-        return token
-    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:
-        return ""

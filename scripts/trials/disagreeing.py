@@ -69,10 +69,20 @@ def disagreeing_models(folder: Path) -> dict[str, Disagreeing]:
 
 
 def without_weights(folder: Path, model: Path) -> Path:
-    """A copy that has all that labels and tokens are read from, and no weights."""
+    """A copy that has all that labels and tokens are read from, and no weights: a look at the files
+    tells."""
     copied = Path(shutil.copytree(model, folder / "without-weights"))
     for weights in copied.glob("*.safetensors"):
         weights.unlink()
+    return copied
+
+
+def without_numbers(folder: Path, model: Path) -> Path:
+    """A copy that computes NaN, which only a replica finds."""
+    copied = Path(shutil.copytree(model, folder / "without-numbers"))
+    weights = load_file(model / "model.safetensors")
+    bad = {name: torch.full_like(tensor, torch.nan) for name, tensor in weights.items()}
+    save_file(bad, copied / "model.safetensors", metadata={"format": "pt"})
     return copied
 
 

@@ -18,7 +18,14 @@ from typing import Any, Self
 import httpx
 from bench.child import Child, child
 
-from .disagreeing import BEFORE, TEXTS, Disagreeing, disagreeing_models, without_weights
+from .disagreeing import (
+    BEFORE,
+    TEXTS,
+    Disagreeing,
+    disagreeing_models,
+    without_numbers,
+    without_weights,
+)
 from .faults import REPLICAS, Cluster, cluster, kill, step, wait_until
 from .handles import environment
 from .session import Finding, Part, Session
@@ -188,21 +195,31 @@ def _only(asking: Asking, what: str, since: float) -> bool:
     return quiet and max(last.get(what, 0.0), last.get("both", 0.0)) > now - 2.0
 
 
-def failed_update(running: Updated, broken: Path) -> tuple[Answers, dict[str, Any], bool]:
+def failed_update(running: Updated, broken: Path, why: str) -> tuple[Answers, dict[str, Any], bool]:
     """What callers and `/info` are told when an update fails; whether the status says why."""
     with running.asking(BEFORE) as asking:
         time.sleep(1.0)
         running.deploy(broken, wait=False)
-        said = wait_until(
-            lambda: (
-                "weights" in running.there.state()["message"]
-                and running.there.state()["status"] == "DEPLOY_FAILED"
-            ),
-            120.0,
-        )
+
+        def told_why() -> bool:
+            state = running.there.state()
+            return why in state["message"] and state["status"] == "DEPLOY_FAILED"
+
+        said = wait_until(told_why, 120.0)
         time.sleep(3.0)
         told = running.info()
     return asking.seen, told, said is not None
+
+
+def heal(running: Updated) -> tuple[Answers, bool]:
+    """An old Classifier is killed after a failed update; then the old config is deployed again."""
+    with running.asking(BEFORE) as asking:
+        kill(running.there, "Classifier")
+        time.sleep(5.0)
+        running.deploy(running.models[BEFORE].place)
+        whole = wait_until(running.there.is_whole) is not None
+        time.sleep(2.0)
+    return asking.seen, whole and running.info()["update"] is None
 
 
 def try_models(session: Session) -> None:
@@ -217,27 +234,33 @@ def try_models(session: Session) -> None:
             _note(part, how, *update_under_load(running, "more labels", **SINGLE))
             running.deploy(running.models[BEFORE].place)
         with tempfile.TemporaryDirectory() as folder:
-            broken = without_weights(Path(folder), running.models["more labels"].place)
-            how = "an update to a model of other labels without weights"
-            with step(session, part, OLD_SERVES, how):
-                seen, told, said = failed_update(running, broken)
-                kept = set(seen.all) == {"both"} and said
-                kept &= told["model"] == str(running.models[BEFORE].place)
-                kept &= told["update"] is not None and told["update"]["model"] == str(broken)
-                part.findings.append(
-                    Finding(OLD_SERVES, how, sum(seen.all.values()), f"{seen}", kept)
-                )
-            how = "an old Classifier killed after that, then the old config deployed again"
-            with step(session, part, OLD_SERVES, how), running.asking(BEFORE) as asking:
-                kill(running.there, "Classifier")
-                time.sleep(5.0)
-                running.deploy(running.models[BEFORE].place)
-                whole = wait_until(running.there.is_whole) is not None
-                time.sleep(2.0)
-            kept = set(asking.seen.all) == {"both"} and whole and running.info()["update"] is None
-            part.findings.append(
-                Finding(OLD_SERVES, how, sum(asking.seen.all.values()), f"{asking.seen}", kept)
-            )
+            other = running.models["more labels"].place
+            for how, broken, why in (
+                (
+                    "of other labels without weights",
+                    without_weights(Path(folder), other),
+                    "weights",
+                ),
+                (
+                    "of other labels and weights that are no numbers",
+                    without_numbers(Path(folder), other),
+                    "no finite number",
+                ),
+            ):
+                how = f"an update to a model {how}"
+                with step(session, part, OLD_SERVES, how):
+                    seen, told, said = failed_update(running, broken, why)
+                    kept = said and told["model"] == str(running.models[BEFORE].place)
+                    kept &= told["update"] is not None and why in told["update"]["message"]
+                    _note_old(part, how, seen, kept)
+        how = "an old Classifier killed after that, then the old config deployed again"
+        with step(session, part, OLD_SERVES, how):
+            _note_old(part, how, *heal(running))
+
+
+def _note_old(part: Part, how: str, seen: Answers, kept: bool) -> None:
+    kept &= set(seen.all) == {"both"}
+    part.findings.append(Finding(OLD_SERVES, how, sum(seen.all.values()), str(seen), kept))
 
 
 def _note(part: Part, how: str, seen: Answers, arrived: bool) -> None:

@@ -16,7 +16,8 @@ import requests
 
 from deployments.launch import processes
 from deployments.launch.childlog import ChildLog
-from deployments.launch.progress import dashboard_token, local_session
+from deployments.launch.progress import local_session
+from deployments.launch.token_file import read_token
 
 TIMEOUT_S = 20
 # What the dashboard's pages and `ray list`, `ray summary`, `ray timeline` are made of.
@@ -93,7 +94,7 @@ class Run:
             yield Place("dashboard", path, self._ask(path))
 
     def _ask(self, path: str) -> bytes:
-        token = {"Authorization": f"Bearer {dashboard_token()}"}
+        token = {"Authorization": f"Bearer {read_token(os.environ)}"}
         answer = self._session.get(f"{self._dashboard}{path}", headers=token, timeout=TIMEOUT_S)
         answer.raise_for_status()
         return answer.content

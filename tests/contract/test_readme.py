@@ -54,6 +54,7 @@ PAGES = {
         "k8s/README.md",
         "docs/log.md",
         "docs/benchmark.md",
+        "docs/operations.md",
         "docs/privacy.md",
     )
 }
@@ -171,6 +172,26 @@ def test_the_line_to_paste_is_the_one_that_the_launcher_prints() -> None:
     assert line in printed
 
 
+@pytest.mark.parametrize(
+    ("access", "asks"),
+    [
+        ({"keys_file": "keys.yaml"}, True),
+        ({"jwt_jwks": "jwks.json"}, True),
+        ({"keys_file": "keys.yaml", "allow_anonymous": True}, False),
+        ({}, False),
+    ],
+)
+def test_the_line_to_paste_shows_a_key_where_one_is_asked_for(
+    access: dict[str, Any], asks: bool
+) -> None:
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    config["applications"][0]["args"]["access"] |= access
+    console = Console(record=True, width=200)
+    _announce(read_plan(config), console)
+    header = '-H "Authorization: Bearer $RAYCLASSIFY_KEY"'
+    assert (header in console.export_text()) == asks
+
+
 def test_the_gpu_config_asks_for_what_the_readme_says() -> None:
     config = yaml.safe_load((ROOT / "serve_config.gpu.yaml").read_text(encoding="utf-8"))
     plan = read_plan(config)
@@ -199,7 +220,7 @@ def test_every_command_of_serve_exists() -> None:
     from ray.serve.scripts import cli
 
     used = set(re.findall(r"(?:`|=token |^)serve ([a-z]+)\b", README, re.MULTILINE))
-    assert {"run", "deploy", "status"} <= used <= set(cli.commands)
+    assert {"run"} <= used <= set(cli.commands)
 
 
 def test_messages_to_look_up_are_those_that_appear() -> None:

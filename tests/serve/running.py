@@ -81,11 +81,28 @@ class Service:
         replicas = app["deployments"][name]["replicas"]
         return {replica["pid"] for replica in replicas if replica["state"] == "RUNNING"}
 
+    def logged(self, deployment: str, words: str) -> str | None:
+        """The first line with these words in the logs of that deployment's replicas."""
+        for path in log_files():
+            if f"replica_classify_{deployment}" in path.name:
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    if words in line:
+                        return line
+        return None
+
     def answers(self, path: str) -> bool:
         try:
             return self.get(path).ok
         except requests.RequestException:
             return False
+
+
+def log_files() -> list[Path]:
+    """All that the running Ray has written."""
+    import ray
+
+    session = Path(ray._private.worker._global_node.get_session_dir_path())
+    return [path for path in session.rglob("*") if path.is_file()]
 
 
 def read_config(name: str = "serve_config.yaml") -> Config:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from running import Service, deployment, read_config
+from running import Service, deployment, log_files, read_config
 
 pytestmark = pytest.mark.slow
 
@@ -208,12 +208,14 @@ class TestHandles:
         assert ray.get(count_positive.remote(texts), timeout=120) == expected
 
 
-def log_files() -> list[Path]:
-    """All that the running Ray has written."""
-    import ray
-
-    session = Path(ray._private.worker._global_node.get_session_dir_path())
-    return [path for path in session.rglob("*") if path.is_file()]
+def test_every_replica_logs_which_model_it_has_and_no_more_than_that(service: Service) -> None:
+    service.post({"text": "很好"})
+    loaded = service.logged("Classifier", "loaded in")
+    assert loaded is not None
+    assert "model models/demo, version " in loaded
+    assert "torch float32" in loaded
+    assert service.logged("Tokenizer", "a Classifier has model") is not None
+    assert service.logged("Postprocessor", "decodes for model") is not None
 
 
 def test_no_text_in_any_log(service: Service) -> None:

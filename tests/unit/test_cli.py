@@ -56,7 +56,7 @@ class StandIn:
 
     @staticmethod
     def answer(text: str) -> dict[str, Any]:
-        if text == "bad":
+        if text == "bad" or not text.strip():
             return {"error": {"code": "empty_text", "message": "text is empty. Send one."}}
         return {"label": "positive", "score": 0.9, "scores": {"positive": 0.9, "negative": 0.1}}
 
@@ -153,15 +153,25 @@ def test_a_bad_text_fails_alone(service: StandIn) -> None:
 def test_a_file_goes_in_batches_and_comes_back_in_order(service: StandIn, tmp_path: Path) -> None:
     texts = [f"第{i}条" for i in range(3 * BATCH_TEXTS + 1)]
     path = tmp_path / "texts.txt"
-    path.write_text("\ufeff" + "\r\n".join(texts) + "\n\n", encoding="utf-8")
+    path.write_text("\ufeff" + "\r\n".join(texts) + "\n", encoding="utf-8")
     result = run("classify", "--file", str(path), "--url", service.url)
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == texts
     assert sorted(len(body["text"]) for body in service.bodies) == [1] + 3 * [BATCH_TEXTS]
 
 
 def test_stdin(service: StandIn) -> None:
-    result = run("classify", "-", "--url", service.url, stdin="第一行\n\n第二行")
+    result = run("classify", "-", "--url", service.url, stdin="第一行\n第二行")
     assert [json.loads(line)["text"] for line in result.stdout.splitlines()] == ["第一行", "第二行"]
+
+
+def test_a_line_in_is_a_line_out_be_it_blank(service: StandIn, tmp_path: Path) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_text("\n好\n   \n\n坏\n\n", encoding="utf-8")
+    result = run("classify", "--file", str(path), "--json", "--url", service.url)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["text"] for row in rows] == ["", "好", "   ", "", "坏", ""]
+    assert ["error" in row for row in rows] == [True, False, True, True, False, True]
+    assert result.exit_code == 1
 
 
 def test_429_is_waited_out(service: StandIn) -> None:
@@ -206,7 +216,7 @@ def test_what_can_not_be_read(tmp_path: Path, service: StandIn) -> None:
     assert "line 1 is not UTF-8" in run("classify", "-f", str(latin), "--url", service.url).stderr
     assert run("classify", "-f", str(tmp_path / "none")).exit_code == 2
     assert run("classify", "text", "-f", str(latin)).exit_code == 2
-    empty = run("classify", "-", "--url", service.url, stdin="\n")
+    empty = run("classify", "-", "--url", service.url, stdin="")
     assert empty.exit_code == 1
     assert "empty" in empty.stderr
 

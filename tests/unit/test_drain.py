@@ -105,8 +105,11 @@ def test_what_is_inside_is_answered_and_nobody_else_let_in(server: Server, tmp_p
         kept_alive = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         assert status(kept_alive) == 200
         left: list[int] = []
+        waited_for: list[int] = []
         draining = threading.Thread(
-            target=lambda: left.append(drain(tmp_path / "admin.sock", 30.0, threading.Event()))
+            target=lambda: left.append(
+                drain(tmp_path / "admin.sock", 30.0, threading.Event(), waited_for.append)
+            )
         )
         draining.start()
         refused = False
@@ -126,6 +129,8 @@ def test_what_is_inside_is_answered_and_nobody_else_let_in(server: Server, tmp_p
         assert asked.getresponse().status == 200
         draining.join(10)
         assert left == [0]
+        assert len(waited_for) == 1
+        assert waited_for[0] >= 1
 
 
 def test_it_does_not_wait_for_ever_nor_for_who_is_in_a_hurry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -162,6 +163,55 @@ def test_nobody_else_claims_a_block_of_ports_that_is_claimed() -> None:
     assert len(ours | theirs) == 10
     assert {last - first for first, last in ours | theirs} == {198}
     assert all(first % 200 == 1 for first, _ in ours | theirs)
+
+
+def test_who_hides_its_environment_is_found_by_the_session_it_shares(tmp_path: Path) -> None:
+    """As Ray's agents do, which write a title over it; their parent may have ended, too."""
+    child = "import os, time; os.environ.clear(); print(flush=True); time.sleep(60)"
+    parent = (
+        "import subprocess, sys, time\n"
+        f"hidden = subprocess.Popen([sys.executable, '-c', {child!r}], env={{}}, stdout=-1)\n"
+        "hidden.stdout.readline(); print(hidden.pid, flush=True); time.sleep(60)"
+    )
+    env = {**os.environ, processes.RUN_VARIABLE: str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        env=env,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        assert run.stdout is not None
+        hidden = int(run.stdout.readline())
+        found = {process.pid for process in processes.of_run(tmp_path)}
+        assert found == {run.pid, hidden}
+        run.kill()
+        run.wait()
+        assert processes.of_run(tmp_path) == []
+        (left,) = processes.of_run(tmp_path, session=run.pid)
+        assert left.pid == hidden
+        assert processes.end([left]) == []
+    assert processes.of_run(tmp_path, session=run.pid) == []
+
+
+def test_this_process_and_its_session_belong_to_no_run(tmp_path: Path) -> None:
+    env = {**os.environ, processes.RUN_VARIABLE: str(tmp_path)}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], env=env) as child:
+        found = {process.pid for process in processes.of_run(tmp_path)}
+        child.kill()
+    assert found == {child.pid}
+
+
+def test_replicas_are_known_by_their_titles() -> None:
+    title = "ray::ServeReplica:classify:Classifier.handle_request"
+    with (
+        subprocess.Popen(["sleep", "60"]) as other,
+        subprocess.Popen([title, "60"], executable=shutil.which("sleep")) as replica,
+    ):
+        found = processes.replicas([psutil.Process(other.pid), psutil.Process(replica.pid)])
+        other.kill()
+        replica.kill()
+    assert {process.pid: name for process, name in found.items()} == {replica.pid: "Classifier"}
 
 
 def test_processes_of_a_dead_launcher_are_found_and_ended(tmp_path: Path) -> None:

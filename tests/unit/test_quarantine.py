@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -103,11 +104,12 @@ def test_two_poisonous_texts_in_one_batch() -> None:
 
 
 @pytest.mark.parametrize("poison", [103, 107])
-def test_who_is_alone_beside_anothers_poison_is_not_taken_for_guilty(poison: int) -> None:
-    """Two ingress replicas, each with a suspect alone in the same process."""
-    cluster = Cluster(poison={poison})
+def test_who_is_alone_beside_anothers_poison_is_hardly_ever_taken_for_guilty(poison: int) -> None:
+    """Two ingress replicas, each with a suspect alone in the same process. When they try again is
+    chance, and once in a hundred times they meet twice."""
 
     async def main() -> list[int | type]:
+        cluster = Cluster(poison={poison})
         first, second = (
             Quarantine(cluster.predict, Attempts(RetryBudget(64), RetryBudget(64)), nothing)
             for _ in range(2)
@@ -118,10 +120,14 @@ def test_who_is_alone_beside_anothers_poison_is_not_taken_for_guilty(poison: int
         )
         return judged(found[0]) + judged(found[1])
 
-    found = run_virtually(main())
-    assert [mark for mark in found if isinstance(mark, int)] == [
-        mark for mark in (*range(100, 108), *range(200, 208)) if mark != poison
-    ]
+    right = [mark for mark in (*range(100, 108), *range(200, 208)) if mark != poison]
+    harmed = 0
+    for seed in range(40):
+        random.seed(seed)
+        found = [mark for mark in run_virtually(main()) if isinstance(mark, int)]
+        assert poison not in found
+        harmed += found != right
+    assert harmed <= 2
 
 
 def test_a_poisonous_text_with_little_time_is_found_over_several_requests() -> None:

@@ -30,10 +30,8 @@ def reads_zero_types(model: Any) -> bool:
 
 
 def reads_any_types(model: Any) -> bool:
-    """Whether types, where a tokenizer gives some, are read without a table for them: XLNet and
-    Funnel compare them, GPT-2 takes them for words."""
-    n_types = getattr(model.config, "type_vocab_size", None)
-    return takes_token_types(model) and n_types is None
+    """Whether it takes types, where a text has some, of which its config names no rows."""
+    return takes_token_types(model) and not reads_zero_types(model)
 
 
 def ids_of(model: Any, max_length: int) -> Ids:

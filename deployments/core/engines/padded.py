@@ -38,6 +38,7 @@ class PaddedRunner:
         self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
         self._takes = [name for name in ("input_ids", "attention_mask") if takes(model, name)]
         self._zero_types = reads_zero_types(model)
+        # Texts have types only where the model's tokenizer gives it some; see `ModelParts`.
         self._any_types = reads_any_types(model)
         # BART's kin read the last end mark, and want as many in each text of a pass.
         self._end = None

@@ -1,0 +1,163 @@
+"""What Serve tells of an application, in our terms: the JSON of the REST API in, facts out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from deployments.config_keys import BUILDER
+from deployments.deploying.room import Node, has_room, why_no_room
+from deployments.launch.childlog import causes
+
+RUNNING, DEPLOYING, FAILED, UNHEALTHY, DELETING = (
+    "RUNNING",
+    "DEPLOYING",
+    "DEPLOY_FAILED",
+    "UNHEALTHY",
+    "DELETING",
+)
+# Serve says so of replicas that are slow, and of none that failed.
+_SLOW = "have taken more than"
+
+
+class Verdict(Enum):
+    """How a deploy stands."""
+
+    SERVED = "served"
+    WAITING = "waiting"
+    FAILED = "failed"
+    REPLACED = "replaced"  # somebody else has deployed something else meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One deployment. placed: replicas that start on some node; unplaced: those without one."""
+
+    name: str
+    status: str
+    message: str
+    wanted: int
+    running: int
+    placed: int
+    unplaced: int
+    needs: dict[str, float]
+
+    @property
+    def failed(self) -> bool:
+        return self.status == FAILED
+
+    def progress(self) -> str:
+        """As "1 of 2 running, 1 starting"."""
+        parts = [f"{self.running} of {self.wanted} running"]
+        if self.placed:
+            parts.append(f"{self.placed} starting")
+        if self.unplaced:
+            parts.append(f"{self.unplaced} waiting for a place")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class AppState:
+    """One application. config: as deployed, None where it was not deployed by config."""
+
+    name: str
+    status: str
+    message: str
+    config: dict[str, Any] | None
+    by_config: bool
+    since: float
+    stages: tuple[Stage, ...]
+
+    @property
+    def is_ours(self) -> bool:
+        return self.config is not None and self.config.get("import_path") == BUILDER
+
+    def reasons(self) -> list[str]:
+        """Why it does not get on or has failed, the errors alone; empty if nothing was said."""
+        found = [
+            f"{stage.name}: {line}"
+            for stage in self.stages
+            if stage.message and _SLOW not in stage.message
+            for line in causes(stage.message.splitlines(), at_most=1)
+        ]
+        if not found and self.message:
+            found = causes(self.message.splitlines(), at_most=1)
+        return list(dict.fromkeys(map(_in_short, found)))
+
+
+def read_applications(details: dict[str, Any]) -> dict[str, AppState]:
+    """Name → application, of the answer of /api/serve/applications/."""
+    return {
+        name: _read_application(name, app)
+        for name, app in (details.get("applications") or {}).items()
+    }
+
+
+def _read_application(name: str, app: dict[str, Any]) -> AppState:
+    stages = tuple(_read_stage(n, d) for n, d in (app.get("deployments") or {}).items())
+    return AppState(
+        name=name,
+        status=str(app.get("status")),
+        message=str(app.get("message") or ""),
+        config=app.get("deployed_app_config"),
+        by_config=app.get("source") == "declarative",
+        since=float(app.get("last_deployed_time_s") or 0.0),
+        stages=stages,
+    )
+
+
+def _read_stage(name: str, deployment: dict[str, Any]) -> Stage:
+    replicas = deployment.get("replicas") or []
+    starting = [r for r in replicas if r.get("state") in {"STARTING", "UPDATING", "RECOVERING"}]
+    placed = sum(bool(replica.get("node_id")) for replica in starting)
+    return Stage(
+        name=name,
+        status=str(deployment.get("status")),
+        message=str(deployment.get("message") or ""),
+        wanted=int(deployment.get("target_num_replicas") or 0),
+        running=sum(replica.get("state") == "RUNNING" for replica in replicas),
+        placed=placed,
+        unplaced=len(starting) - placed,
+        needs={k: float(v) for k, v in (deployment.get("required_resources") or {}).items()},
+    )
+
+
+def verdict(app: AppState | None, asked: dict[str, Any]) -> Verdict:
+    """How a deploy of the application's config `asked` stands."""
+    if app is None or app.status == DELETING:
+        return Verdict.REPLACED
+    if app.config is not None and not same_config(app.config, asked):
+        return Verdict.REPLACED
+    if app.status == FAILED:
+        return Verdict.FAILED
+    return Verdict.SERVED if app.status == RUNNING else Verdict.WAITING
+
+
+def same_config(deployed: dict[str, Any], asked: dict[str, Any]) -> bool:
+    """Whether Serve was given these. It adds its own logging_config where a config has none."""
+    without = [{k: v for k, v in c.items() if k != "logging_config"} for c in (deployed, asked)]
+    return without[0] == without[1]
+
+
+def what_it_waits_for(app: AppState, nodes: list[Node]) -> str:
+    """One line for a person who waits: the most telling of what holds an application up."""
+    reasons = app.reasons()
+    if reasons:
+        return f"tried again after: {reasons[-1]}"
+    for stage in app.stages:
+        if stage.unplaced and nodes and not has_room(stage.needs, nodes):
+            return why_no_room(stage.name, stage.needs, nodes)
+    waiting = [stage for stage in app.stages if stage.status not in {"HEALTHY", FAILED}]
+    if not waiting:
+        return "Serve builds the application"
+    return "; ".join(f"{stage.name}: {stage.progress()}" for stage in waiting)
+
+
+def _in_short(line: str) -> str:
+    """Without the module of an error's class: its name and message tell enough."""
+    where, separator, rest = line.partition(": ")
+    if separator and rest and "." in rest.partition(":")[0].split(" ")[0]:
+        name, colon, message = rest.partition(":")
+        return f"{where}: {name.rpartition('.')[2]}{colon}{message}"
+    return line

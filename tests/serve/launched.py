@@ -1,0 +1,81 @@
+"""A `rayclassify serve` in a process of its own, for tests that use it as a person does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from deployments.launch import processes
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 240
+STOP_S = 90
+
+
+@dataclass
+class Run:
+    """A running `rayclassify serve`, with what it has printed so far."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+    def wait_for(self, start: str) -> str:
+        """The first line that begins so; fails with everything printed if there is none."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith(start):
+                return line.rstrip()
+        pytest.fail(f"no line begins with {start!r}:\n" + "\n".join(self.lines))
+
+    @property
+    def dir(self) -> Path:
+        found = re.search(r"^Log: (\S+)/serve.log$", "\n".join(self.lines), re.MULTILINE)
+        assert found, self.lines
+        return Path(found.group(1))
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(STOP_S)
+        assert self.process.stdout is not None
+        self.lines += self.process.stdout.read().splitlines()
+        return code
+
+
+@contextmanager
+def serve(config: Path, within_s: float = START_S + STOP_S, **env: str) -> Iterator[Run]:
+    """Starts it; in the end nothing of it is left, whatever the test has found."""
+    command = [sys.executable, "-m", "deployments.cli", "serve", config.name]
+    with subprocess.Popen(
+        command,
+        cwd=config.parent,
+        env={**os.environ, "RAY_ADDRESS": "", "PYTHONPATH": str(ROOT), **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        watchdog = threading.Timer(within_s, process.kill)
+        watchdog.start()
+        run = Run(process)
+        try:
+            yield run
+        finally:
+            watchdog.cancel()
+            if process.poll() is None:
+                process.kill()
+            for line in run.lines:
+                if line.startswith("Log:"):
+                    processes.end(processes.of_run(run.dir))
+                    shutil.rmtree(run.dir, ignore_errors=True)
