@@ -250,10 +250,13 @@ class _Search:
             model.to(self._device, dtype)
             encoder.to(self._device, dtype)
         if fast_layers and not accelerate(encoder, self._dtype) and self._dtype == "int8":
-            raise EngineUnavailable(
-                f"args.engine.dtype is int8, and this build of torch or this CPU has no 8-bit "
-                f"products, or {self._class} no linear layers for them. Set dtype: auto."
+            plain = any(type(module) is torch.nn.Linear for module in encoder.modules())
+            why = (
+                "this build of torch or this CPU has no 8-bit products"
+                if plain or isinstance(runner, PackedRunner)
+                else f"{self._class} has no linear layers for them"
             )
+            raise EngineUnavailable(f"args.engine.dtype is int8, and {why}. Set dtype: auto.")
 
     def _fresh(self) -> Any:
         """The model as its files have it: ways that failed may have left it otherwise."""

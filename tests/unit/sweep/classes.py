@@ -105,6 +105,7 @@ _OWN: dict[str, dict[str, Any]] = {
         "shape_embed_dim": 16,
     },
     "xmod": {"languages": ["en_XX"], "default_language": "en_XX"},
+    "t5": {"decoder_start_token_id": 0},
     "zamba": {
         "num_hidden_layers": 3,
         "layers_block_type": ["linear_attention", "hybrid", "hybrid"],
