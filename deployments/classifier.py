@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import json
 import logging
 import os
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import ray
 
 from deployments.core.batcher import TokenBatcher
+from deployments.core.certificate import certificate
 from deployments.core.coredump import forbid_core_dumps
 from deployments.core.errors import kind_and_place
 from deployments.core.flow import FlowRuns
@@ -56,12 +58,10 @@ class Classifier(Replica):
         )
         self._health = ModelHealth(self._batcher, live.max_pass_s)
         self._watch: asyncio.Task[None] | None = None
-        engine = self._engine.info()
         logger.info(
-            "model %s, version %s, loaded in %.1f s: %s %s on %s with %d threads, %s; %s",
-            settings.model.id, self._version, time.monotonic() - started, engine.engine,
-            engine.dtype, engine.device, engine.num_threads, engine.batching,
-            ", ".join(f"{name} {version}" for name, version in engine.versions.items()),
+            "model %s, version %s, loaded in %.1f s; certificate: %s",
+            settings.model.id, self._version, time.monotonic() - started,
+            json.dumps(self._certificate(), ensure_ascii=False),
         )  # fmt: skip
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -107,9 +107,13 @@ class Classifier(Replica):
         """The `call_id` of the calls in the forward pass under way."""
         return [piece.call.id for piece in self._batcher.running]
 
-    async def info(self) -> tuple[EngineInfo, ClassifierUserConfig]:
-        """How this replica runs the model, and the live settings in force on it."""
-        return self._engine.info(), self._live or ClassifierUserConfig()
+    async def info(self) -> tuple[EngineInfo, ClassifierUserConfig, dict[str, Any]]:
+        """How this replica runs the model, the live settings in force on it, and its certificate."""
+        live = self._live or ClassifierUserConfig()
+        return self._engine.info(), live, self._certificate()
+
+    def _certificate(self) -> dict[str, Any]:
+        return certificate(self._parts, self._engine.info()).to_json()
 
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here three times; see `ModelHealth.check`.

@@ -50,7 +50,7 @@ async def _served_by_others() -> set[str]:
     handle = serve.get_deployment_handle(context.deployment, context.app_name)
     for attempt in range(_ASK_TIMES):
         try:
-            asked = await handle.broadcast("fingerprint")
+            asked = handle.broadcast("fingerprint")
             told = await asked.results_async(timeout_s=ASK_TIMEOUT_S, return_exceptions=True)
         except Exception as exc:
             logger.debug("no replica answers: %s", type(exc).__name__)

@@ -165,8 +165,8 @@ class Tokenizer(Replica):
         """Raises NotReady until a text has gone through the whole chain once."""
         self._ready.check()
 
-    async def info(self) -> dict[str, Any]:
-        """Model, engine, limits and versions, as GET /info shows them.
+    async def info(self, certificate: bool = False) -> dict[str, Any]:
+        """Model, engine, limits and versions, as GET /info shows them; and what was proven.
 
         Raises:
             NotReady: the model is not loaded yet.
@@ -174,7 +174,7 @@ class Tokenizer(Replica):
         await self.readiness()
         parts = self._models.current
         assert parts is not None  # noqa: S101 - a text has gone through
-        engine, live = await _answered(
+        engine, live, proven = await _answered(
             self._asking, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
         )
         model = parts.info
@@ -196,6 +196,7 @@ class Tokenizer(Replica):
             "max_batch_tokens": live.max_batch_tokens,
             "versions": {"rayclassify": __version__, **engine.versions},
             "update": await update_state(self._settings.model, parts),
+            "certificate": proven if certificate else None,
         }
 
     async def _become_ready(self) -> None:
@@ -205,7 +206,7 @@ class Tokenizer(Replica):
                 await self._models.meet()
                 (result,) = await self._pipeline.run([warm], [3_600.0])
                 if self._audit is not None:
-                    engine, _ = await _tried(self._info_call.remote())
+                    engine, *_ = await _tried(self._info_call.remote())
                     self._audit.engine = f"{engine.engine} {engine.dtype}"
                 if not isinstance(result, ServiceError):
                     break

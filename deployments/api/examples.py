@@ -80,6 +80,7 @@ ANSWERS: dict[str, Any] = {
         "max_batch_tokens": 4096,
         "versions": {"rayclassify": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
         "update": None,
+        "certificate": None,
     },
 }
 

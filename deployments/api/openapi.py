@@ -85,6 +85,7 @@ def openapi_document(limits: LimitSettings, access: AccessSettings | None = None
             },
             "/info": {
                 "get": _get("info", "Which model, on which device?", "Info", ANSWERS["info"])
+                | {"parameters": [_CERTIFICATE]}
             },
         },
         "components": {
@@ -116,6 +117,14 @@ def _require_keys(document: Json, access: AccessSettings) -> None:
     info["security"] = [*either, *anybody]
     unauthorized: list[ServiceError] = [Unauthorized("This service needs a key.")]
     info["responses"]["401"] = _error_response(unauthorized)
+
+
+_CERTIFICATE: Json = {
+    "name": "certificate",
+    "in": "query",
+    "description": "Present, whatever its value: what was proven of the model when it was loaded.",
+    "schema": {"type": "string"},
+}
 
 
 def _classify(limits: LimitSettings, with_keys: bool) -> Json:

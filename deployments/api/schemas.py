@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from deployments.core.certificate import Certificate
 from deployments.core.flow import BULK_FROM_TEXTS, Priority
 from deployments.core.types import Options
 
@@ -167,6 +168,10 @@ class Info(Struct):
         Update | None,
         Meta(description="What was deployed last, where it does not serve (yet); else null."),
     ]
+    certificate: Annotated[
+        Certificate | None,
+        Meta(description="What was proven of the model at its load: `/info?certificate`."),
+    ] = None
 
 
 def components() -> dict[str, Any]:

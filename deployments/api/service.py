@@ -31,6 +31,9 @@ class ClassifyService(Protocol):
         """
         ...
 
-    async def info(self) -> dict[str, Any]:
-        """What `GET /info` answers: the fields of schemas.Info, JSON-ready."""
+    async def info(self, certificate: bool = False) -> dict[str, Any]:
+        """What `GET /info` answers: the fields of schemas.Info, JSON-ready.
+
+        certificate: with what was proven of the model.
+        """
         ...

@@ -21,7 +21,7 @@ def status_routes(service: ClassifyService) -> list[Route]:
         return JSONAnswer({"status": "ready"})
 
     async def info(request: Request) -> Response:
-        return JSONAnswer(await service.info())
+        return JSONAnswer(await service.info("certificate" in request.query_params))
 
     return [
         Route("/health", health),

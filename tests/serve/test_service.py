@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,11 @@ def test_every_replica_logs_which_model_it_has_and_no_more_than_that(service: Se
     loaded = service.logged("Classifier", "loaded in")
     assert loaded is not None
     assert "model models/demo, version " in loaded
-    assert "torch float32" in loaded
+    certificate = service.get("/info?certificate").json()["certificate"]
+    assert json.loads(loaded.partition("certificate: ")[2]) == certificate
+    assert (certificate["engine"], certificate["dtype"]) == ("torch", "float32")
+    assert certificate["tokenizer_texts_equal"] > 100
+    assert certificate["drift"] < 1e-4
     assert service.logged("Tokenizer", "a Classifier has model") is not None
     assert service.logged("Postprocessor", "decodes for model") is not None
 

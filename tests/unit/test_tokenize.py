@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from deployments.core.errors import EmptyText, InvalidInput, TextTooLong
 from deployments.core.model_source import ModelRefused
+from deployments.core.parts import load_parts
 from deployments.core.reading import load_tokenizer
 from deployments.core.tokenize import TextEncoder
-from deployments.core.tokenizer_apart import load_tokenizer_apart
 from deployments.core.types import Options, TextInput
 from deployments.settings import ModelSettings
 
@@ -92,12 +92,11 @@ def keeps_end(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return directory
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_where_the_tokenizer_keeps_the_end_so_do_we(keeps_end: Path, apart: bool) -> None:
+def test_where_the_tokenizer_keeps_the_end_so_do_we(keeps_end: Path) -> None:
     from transformers import AutoTokenizer
 
-    settings = ModelSettings(id=str(keeps_end))
-    encoder = TextEncoder((load_tokenizer_apart if apart else load_tokenizer)(settings), MAX_LENGTH)
+    settings = ModelSettings(id=str(keeps_end), max_length=MAX_LENGTH)
+    encoder = load_parts(settings).encoder()
     reference = AutoTokenizer.from_pretrained(keeps_end)
     long, pair = "很好" * 5_000 + "太差了", ("好" * 900 + "极", "坏" * 800 + "差")
     encoded = encoder.encode([TextInput(long), TextInput(*pair), TextInput("短")])

@@ -54,7 +54,7 @@ class LengthClassifier:
         if not self.is_ready:
             raise NotReady("The model is loading. Try again soon.", 2.4)
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self, certificate: bool = False) -> dict[str, Any]:
         return {"model": "length", "labels": ["long", "short"]}
 
 

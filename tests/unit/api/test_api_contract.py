@@ -20,7 +20,7 @@ from deployments.api.app import create_app
 class Complete(LengthClassifier):
     """With all of `GET /info`."""
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self, certificate: bool = False) -> dict[str, Any]:
         run = ("engine", "device", "dtype", "batching", "selected_by")
         names = ("model", "fingerprint", "problem_type", *run)
         numbers = {"max_length": 512, "temperature": 1.0, "num_threads": 1}
@@ -33,6 +33,7 @@ class Complete(LengthClassifier):
             "labels": ["long", "short"],
             "versions": {"rayclassify": "0"},
             "update": None,
+            "certificate": None,
         }
 
 
