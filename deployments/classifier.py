@@ -108,7 +108,7 @@ class Classifier(Replica):
         return [piece.call.id for piece in self._batcher.running]
 
     async def info(self) -> tuple[EngineInfo, ClassifierUserConfig, dict[str, Any]]:
-        """How this replica runs the model, the live settings in force on it, and its certificate."""
+        """How this replica runs the model, its live settings, and its certificate."""
         live = self._live or ClassifierUserConfig()
         return self._engine.info(), live, self._certificate()
 
