@@ -25,8 +25,8 @@ from deployments.core.parts import ModelParts
 from deployments.core.types import Encoded, EngineInfo, Float32, Logits, OtherModel
 from deployments.launch.machine import threads_for
 from deployments.replica import Replica, live_settings, raises_service_errors, set_log_level
-from deployments.rollout import wait_for_the_last_of
 from deployments.settings import ClassifierUserConfig, Settings
+from deployments.updates import wait_for_the_last_of
 
 logger = logging.getLogger(__name__)
 

@@ -39,8 +39,8 @@ from deployments.replica import (
     request_id_of_call,
     set_log_level,
 )
-from deployments.rollout import update_state
 from deployments.settings import Settings, TokenizerUserConfig
+from deployments.updates import update_state
 
 logger = logging.getLogger(__name__)
 

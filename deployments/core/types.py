@@ -223,7 +223,7 @@ class EngineInfo:
     dtype: str
     num_threads: int
     versions: dict[str, str]
-    batching: str = "packed"  # or "padded"
+    batching: str = "packed"  # or "padded", "one length", "one by one"
     batching_reason: str | None = None  # why not packed
     selected_by: str = "config"  # or "measurement", "cache"
     drift: float | None = None
