@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,15 +51,27 @@ def test_so_it_is_with_one_replica_of_each(running: Updated) -> None:
     running.deploy(running.models[BEFORE].place)
 
 
+def classifiers() -> set[int]:
+    """Processes of all Classifiers on this machine that have started."""
+    return {
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if "ray::ServeReplica:classify:Classifier" in " ".join(process.info["cmdline"] or ())
+    }
+
+
 def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_path: Path) -> None:
-    pids = [pid for name in faults.REPLICAS for pid in running.there.pids(name)]
+    pids = {name: running.there.pids(name) for name in faults.REPLICAS}
     broken = without_weights(tmp_path, running.models["more labels"].place)
     seen, told, said = failed_update(running, broken, "weights")
     assert set(seen.all) == {"both"}
     assert said
-    # Serve lists no replicas of an application that could not be built; they are there all the same.
-    assert len(pids) == 2 * len(faults.REPLICAS)
-    assert all(psutil.pid_exists(pid) for pid in pids)
+    # Serve lists no replicas of an application that could not be built. They are there, and a dead
+    # one is replaced.
+    assert [len(own) for own in pids.values()] == [2, 2, 2]
+    assert all(psutil.pid_exists(pid) for own in pids.values() for pid in own)
+    os.kill(pids["Classifier"][0], signal.SIGKILL)
+    assert faults.wait_until(lambda: len(classifiers() - set(pids["Classifier"])) == 1) is not None
     assert told["update"]["status"] == "DEPLOY_FAILED"
     assert "weights" in told["update"]["message"]
     running.deploy(running.models[BEFORE].place)
