@@ -33,9 +33,7 @@ def running() -> Iterator[Updated]:
         yield there
 
 
-@pytest.mark.parametrize(
-    "kind", ["rows and names swapped", "more labels", "another vocabulary", "another problem type"]
-)
+@pytest.mark.parametrize("kind", ["more labels", "another vocabulary"])
 def test_every_answer_during_an_update_is_of_one_model(running: Updated, kind: str) -> None:
     seen, arrived = update_under_load(running, kind)
     assert seen.mixed == []
