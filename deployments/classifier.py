@@ -56,7 +56,7 @@ class Classifier(Replica):
             max_queue_tokens=live.max_queue_tokens,
             run=thread,
         )
-        self._health = ModelHealth(self._batcher, live.max_pass_s)
+        self._health = ModelHealth(self._batcher, live.max_pass_s, self._parts.info.max_length)
         self._watch: asyncio.Task[None] | None = None
         logger.info(
             "model %s, version %s, loaded in %.1f s; certificate: %s",

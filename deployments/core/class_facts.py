@@ -136,7 +136,7 @@ def _without_weights(config: Any, settings: ModelSettings) -> Any:
 def _refuse_position_type(raw: dict[str, Any], config: Any, model: Any) -> None:
     """transformers 5 took relative positions out of BERT and its kin, and says nothing."""
     named = raw.get("position_embedding_type")
-    if named in {None, "absolute"}:
+    if named is None or named == "absolute":
         return
     modules = {type(config).__module__, type(model).__module__} - {"builtins"}
     read = any("position_embedding_type" in _source(name) for name in modules if "model" in name)

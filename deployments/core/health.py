@@ -17,8 +17,6 @@ from deployments.core.types import Encoded, Logits
 
 logger = logging.getLogger(__name__)
 
-# The first eight ids: among them each of a vocabulary's marks, as some classes look for their own.
-_HARMLESS = Encoded(np.arange(8, dtype=np.int32), np.asarray([8], np.int32))
 _PROBE_TIMEOUT_S = 5.0  # below Serve's health_check_timeout_s
 # A pass hangs from so many times its expected duration on, and not before so many seconds.
 HANGS_FACTOR = 20.0
@@ -34,14 +32,26 @@ class ModelStalled(Exception):
     """A forward pass takes longer than any should. Its thread can't be ended, only its process."""
 
 
-def prove(predict: Callable[[Encoded], Logits], model: str) -> None:
+# Tokens: enough for each of a vocabulary's marks, as some classes look for their own.
+_PROBE_TOKENS = 8
+
+
+def harmless(max_length: int) -> Encoded:
+    """The first ids of any vocabulary, as many as the model reads."""
+    n = min(_PROBE_TOKENS, max_length)
+    return Encoded(np.arange(n, dtype=np.int32), np.asarray([n], np.int32))
+
+
+def prove(
+    predict: Callable[[Encoded], Logits], model: str, max_length: int = _PROBE_TOKENS
+) -> None:
     """One pass before the first caller's, so that an update to a broken model is not carried out.
 
     Raises:
         ModelBroken: it fails on a harmless text, or not all of its logits are finite numbers.
     """
     try:
-        logits = predict(_HARMLESS)
+        logits = predict(harmless(max_length))
     except Exception as exc:
         logger.debug("a harmless text fails", exc_info=True)
         raise ModelBroken(
@@ -65,8 +75,11 @@ class ModelHealth:
     passes as large are known to be quick, one counts as hanging earlier.
     """
 
-    def __init__(self, batcher: TokenBatcher, max_pass_s: float) -> None:
+    def __init__(
+        self, batcher: TokenBatcher, max_pass_s: float, max_length: int = _PROBE_TOKENS
+    ) -> None:
         self.max_pass_s = max_pass_s
+        self._max_length = max_length
         self._batcher = batcher
         self._pass: list[Slice] = []
         self._stood_still_s = 0.0
@@ -133,7 +146,7 @@ class ModelHealth:
             # The batcher looks at deadlines only between passes: this one may not end.
             async with asyncio.timeout(_PROBE_TIMEOUT_S):
                 timeouts_s = np.asarray([_PROBE_TIMEOUT_S], np.float32)
-                logits = await self._batcher.submit(_HARMLESS, timeouts_s)
+                logits = await self._batcher.submit(harmless(self._max_length), timeouts_s)
         except (Overloaded, TimeoutError):
             return  # the next batches will tell, or the age of this pass
         error = (logits.errors or {}).get(0)

@@ -34,11 +34,14 @@ def load(settings: Settings, num_threads: int) -> Loaded:
     Raises:
         ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
     """
-    return Loaded(load_parts(settings.model), load_engine(settings, num_threads))
+    parts = load_parts(settings.model)
+    return Loaded(parts, load_engine(settings, num_threads, parts.info.max_length))
 
 
-def load_engine(settings: Settings, num_threads: int) -> Engine:
+def load_engine(settings: Settings, num_threads: int, max_length: int = 512) -> Engine:
     """The engine that the settings name, loaded and proven, with every error in our own words.
+
+    max_length: tokens that the model reads, if known.
 
     Raises:
         ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
@@ -46,5 +49,5 @@ def load_engine(settings: Settings, num_threads: int) -> Engine:
     with own_words(settings.model.id, *REFUSALS):
         engine = make_engine(settings, num_threads)
         engine.load()
-        prove(engine.predict, settings.model.id)
+        prove(engine.predict, settings.model.id, max_length)
         return engine

@@ -6,7 +6,6 @@ A hole is never filled with a default: defaults hold only where the whole entry 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +34,7 @@ def shown(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError):
         text = repr(value)
+    text = text.encode(errors="backslashreplace").decode()  # half of a character can't be printed
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
@@ -69,7 +69,9 @@ def labels_of(config: Mapping[str, Any]) -> tuple[str, ...]:
     backwards = config.get("label2id")
     if isinstance(backwards, Mapping):
         for i, name in enumerate(labels):
-            if backwards.get(name, i) != i:
+            number = backwards.get(name)
+            # As text too: nobody reads it, and "0" contradicts nothing.
+            if number is not None and number != i and str(number) != str(i):
                 raise _refused(
                     "label2id",
                     f"{shown(backwards[name])} for {name!r}, which id2label gives the number {i}",
@@ -99,7 +101,7 @@ def _numbered(names: Any) -> tuple[str, ...]:
         )
     for key in needed:
         name = names[key] if key in names else names[int(key)]
-        if isinstance(name, bool) or not isinstance(name, str | int | float) or name == "":
+        if not _is_name(name):
             raise _refused(
                 "id2label",
                 f'{shown(name)} under "{key}"',
@@ -116,6 +118,16 @@ def _numbered(names: Any) -> tuple[str, ...]:
                 "Give each label its own name.",
             )
     return labels
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a label may be called so: no empty text, NaN, or half of a character."""
+    if isinstance(name, bool) or not isinstance(name, str | int | float) or name != name:
+        return False
+    try:
+        return bool(str(name).encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def problem_type_of(config: Mapping[str, Any], n_labels: int) -> str:
@@ -165,8 +177,7 @@ def temperature_of(calibration: Any) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE
+        or not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE  # nor NaN
     ):
         raise ModelRefused(
             said(
@@ -191,7 +202,7 @@ def tokenizer_limit_of(value: Any) -> int | None:
     whole = isinstance(value, int | float) and not isinstance(value, bool)
     if whole and value >= LARGEST_LENGTH:
         return None
-    if not whole or value < 1 or value != int(value):
+    if not whole or not value >= 1 or value != int(value):
         raise ModelRefused(
             said(
                 "tokenizer_config.json",

@@ -56,17 +56,28 @@ def read_optional(name: str, settings: ModelSettings) -> Any:
     Raises:
         ModelRefused: it is there, and no JSON.
     """
+    source = _directory(settings)
+    if source is not None and not (source / name).exists() and not (source / name).is_symlink():
+        return None
     try:
-        return read_json(name, settings)
+        found = read_json(name, settings)
+        # `null` is no missing file.
+        return {"null": None} if found is None else found
     except (ValueError, RecursionError) as exc:
-        if isinstance(exc, ValueError) and not isinstance(exc, json.JSONDecodeError | UnicodeError):
-            return None  # the hub's own "no such entry" is one
+        invalid = isinstance(exc, json.JSONDecodeError | UnicodeError | RecursionError)
+        if source is None and not invalid:
+            return None  # the hub's own "no such entry"
         raise ModelRefused(
             f"{name} of model {settings.id!r} is no JSON ({type(exc).__name__}: {exc}). "
             "Correct it, or save the model again."
         ) from None
-    except OSError:
-        return None
+    except OSError as exc:
+        if source is None:
+            return None
+        raise ModelRefused(
+            f"{name} of model {settings.id!r} is there and can't be read "
+            f"({type(exc).__name__}). See that it is a file that this user may read."
+        ) from None
 
 
 def _revision(settings: ModelSettings) -> None:
@@ -80,9 +91,13 @@ def _revision(settings: ModelSettings) -> None:
 
 def _adapter(settings: ModelSettings) -> None:
     source = _directory(settings)
-    if source and (source / "adapter_config.json").is_file():
+    found = sorted(source.glob("adapter_*.*")) if source else []
+    named = [
+        path.name for path in found if path.name.startswith(("adapter_config", "adapter_model"))
+    ]
+    if named:
         raise ModelRefused(
-            f"model {settings.id!r} is an adapter (adapter_config.json), and adapters are not "
+            f"model {settings.id!r} is an adapter ({named[0]}), and adapters are not "
             "served. Merge it first: peft's merge_and_unload(), then save_pretrained() of model "
             "and tokenizer into a new directory."
         )

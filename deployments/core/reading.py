@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +103,25 @@ def auto_tokenizer(settings: ModelSettings) -> Any:
         )
     except Exception as exc:
         logger.warning("transformers can't read the tokenizer", exc_info=exc)
+        if _wants_sentencepiece(settings):
+            raise ModelRefused(
+                f"the tokenizer of model {settings.id!r} is a sentencepiece model (*.model), with "
+                "no tokenizer.json beside it. Where the package sentencepiece is installed, load "
+                "it with AutoTokenizer and save it again, which writes tokenizer.json; or "
+                "install sentencepiece here."
+            ) from None
         raise ModelRefused(
             f"the tokenizer of model {settings.id!r} can't be read ({type(exc).__name__}): its "
             "files are missing, damaged, or of a kind that the installed transformers doesn't "
             "know. Save it anew beside the weights (tokenizer.json, tokenizer_config.json)."
         ) from None
+
+
+def _wants_sentencepiece(settings: ModelSettings) -> bool:
+    source = Path(find_model(settings.id))
+    if not source.is_dir() or (source / "tokenizer.json").exists():
+        return False
+    return any(source.glob("*.model")) and find_spec("sentencepiece") is None
 
 
 def load_tokenizer(settings: ModelSettings) -> Tokenizer:

@@ -38,6 +38,12 @@ TypeIds = Literal["none", "where_not_zero", "always"]
 # Pairs are cut this many tokens behind the model's limit: far enough that the cut changes no token
 # before the limit.
 _PAIR_MARGIN = 64
+# What the tokenizer itself may be given of a half that can't be cut before: see `_pair`.
+_MOST_UNCUT_TOKENS = 8_192
+
+
+class UncuttablePair(Exception):
+    """A half is much too long, and no part of it has the same tokens."""
 
 
 class TextEncoder:
@@ -125,6 +131,12 @@ class TextEncoder:
         for i, item in enumerate(inputs):
             try:
                 encodings.append(self._encode_one(item))
+            except UncuttablePair:
+                encodings.append(None)
+                errors[i] = InvalidInput(
+                    f"a half of the pair has over {_MOST_UNCUT_TOKENS} tokens, and its tokens "
+                    "depend on all of it. Shorten it."
+                )
             except Exception:
                 encodings.append(None)
                 errors[i] = InvalidInput(
@@ -156,18 +168,32 @@ class TextEncoder:
             lengths = [len(encoding) for encoding in encodings]
             # The longer half stays the longer one: it gets the odd token.
             longer = lengths[0] > lengths[1]
-            keep = self.max_length + _PAIR_MARGIN
-            first = self._kept(first, encodings[0], keep + longer)
-            second = self._kept(second, encodings[1], keep + (not longer))
+            first = self._kept(first, encodings[0], int(longer))
+            second = self._kept(second, encodings[1], int(not longer))
         return first, second
 
-    def _kept(self, text: str, encoding: Any, n_tokens: int) -> str:
-        """The part of `text` that its first `n_tokens` tokens come from, or its last."""
-        if len(encoding) <= n_tokens:
-            return text
-        if self._keeps_end:
-            return text[encoding.token_to_chars(len(encoding) - n_tokens)[0] :]
-        return text[: encoding.token_to_chars(n_tokens - 1)[1]]
+    def _kept(self, text: str, encoding: Any, odd: int) -> str:
+        """A part of `text` that has all of its tokens that the model may read, and more tokens than
+        that.
+
+        Where words span the whole text (a run of spaces in Llama's tokenizer), a cut moves what
+        lies far behind it: then the part is made larger, and in the end it is all of the text.
+        """
+        for n_margins in (1, 8):
+            n_tokens = self.max_length + n_margins * _PAIR_MARGIN + odd
+            if len(encoding) <= n_tokens:
+                return text
+            if self._keeps_end:
+                part = text[encoding.token_to_chars(len(encoding) - n_tokens)[0] :]
+            else:
+                part = text[: encoding.token_to_chars(n_tokens - 1)[1]]
+            own = self._untruncated.encode_batch([part], add_special_tokens=False)[0].ids
+            read = slice(-self.max_length, None) if self._keeps_end else slice(self.max_length)
+            if len(own) >= n_tokens - 1 and own[read] == encoding.ids[read]:
+                return part
+        if len(encoding) > _MOST_UNCUT_TOKENS:
+            raise UncuttablePair
+        return text
 
     def _refuse(self, item: TextInput, encoding: Any) -> ServiceError | None:
         if not item.text or item.text.isspace():

@@ -12,7 +12,13 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification
 
-from deployments.core.engines.weights import left_out, refuse_other_task
+from deployments.core.engines.weights import (
+    lacking,
+    left_out,
+    misfit,
+    refuse_other_task,
+    refuse_whole_numbers,
+)
 from deployments.core.model_source import ModelNotFound, find_model, read_config
 from deployments.settings import ModelSettings
 
@@ -57,6 +63,8 @@ def load(settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Loaded:
             # None takes pickles too, through torch's loader of weights alone.
             use_safetensors=None if settings.allow_pickle else True,
             output_loading_info=True,
+            # Else transformers raises without the name of what doesn't fit; `_judge` names it.
+            ignore_mismatched_sizes=True,
         )
     except Exception as exc:
         logger.debug("loading failed", exc_info=True)
@@ -73,17 +81,14 @@ def load(settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Loaded:
 
 def _judge(model: Any, report: dict[str, Any], settings: ModelSettings) -> tuple[str, ...]:
     """Remarks on what the weights and the class don't share."""
+    if mismatched := sorted(report["mismatched_keys"], key=str):
+        raise ModelNotFound(misfit(mismatched[0], len(mismatched), settings.id))
     if missing := sorted(report["missing_keys"]):
         # transformers fills them with random numbers, and says so in a log only.
         raise ModelNotFound(
-            f"the weights of {settings.id!r} have no {missing[0]}: it is not "
-            "trained to classify and would answer at random. Set args.model.id to one that is."
+            lacking(missing, report["unexpected_keys"], model.base_model_prefix, settings.id)
         )
-    if mismatched := sorted(str(entry) for entry in report["mismatched_keys"]):
-        raise ModelNotFound(
-            f"the weights of {settings.id!r} are made for another config.json: {mismatched[0]} "
-            "has another shape. Fetch or save the model again."
-        )
+    refuse_whole_numbers(find_model(settings.id), settings.id)
     base = model.base_model
     parts = {name for name, _ in base.named_children()} if base is not model else set()
     remarks = left_out(report["unexpected_keys"], model.base_model_prefix, parts, settings.id)
@@ -115,10 +120,11 @@ def _in_our_words(exc: Exception, settings: ModelSettings) -> ModelNotFound:
             f"the class of {settings.id!r} is code that comes with the model. If you trust who "
             "made it, set args.model.trust_remote_code: true."
         )
+    detail = " ".join(str(exc).split())[:200]
     return ModelNotFound(
-        f"transformers can't make a text classifier of {settings.id!r} ({kind}): its config.json "
-        "names no class with a …ForSequenceClassification, or holds what that class can't take. "
-        "Set args.model.id to another model, or correct the file."
+        f"transformers can't make a text classifier of {settings.id!r}: its config.json "
+        "names no class with a …ForSequenceClassification, or holds what that class can't take "
+        f"({kind}: {detail}). Set args.model.id to another model, or correct the file."
     )
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
 
 from deployments.core.model_source import ModelNotFound
 
 # Pattern of a name → what it is, and why a classifier gives the same answers without it.
 _HARMLESS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
-        re.compile(r"(^|\.)pooler\.(dense\.)?(weight|bias)$"),
+        re.compile(r"^(\w+\.)?pooler\.(dense\.)?(weight|bias)$"),
         "a pooler: the class's head reads the encoder without one",
     ),
     (
@@ -59,6 +63,7 @@ _HINTS: tuple[tuple[re.Pattern[str], str], ...] = (
         "config.json may name fewer layers than were trained (num_hidden_layers): correct it.",
     ),
 )
+_FLOATING = {"F64", "F32", "F16", "BF16"}
 _OTHERWISE = "config.json is made for another model: fetch or save the model again."
 # Heads whose weights have the names of a text classifier's, or those of pre-training.
 _OTHER_TASKS = re.compile(
@@ -92,13 +97,80 @@ def left_out(
     )
 
 
+def misfit(entry: Any, n: int, model: str) -> str:
+    """What to say of a tensor of another shape than the class has for it.
+
+    entry: as transformers reports it: a name, and the shapes in the file and in the class.
+    """
+    name, *shapes = entry if isinstance(entry, tuple | list) else (entry,)
+    told = ""
+    if len(shapes) == 2:
+        told = f" has the shape {list(shapes[0])}, where config.json makes it {list(shapes[1])}"
+    more = f" ({n - 1} more don't fit either)" if n > 1 else ""
+    head = re.search(r"classifier|score|out_proj|logits_proj|summary", str(name))
+    cure = (
+        "id2label in config.json must name as many labels as the weights have rows."
+        if head
+        else "Find the config.json that it was trained with, or save the model again."
+    )
+    return f"the weights of {model!r} don't fit its config.json: {name}{told}{more}. {cure}"
+
+
+def lacking(missing: list[str], unexpected: Iterable[str], base_prefix: str, model: str) -> str:
+    """What to say of weights that the class has and the files haven't."""
+    first, odd = missing[0], sorted(unexpected)
+    said = f"the weights of {model!r} have no {first}{_more(missing)}"
+    for prefix in ("module.", "_orig_mod.", "model.", "base_model.model.", "transformer."):
+        if f"{prefix}{first}" in odd:
+            return (
+                f"{said}, but {prefix}{first}: they were saved from a wrapper. Save what it "
+                f"wraps: load them, take {prefix!r} off every name, and save the model again."
+            )
+    for name in odd:
+        for pattern, cure in _HINTS[:3]:
+            if pattern.search(name):
+                return f"{said}, and hold {name}, which the class doesn't read. {cure}"
+    if any(name.startswith(f"{base_prefix}.") for name in missing):
+        return (
+            f"{said}: config.json names more of the encoder than was saved, or another one "
+            "(model_type, num_hidden_layers). Correct it, or fetch the model again."
+        )
+    return (
+        f"{said}: it is not trained to classify and would answer at random. Set args.model.id to "
+        "one that is."
+    )
+
+
+def refuse_whole_numbers(source: str, model: str) -> None:
+    """Weights kept in 8 bits, or as whole numbers, mean nothing without the scales that belong to
+    them; transformers takes them as they are.
+
+    Raises:
+        ModelNotFound: there are such in a directory's safetensors.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.glob("model*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118 - no dict
+                kind = file.get_slice(name).get_dtype()
+                if name.endswith((".weight", ".bias")) and kind not in _FLOATING:
+                    raise ModelNotFound(
+                        f"the weights of {model!r} hold {name} as {kind}: without its scale that "
+                        "is not what was trained. Save the model in float32, float16 or bfloat16; "
+                        "args.engine.dtype: int8 quantises it here."
+                    )
+
+
 def refuse_other_task(architectures: object, runs_as: str, model: str) -> str | None:
     """What to say of a config.json that names another class than the one that runs; mostly nothing.
 
     Raises:
         ModelNotFound: it was trained for another task than classifying texts.
     """
-    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    listed = [architectures] if isinstance(architectures, str) else architectures
+    names = [str(name) for name in listed] if isinstance(listed, list) else []
     if not names or runs_as in names:
         return None
     for name in names:
