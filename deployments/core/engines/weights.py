@@ -113,7 +113,7 @@ def misfit(entry: Any, n: int, model: str) -> str:
         if head
         else "Find the config.json that it was trained with, or save the model again."
     )
-    return f"the weights of {model!r} don't fit its config.json: {name}{told}{more}. {cure}"
+    return f"the weights of {model!r} are made for another config.json: {name}{told}{more}. {cure}"
 
 
 def lacking(missing: list[str], unexpected: Iterable[str], base_prefix: str, model: str) -> str:
