@@ -49,6 +49,8 @@ class Classifier(Replica):
         loaded = thread.wait_for(lambda: load(settings, num_threads))
         self._parts, self._engine = loaded.parts, loaded.engine
         self._version = self._parts.version
+        # Once: a version is a hash over all of a tokenizer.
+        self._certificate = certificate(self._parts, self._engine.info()).to_json()
         self._deployed = settings.model.fingerprint
         self._batcher = TokenBatcher(
             self._engine.predict,
@@ -61,7 +63,7 @@ class Classifier(Replica):
         logger.info(
             "model %s, version %s, loaded in %.1f s; certificate: %s",
             settings.model.id, self._version, time.monotonic() - started,
-            json.dumps(self._certificate(), ensure_ascii=False),
+            json.dumps(self._certificate, ensure_ascii=False),
         )  # fmt: skip
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -110,10 +112,7 @@ class Classifier(Replica):
     async def info(self) -> tuple[EngineInfo, ClassifierUserConfig, dict[str, Any]]:
         """How this replica runs the model, its live settings, and its certificate."""
         live = self._live or ClassifierUserConfig()
-        return self._engine.info(), live, self._certificate()
-
-    def _certificate(self) -> dict[str, Any]:
-        return certificate(self._parts, self._engine.info()).to_json()
+        return self._engine.info(), live, self._certificate
 
     async def check_health(self) -> None:
         """Serve replaces a replica that raises here three times; see `ModelHealth.check`.

@@ -172,20 +172,19 @@ class Tokenizer(Replica):
             NotReady: the model is not loaded yet.
         """
         await self.readiness()
-        parts = self._models.current
-        assert parts is not None  # noqa: S101 - a text has gone through
         engine, live, proven = await _answered(
             self._asking, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
         )
-        model = parts.info
+        # All of one Classifier: in an update the next one may have another model.
+        model, revision = proven["model"], proven["revision"]
         return {
-            "model": model.model,
-            "revision": model.revision,
-            "fingerprint": parts.fingerprint,
-            "labels": list(model.labels),
-            "problem_type": model.problem_type,
-            "max_length": model.max_length,
-            "temperature": model.temperature,
+            "model": model,
+            "revision": revision,
+            "fingerprint": proven["fingerprint"],
+            "labels": list(proven["labels"]),
+            "problem_type": proven["problem_type"],
+            "max_length": proven["max_length"],
+            "temperature": proven["temperature"],
             "engine": engine.engine,
             "device": engine.device,
             "dtype": engine.dtype,
@@ -195,7 +194,7 @@ class Tokenizer(Replica):
             "selected_by": engine.selected_by,
             "max_batch_tokens": live.max_batch_tokens,
             "versions": {"rayclassify": __version__, **engine.versions},
-            "update": await update_state(self._settings.model, parts),
+            "update": await update_state(self._settings.model, model, revision),
             "certificate": proven if certificate else None,
         }
 

@@ -9,7 +9,6 @@ from typing import Any
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from deployments.core.parts import ModelParts
 from deployments.launch.childlog import causes
 from deployments.settings import ModelSettings
 
@@ -62,10 +61,13 @@ async def _served_by_others() -> set[str]:
     return set()
 
 
-async def update_state(deployed: ModelSettings, serving: ModelParts) -> dict[str, Any] | None:
+async def update_state(
+    deployed: ModelSettings, model: str, revision: str | None
+) -> dict[str, Any] | None:
     """What of the last update does not serve, as `/info` shows it; None where all is as deployed.
 
     deployed: of the replica that asks, which may be of the old application or of the new one.
+    model, revision: what serves.
     """
     try:
         async with asyncio.timeout(ASK_TIMEOUT_S):
@@ -76,7 +78,7 @@ async def update_state(deployed: ModelSettings, serving: ModelParts) -> dict[str
     app = status.applications.get(app_name)
     if app is None:
         return None
-    other = _name(deployed) != (serving.info.model, serving.info.revision)
+    other = (deployed.id, deployed.revision) != (model, revision)
     if app.status == "RUNNING" and not other:
         return None
     told = [app.message, *(one.message for one in app.deployments.values())]
@@ -86,7 +88,3 @@ async def update_state(deployed: ModelSettings, serving: ModelParts) -> dict[str
         "revision": deployed.revision if other else None,
         "message": " ".join(causes("\n".join(told).splitlines(), 2)) if any(told) else "",
     }
-
-
-def _name(model: ModelSettings) -> tuple[str, str | None]:
-    return model.id, model.revision

@@ -76,12 +76,6 @@ class LiveModels:
         self._heard_at: dict[str, float] = {}
         self._asking = asyncio.Lock()
 
-    @property
-    def current(self) -> ModelParts | None:
-        """Parts of the newest model that lives; None before the first was met."""
-        lively = self._lively()
-        return lively[0].parts if lively else None
-
     def info_of(self, version: str) -> ModelInfo | None:
         """Labels and the like of a model that was met lately."""
         model = self._met.get(version)

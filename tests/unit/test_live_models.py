@@ -53,12 +53,14 @@ def parts(demo_model: Path) -> Callable[..., ModelParts]:
 async def test_before_the_first_model_is_met_nothing_can_be_encoded(
     parts: Callable[..., ModelParts],
 ) -> None:
-    models = Place(parts(2)).models()
-    assert models.current is None
+    place = Place(parts(2))
+    models, version = place.models(), place.parts.version
+    assert models.info_of(version) is None
     with pytest.raises(NotReady):
         models.encode([TextInput("好")])
     assert await models.meet()
-    assert models.encode([TextInput("好")]).batch.model == models.current.version
+    assert models.encode([TextInput("好")]).batch.model == version
+    assert models.info_of(version) is not None
 
 
 async def test_texts_are_encoded_for_both_models_while_both_are_heard_of(
