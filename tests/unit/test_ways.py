@@ -29,11 +29,11 @@ SHAPE: dict[str, Any] = {
 }
 LLAMA = {**SHAPE, "num_key_value_heads": 1, "bos_token_id": 1, "eos_token_id": 2}
 MODELS: dict[str, tuple[str, dict[str, Any], str, int]] = {
-    # class, config, how it runs, its shortest text
+    # class, config, how it runs, the shortest text that transformers itself reads with it
     "a decoder without padding": ("Qwen2", LLAMA, "one by one", 1),
     "padding is -1": ("Llama", {**LLAMA, "pad_token_id": -1}, "one length", 1),
     "fails on one token": ("Funnel", {"block_sizes": [1, 1, 1], "d_model": 32, "n_head": 2,
-        "d_head": 16, "d_inner": 64, "vocab_size": 300, "initializer_std": 0.3}, "one length", 3),
+        "d_head": 16, "d_inner": 64, "vocab_size": 300, "initializer_std": 0.3}, "one length", 5),
     "reads causally": ("Bert", {**SHAPE, "is_decoder": True, "pad_token_id": 0}, "padded", 1),
     "has no mask": ("FNet", {**SHAPE, "pad_token_id": 3}, "one length", 1),
     "a length changes it": ("BigBird", {**SHAPE, "max_position_embeddings": 256, "pad_token_id": 0,

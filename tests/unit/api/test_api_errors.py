@@ -73,7 +73,7 @@ def test_the_unexpected_is_logged_without_words(client, service, refused, caplog
 
 
 def test_the_unexpected_on_other_routes_is_treated_alike(client, service, refused, caplog):
-    async def broken() -> dict:
+    async def broken(certificate: bool = False) -> dict:
         raise ValueError(CONFIDENTIAL)
 
     service.info = broken
