@@ -88,7 +88,8 @@ class OpenVinoEngine(GraphEngine):
             import nncf
 
             logging.setLoggerClass(logger_class)
-            nncf.set_log_level(logging.ERROR)
+            # Not nncf.set_log_level: it sets every handler that stands there, whoever put it.
+            logging.getLogger("nncf").setLevel(logging.ERROR)
             names = {port.any_name for port in graph.inputs}
             rows = [
                 {name: values for name, values in row.items() if name in names}
