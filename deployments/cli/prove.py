@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -22,16 +24,15 @@ def prove_models(
     """
     from deployments.config_files import our_settings
 
-    if not verbose:
-        _quiet()
     certificates, refusals = [], []
-    for settings, path in our_settings(config):
-        if settings.engine.name == "none":
-            continue
-        try:
-            certificates.append(_proven(settings))
-        except Refused as exc:
-            refusals.append(f"{path}.model: {exc}")
+    with contextlib.nullcontext() if verbose else _quiet():
+        for settings, path in our_settings(config):
+            if settings.engine.name == "none":
+                continue
+            try:
+                certificates.append(_proven(settings))
+            except Refused as exc:
+                refusals.append(f"{path}.model: {exc}")
     return certificates, refusals
 
 
@@ -72,10 +73,19 @@ def _proven(settings: Settings) -> Certificate:
     return found
 
 
-def _quiet() -> None:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
     """Libraries speak at length of what they load; our refusals say what matters."""
     from transformers.utils import logging as theirs
 
+    ours = logging.getLogger("deployments")
+    theirs_before, ours_before = theirs.get_verbosity(), ours.level
     theirs.set_verbosity_error()
     theirs.disable_progress_bar()
-    logging.getLogger("deployments").setLevel(logging.ERROR)
+    ours.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(theirs_before)
+        theirs.enable_progress_bar()
+        ours.setLevel(ours_before)

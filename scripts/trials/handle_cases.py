@@ -100,5 +100,7 @@ def handle_cases(canaries: Canaries) -> list[HandleCase]:
             lambda n: [canaries.of_tokens(n, faulty.SLOW_TOKENS)],
         ),
         HandleCase("the ASGI entry", error("TypeError"), lambda n: [text(n)], method="__call__"),
-        HandleCase("another method", error("TypeError"), lambda n: [text(n)], method="info"),
+        HandleCase(
+            "another method", error("TypeError"), lambda n: [text(n), text(n)], method="info"
+        ),
     ]

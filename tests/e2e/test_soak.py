@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ PLAN = soak.Plan(length_s=15.0, shortest_wave_s=15.0)
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk measures the capacity; install it")
 def test_a_wave_is_answered_and_every_process_watched(tmp_path: Path) -> None:
     store = Store(tmp_path / "reliability.json")
     session = Session(store, Console())

@@ -124,3 +124,14 @@ def deployment(config: Config, name: str) -> dict[str, Any]:
     """The part of `config` for the deployment called `name`, to be changed in place."""
     (found,) = (d for d in config["applications"][0]["deployments"] if d["name"] == name)
     return found
+
+
+def without_numbers(model: Path) -> Path:
+    """It loads and runs, and computes NaN."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    (file,) = model.glob("*.safetensors")
+    weights = {name: torch.full_like(w, torch.nan) for name, w in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import requests
 from launched import START_S, STOP_S, serve
+from running import without_numbers
 
 from deployments.launch import ports, processes
 from deployments.launch.preflight import check_leftovers
@@ -199,10 +201,22 @@ def test_a_killed_launcher_is_found_by_the_next(config: Path) -> None:
         assert of_run(run.dir) == []
 
 
-def test_a_model_that_does_not_load_is_told_in_a_few_lines(config: Path, tmp_path: Path) -> None:
+def test_a_model_without_weights_is_refused_before_anything_starts(
+    config: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "config.json").write_text('{"model_type": "bert"}')
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("id: models/demo", "id: broken"), encoding="utf-8")
+    with serve(config) as run:
+        assert "model 'broken' has no weights" in run.wait_for("error:")
+        assert run.process.wait(STOP_S) == 1
+        assert not any(line.startswith("Log:") for line in run.lines)
+
+
+def test_a_model_that_does_not_load_is_told_in_a_few_lines(config: Path, tmp_path: Path) -> None:
+    without_numbers(Path(shutil.copytree(ROOT / "models" / "demo", tmp_path / "broken")))
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("id: models/demo", "id: broken"), encoding="utf-8")
     with serve(config) as run:
