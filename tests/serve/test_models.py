@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Config, Service, deployment, read_config
+from running import Config, Service, deployment, read_config, without_numbers
 
 pytestmark = pytest.mark.slow
 
