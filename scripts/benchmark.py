@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from deployments.engines.machine import cpu_count
+from scripts.bench.bars import bars
+from scripts.bench.load import WrkMissing
+from scripts.bench.models import SHAPES
+from scripts.bench.readme import write
+from scripts.bench.report import IMAGES
+from scripts.bench.session import Plan, Session
+from scripts.bench.store import Store
+
 ROOT = Path(__file__).resolve().parents[1]
-# This checkout's packages before installed ones.
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
-
-import typer  # noqa: E402
-from bench.bars import bars  # noqa: E402
-from bench.load import WrkMissing  # noqa: E402
-from bench.models import SHAPES  # noqa: E402
-from bench.readme import write  # noqa: E402
-from bench.report import IMAGES  # noqa: E402
-from bench.session import Plan, Session  # noqa: E402
-from bench.store import Store  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from deployments.engines.machine import cpu_count  # noqa: E402
 
 DOCS = ROOT / "docs"
 console = Console()
@@ -37,11 +34,11 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what measures it. Imported late, for a quick --help."""
-    from bench.arrivals import measure_openloop
-    from bench.growth import measure_growth
-    from bench.raw import measure_raw
-    from bench.share import measure_service
-    from bench.versus import measure_peers
+    from scripts.bench.arrivals import measure_openloop
+    from scripts.bench.growth import measure_growth
+    from scripts.bench.raw import measure_raw
+    from scripts.bench.share import measure_service
+    from scripts.bench.versus import measure_peers
 
     return {
         "raw": measure_raw,
@@ -137,7 +134,7 @@ def publish(store: Store) -> None:
     """Tables and plots out of what is in the store, beside its file."""
     docs = store.path.parent
     try:
-        from bench.plots import draw
+        from scripts.bench.plots import draw
 
         draw(store.modes, docs / IMAGES)
     except ImportError:

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 
 import atheris
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT)]
 
 with atheris.instrument_imports(include=["deployments.http", "python_multipart"]):
     from deployments.http.body import read_request
     from deployments.http.held_bytes import HeldBytes
     from deployments.http.inputs import inputs_of
-from deployments.pipeline.errors import ServiceError  # noqa: E402
-from deployments.settings import LimitSettings  # noqa: E402
+from deployments.pipeline.errors import ServiceError
+from deployments.settings import LimitSettings
 
 LIMITS = LimitSettings(max_batch_texts=8, max_text_chars=200)
 HELD = HeldBytes(LIMITS.max_held_body_bytes)

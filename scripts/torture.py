@@ -7,21 +7,19 @@ was found.
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-ROOT = Path(__file__).resolve().parents[1]
-# This checkout's packages before installed ones.
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
+import typer
+from rich.console import Console
+from rich.table import Table
 
-import typer  # noqa: E402
-from bench.store import Store  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from trials.report import IMAGES, page  # noqa: E402
-from trials.session import Session  # noqa: E402
+from scripts.bench.store import Store
+from tests.trials.report import IMAGES, page
+from tests.trials.session import Session
+
+ROOT = Path(__file__).resolve().parents[1]
 
 DOCS = ROOT / "docs"
 BROKEN = 1
@@ -33,13 +31,13 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
-    from trials.access import try_access
-    from trials.faults import try_faults
-    from trials.inputs import try_inputs
-    from trials.model_updates import try_models
-    from trials.overload import try_overload
-    from trials.privacy import try_privacy
-    from trials.soak import try_soak
+    from tests.trials.access import try_access
+    from tests.trials.faults import try_faults
+    from tests.trials.inputs import try_inputs
+    from tests.trials.model_updates import try_models
+    from tests.trials.overload import try_overload
+    from tests.trials.privacy import try_privacy
+    from tests.trials.soak import try_soak
 
     return {
         "overload": try_overload,
@@ -110,7 +108,7 @@ def draw(store: Store) -> None:
     if not part.get("figures", {}).get("minutes"):
         return
     try:
-        from trials.plots import draw_soak
+        from tests.trials.plots import draw_soak
 
         draw_soak(part, store.path.parent / IMAGES)
     except ImportError:

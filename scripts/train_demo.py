@@ -12,9 +12,10 @@ import os
 import sys
 from pathlib import Path
 
-from demo.recipe import FINETUNE, PRETRAIN, Plan
+from scripts.demo.recipe import FINETUNE, PRETRAIN, Plan
 
 ROOT = Path(__file__).resolve().parent.parent
+
 PACKAGES = {"sklearn": "scikit-learn", "snownlp": "snownlp", "tqdm": "tqdm"}
 EXAMPLES = """\
 examples:
@@ -38,8 +39,8 @@ def main() -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Threads that sleep at a barrier instead of spinning: twice as fast on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from demo.data import DataMissing
-    from demo.run import train
+    from scripts.demo.data import DataMissing
+    from scripts.demo.run import train
 
     plan = Plan(
         seed=options.seed,

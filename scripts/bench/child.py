@@ -86,7 +86,7 @@ def environment(run: Path) -> dict[str, str]:
     """This checkout's packages before installed ones; and a name to find every process by."""
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "scripts"), str(ROOT)]),
+        "PYTHONPATH": str(ROOT),
         processes.RUN_VARIABLE: str(run),
         processes.OWNER_VARIABLE: processes.owner_name(),
         "HF_HUB_OFFLINE": "1",

@@ -100,5 +100,5 @@ class EngineChild:
 
 @contextmanager
 def engine_child() -> Iterator[EngineChild]:
-    with child("bench.worker") as process:
+    with child("scripts.bench.worker") as process:
         yield EngineChild(process)

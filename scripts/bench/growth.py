@@ -23,7 +23,7 @@ COST_CONNECTIONS = 64
 WAITING = ((1, 1, 1), (1, 2, 1), (2, 4, 1), (3, 8, 2))
 NULL = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3))
 KINDS = {
-    "waiting": ("bench.standin:build", WAITING),
+    "waiting": ("scripts.bench.standin:build", WAITING),
     "none": ("deployments.app:build", NULL),
 }
 
@@ -41,7 +41,7 @@ def measure_growth(session: Session) -> None:
 def _replicas(session: Session, part: dict[str, Any]) -> None:
     texts = session.workload(MINILM).texts
     try:
-        with child("bench.cluster") as cluster:
+        with child("scripts.bench.cluster") as cluster:
             for kind, (import_path, sizes) in KINDS.items():
                 for nodes, classifiers, tokenizers in sizes:
                     session.step(f"growth: {kind}, {nodes} nodes, {classifiers} classifiers")

@@ -1,8 +1,8 @@
 """Open loop: requests at the times of a Poisson process, whether the last ones are answered or not.
 
-Runs in a process of its own (`python -m bench.openloop`), with one connection per request that is
-under way. A closed loop waits with the next question where the service is slow, and so asks less
-just when it matters.
+Runs in a process of its own (`python -m scripts.bench.openloop`), with one connection for each
+request under way. A closed loop waits with the next question where the service is slow, and so
+asks less just when it matters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def open_loop(
 ) -> dict[str, Any]:
     """Latencies at this rate, and the share of a core that the client took (`client_cpu`)."""
     parts = urlsplit(endpoint.url)
-    with child("bench.openloop") as process:
+    with child("scripts.bench.openloop") as process:
         return process.ask(
             host=parts.hostname,
             port=parts.port,

@@ -1,7 +1,7 @@
 """A stand-in for a model that needs no core of this machine, as one on a GPU would not.
 
 It waits as long as a model of a given speed would take, so that more replicas can be faster than
-two cores. For `import_path: bench.standin:build`; everything else is the service as it is.
+two cores. For `import_path: scripts.bench.standin:build`; everything else is the service as it is.
 """
 
 from __future__ import annotations

@@ -14,12 +14,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from demo.data import deduplicate, read_reviews
 
 from deployments.model.load import load_parts
 from deployments.pipeline.tokenize import TextEncoder
 from deployments.pipeline.types import Encoded, TextInput
 from deployments.settings import ModelSettings
+from scripts.demo.data import deduplicate, read_reviews
 
 SEED = 20_261_125
 POOL_SIZE = 256

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from deployments.config.check import check_config, load_config
+from scripts import render_k8s
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-import render_k8s  # noqa: E402
 
 FILE = ROOT / "k8s" / "rayservice.yaml"
 CONFIG = load_config(ROOT / "serve_config.gpu.yaml")

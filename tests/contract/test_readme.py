@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import socket
-import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -36,13 +35,11 @@ from deployments.settings import (
     PostprocessorUserConfig,
     Settings,
 )
+from scripts.bench.readme import put_into, readme_block
+from scripts.bench.report import SECTIONS
+from scripts.bench.report import page as benchmark_page
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from bench.readme import put_into, readme_block  # noqa: E402
-from bench.report import SECTIONS  # noqa: E402
-from bench.report import page as benchmark_page  # noqa: E402
 
 PAGES = {
     name: (ROOT / name).read_text(encoding="utf-8")

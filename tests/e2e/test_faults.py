@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from trials import faults, updates
-from trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT
-from trials.unfit import unfit_models
+from tests.trials import faults, updates
+from tests.trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT
+from tests.trials.unfit import unfit_models
 
 pytestmark = pytest.mark.slow
 

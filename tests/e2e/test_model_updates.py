@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from trials import faults
-from trials.disagreeing import BEFORE, without_numbers, without_weights
-from trials.model_updates import (
+from tests.trials import faults
+from tests.trials.disagreeing import BEFORE, without_numbers, without_weights
+from tests.trials.model_updates import (
     SINGLE,
     Answers,
     Updated,

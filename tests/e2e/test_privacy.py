@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts")]
-
-from bench.store import Store  # noqa: E402
-from trials.canary import Canaries  # noqa: E402
-from trials.session import Session  # noqa: E402
+from scripts.bench.store import Store
+from tests.trials.canary import Canaries
+from tests.trials.session import Session
 
 
 def test_the_search_knows_every_form_in_which_a_text_may_be_written() -> None:
@@ -26,7 +22,7 @@ def test_the_search_knows_every_form_in_which_a_text_may_be_written() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_no_text_is_seen_anywhere(tmp_path: Path) -> None:
-    from trials.privacy import try_privacy
+    from tests.trials.privacy import try_privacy
 
     store = Store(tmp_path / "reliability.json")
     try_privacy(Session(store, Console(), quick=True))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from bench.store import Store
-from trials import soak, soak_findings
-from trials.mixed import ALLOWED, MIX, RIGHT
-from trials.report import page
-from trials.session import Session
+from scripts.bench.store import Store
+from tests.trials import soak, soak_findings
+from tests.trials.mixed import ALLOWED, MIX, RIGHT
+from tests.trials.report import page
+from tests.trials.session import Session
 
 # What runs beside the replicas, as far as one machine's Ray has it.
 OURS = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,17 +15,13 @@ import numpy as np
 import pytest
 import uvicorn
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
-
-from bench import load, openloop, service, workload  # noqa: E402
-from bench.child import ChildFailed, child  # noqa: E402
-from bench.endpoint import Endpoint  # noqa: E402
-from bench.flops import flops  # noqa: E402
-from bench.latency import Sent, latencies, poisson_times_s  # noqa: E402
-from bench.models import Shape  # noqa: E402
-
-from deployments.pipeline.types import Encoded  # noqa: E402
+from deployments.pipeline.types import Encoded
+from scripts.bench import load, openloop, service, workload
+from scripts.bench.child import ChildFailed, child
+from scripts.bench.endpoint import Endpoint
+from scripts.bench.flops import flops
+from scripts.bench.latency import Sent, latencies, poisson_times_s
+from scripts.bench.models import Shape
 
 ENDPOINT = Endpoint(
     "http://127.0.0.1:9", "/classify", lambda text: json.dumps({"text": text}).encode(), str
@@ -231,7 +226,7 @@ def test_changes_reach_args_and_user_config_and_replicas_are_fixed() -> None:
 
 
 def test_a_child_that_fails_says_why_and_ends() -> None:
-    with child("bench.worker") as process:
+    with child("scripts.bench.worker") as process:
         with pytest.raises(ChildFailed, match="AttributeError"):
             process.ask(do="nothing")
         pid = process.process

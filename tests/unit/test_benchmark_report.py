@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
-from bench.bars import Bar, bars
-from bench.readme import END, START, put_into, readme_block
-from bench.report import page
-from bench.store import Store
+from scripts.bench.bars import Bar, bars
+from scripts.bench.readme import END, START, put_into, readme_block
+from scripts.bench.report import page
+from scripts.bench.store import Store
 
 HEAD: dict[str, Any] = {
     "machine": {
@@ -220,7 +217,7 @@ def test_the_readme_shows_the_best_run_of_each_and_all_errors() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
 def test_every_plot_has_both_themes_and_the_same_bytes_again(tmp_path: Path) -> None:
-    from bench.plots import draw
+    from scripts.bench.plots import draw
 
     made = draw(measured(), tmp_path)
     assert len(made) == 2 * len(measured())

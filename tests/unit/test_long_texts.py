@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,16 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts")]
-
-from trials.corpus import NASTY_UNITS  # noqa: E402
-
-from deployments.pipeline.beginnings import Beginnings  # noqa: E402
-from deployments.pipeline.errors import InvalidInput, TextTooLong  # noqa: E402
-from deployments.pipeline.microbatch import LONG_CHARS, MicroBatcher, Result  # noqa: E402
-from deployments.pipeline.tokenize import TextEncoder  # noqa: E402
-from deployments.pipeline.types import Options, TextInput  # noqa: E402
+from deployments.pipeline.beginnings import Beginnings
+from deployments.pipeline.errors import InvalidInput, TextTooLong
+from deployments.pipeline.microbatch import LONG_CHARS, MicroBatcher, Result
+from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.types import Options, TextInput
+from tests.trials.corpus import NASTY_UNITS
 
 MAX_LENGTH = 16
 PIECES = [

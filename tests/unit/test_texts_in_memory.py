@@ -9,7 +9,6 @@ import asyncio
 import gc
 import json
 import secrets
-import sys
 import threading
 import weakref
 from collections.abc import AsyncIterator, Sequence
@@ -21,18 +20,14 @@ import numpy as np
 import pytest
 import without_ray
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts")]
-
-from trials.heap import holders  # noqa: E402
-
-from deployments.engines.null import NullEngine  # noqa: E402
-from deployments.http.app import create_app  # noqa: E402
-from deployments.pipeline.batcher import TokenBatcher  # noqa: E402
-from deployments.pipeline.errors import DeadlineExceeded, ServiceError  # noqa: E402
-from deployments.pipeline.microbatch import MicroBatcher, Result  # noqa: E402
-from deployments.pipeline.types import Encoded, Int32, Logits, TextInput  # noqa: E402
-from deployments.settings import Settings  # noqa: E402
+from deployments.engines.null import NullEngine
+from deployments.http.app import create_app
+from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.errors import DeadlineExceeded, ServiceError
+from deployments.pipeline.microbatch import MicroBatcher, Result
+from deployments.pipeline.types import Encoded, Int32, Logits, TextInput
+from deployments.settings import Settings
+from tests.trials.heap import holders
 
 pytestmark = pytest.mark.anyio
 

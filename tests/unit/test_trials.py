@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import random
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "scripts")]
-
-from trials.levelling import MAX_ROUNDS, Levelling, rounds_until_level  # noqa: E402
-from trials.raw_http import Answer  # noqa: E402
-from trials.throwing import smuggled  # noqa: E402
+from tests.trials.levelling import MAX_ROUNDS, Levelling, rounds_until_level
+from tests.trials.raw_http import Answer
+from tests.trials.throwing import smuggled
 
 
 def levelling(grown_mb: float, leak_mb: float, noise_mb: float = 20.0) -> Levelling:

@@ -10,9 +10,10 @@ from typing import Any
 
 import psutil
 import yaml
-from bench.child import answer_lines
-from bench.cluster import CPUS_PER_NODE, START_TIMEOUT_S, LocalCluster
-from bench.service import CONFIG, changed_config
+
+from scripts.bench.child import answer_lines
+from scripts.bench.cluster import CPUS_PER_NODE, START_TIMEOUT_S, LocalCluster
+from scripts.bench.service import CONFIG, changed_config
 
 
 class Nodes(LocalCluster):
@@ -40,7 +41,7 @@ class Nodes(LocalCluster):
         config["http_options"]["port"] = self.port
         config.pop("controller_options", None)
         application = config["applications"][0]
-        application["import_path"] = "trials.faulty:build"
+        application["import_path"] = "tests.trials.faulty:build"
         for one in application["deployments"]:
             one |= {"num_replicas": 2, **options.get(one["name"], {})}
             for key in [key for key, value in one.items() if value is None]:

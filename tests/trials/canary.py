@@ -12,8 +12,9 @@ from functools import cached_property
 from urllib.parse import quote
 
 import numpy as np
-from bench.machine import ROOT
 from tokenizers import Tokenizer
+
+from scripts.bench.machine import ROOT
 
 # Characters of the demo model's vocabulary, one token each.
 _CHINESE = "山水花鸟风月云雨雪霜天地日星江河湖海春夏秋冬"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from bench.machine import ROOT
+from scripts.bench.machine import ROOT
 
 from .raw_http import BrokenAnswer, Connection, post
 

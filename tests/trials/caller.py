@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.child import answer_lines
+from scripts.bench.child import answer_lines
 
 TIMEOUT_S = 60.0
 # One each, kept: while an update is built, Serve says of an application that it does not exist.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.load import load
-from bench.service import running_service
+from scripts.bench.load import load
+from scripts.bench.service import running_service
 
 from .session import Finding, Part, Session
 from .slopes import slope

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
-from bench.child import Child
-from bench.service import CONFIG, running_service
 
 from deployments.privacy.audit import broken_at, derived_key, text_digest
+from scripts.bench.child import Child
+from scripts.bench.service import CONFIG, running_service
 
 from . import privacy_faults as faulty
 from .canary import Canaries
@@ -173,7 +173,7 @@ def loud_config(folder: Path, syslog_port: int) -> Path:
     }
     config["logging_config"] |= {"log_level": "DEBUG", "enable_access_log": True}
     application = config["applications"][0]
-    application["import_path"] = "trials.privacy_faults:build"
+    application["import_path"] = "tests.trials.privacy_faults:build"
     application["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     (folder / "secret").write_text(SECRET, encoding="utf-8")
     application["args"]["audit"] |= {

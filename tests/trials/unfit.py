@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from bench.machine import ROOT
 from safetensors.torch import load_file, save_file
+
+from scripts.bench.machine import ROOT
 
 DEMO = ROOT / "models" / "demo"
 OUTLIER = 1e4

@@ -11,9 +11,8 @@ from itertools import cycle
 from types import TracebackType
 from typing import Self
 
-from bench.child import Child, ChildFailed, child
-
 from deployments.launch import processes
+from scripts.bench.child import Child, ChildFailed, child
 
 from .mixed import RIGHT
 from .places import Run
@@ -45,7 +44,7 @@ def calling(run: Run) -> Iterator[Child]:
         "RAY_AUTH_MODE": "token",
         "RAY_TMPDIR": str(run.dir),
     }
-    with environment(ray), child("trials.caller") as caller:
+    with environment(ray), child("tests.trials.caller") as caller:
         yield caller
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.child import Child
+from scripts.bench.child import Child
 
 from . import privacy_faults as faulty
 from .canary import Canaries

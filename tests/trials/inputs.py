@@ -12,7 +12,8 @@ from pathlib import Path
 
 import requests
 import yaml
-from bench.service import CONFIG, Service, running_service
+
+from scripts.bench.service import CONFIG, Service, running_service
 
 from . import corpus
 from .framing import shapes

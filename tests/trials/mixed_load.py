@@ -87,7 +87,7 @@ class MixedLoad:
             self._took_s.append(time.monotonic() - intended_s)
 
     async def _outcome(self, ask: Ask, request_id: str) -> str:
-        assert self._room is not None  # noqa: S101
+        assert self._room is not None
         async with self._room:
             connection = await self._connection()
             try:
@@ -143,11 +143,11 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
+        assert isinstance(transport, asyncio.Transport)
         self._transport, self.is_open = transport, True
 
     def ask(self, request: bytes) -> asyncio.Future[Answer]:
-        assert self._transport is not None  # noqa: S101
+        assert self._transport is not None
         self._answer = Answer()
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(request)

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 import requests
 import yaml
-from bench.endpoint import Endpoint
-from bench.load import load
-from bench.service import CONFIG, Service, running_service
+
+from scripts.bench.endpoint import Endpoint
+from scripts.bench.load import load
+from scripts.bench.service import CONFIG, Service, running_service
 
 from .guests import labelled, made_texts
 from .handles import HandleLoad, calling

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from bench.service import running_service
 
 from deployments.access.keys import hash_of, new_token
+from scripts.bench.service import running_service
 
 RATE, BURST = 50, 100
 QUOTA = 1_000

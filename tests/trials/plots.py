@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from bench.plots import THEMES, Theme, style
+from scripts.bench.plots import THEMES, Theme, style
 
 DEPLOYMENTS = ("Classifier", "Tokenizer", "Postprocessor")  # the others are grey
 

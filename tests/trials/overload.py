@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 import psutil
-from bench.load import load
-from bench.models import BERT_BASE, model_dir
-from bench.openloop import open_loop
-from bench.service import Service, running_service
-from bench.workload import make_workload
+
+from scripts.bench.load import load
+from scripts.bench.models import BERT_BASE, model_dir
+from scripts.bench.openloop import open_loop
+from scripts.bench.service import Service, running_service
+from scripts.bench.workload import make_workload
 
 from .overload_memory import memory_by_requests
 from .session import Finding, Part, Session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.report import picture
+from scripts.bench.report import picture
 
 Row = dict[str, Any]
 

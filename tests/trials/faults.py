@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 import psutil
-from bench.child import Child, ChildFailed, child
+
+from scripts.bench.child import Child, ChildFailed, child
 
 from .session import Finding, Part, Session
 from .steady import (
@@ -82,7 +83,7 @@ class Cluster:
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """Two nodes with two replicas of each deployment, and a head; ended on exit."""
-    with child("trials.nodes") as process:
+    with child("tests.trials.nodes") as process:
         url = process.ask(do="deploy", changes=CHANGES, options={})["url"]
         yield Cluster(process, url)
 

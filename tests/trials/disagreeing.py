@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench.machine import ROOT
 from safetensors.torch import load_file, save_file
 
 from deployments.local import LocalClassifier
+from scripts.bench.machine import ROOT
 
 DEMO = ROOT / "models" / "demo"
 BEFORE = "before"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from bench.service import CONFIG, running_service
+
+from scripts.bench.service import CONFIG, running_service
 
 from .faults import CHANGES, REPLICAS, Cluster, ask, note, step, under_load, wait_until
 from .session import Finding, Part, Session
@@ -111,7 +112,7 @@ def stopped(stop: signal.Signals) -> tuple[Counter[str], Counter[str], float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-        config["applications"][0]["import_path"] = "trials.faulty:build"
+        config["applications"][0]["import_path"] = "tests.trials.faulty:build"
         file = Path(folder, "serve.yaml")
         file.write_text(yaml.safe_dump(config), encoding="utf-8")
         with running_service(CHANGES, file) as service:

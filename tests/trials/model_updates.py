@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
-from bench.child import Child, child
+
+from scripts.bench.child import Child, child
 
 from .disagreeing import (
     BEFORE,
@@ -162,7 +163,7 @@ def updatable() -> Iterator[Updated]:
             "RAY_ADDRESS": there.process.ask(do="address")["address"],
             "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
         }
-        with environment(address), child("trials.caller") as caller:
+        with environment(address), child("tests.trials.caller") as caller:
             running = Updated(there, caller, models)
             running.deploy(models[BEFORE].place)
             caller.ask(method="classify", args=[TEXTS[0]], kwargs={})  # its handle is made now

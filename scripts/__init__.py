@@ -1,0 +1,1 @@
+"""Thin commands, and the packages behind them: bench of benchmark.py, demo of train_demo.py."""
