@@ -9,10 +9,10 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.classifier import Classifier
-from deployments.core.hub import resolved
-from deployments.core.model_files import refuse_faults
-from deployments.core.model_source import ModelNotFound, find_model
-from deployments.core.parts import fingerprint
+from deployments.model.files import refuse_faults
+from deployments.model.hub import resolved
+from deployments.model.load import fingerprint
+from deployments.model.source import ModelNotFound, find_model
 from deployments.postprocessor import Postprocessor
 from deployments.settings import Settings
 from deployments.tokenizer import Tokenizer

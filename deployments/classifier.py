@@ -13,20 +13,20 @@ from typing import Any
 
 import ray
 
-from deployments.core.batcher import TokenBatcher
-from deployments.core.certificate import certificate
-from deployments.core.coredump import forbid_core_dumps
-from deployments.core.errors import kind_and_place
-from deployments.core.flow import FlowRuns
-from deployments.core.health import ModelHealth
-from deployments.core.loaded import load
-from deployments.core.model_thread import ModelThread
-from deployments.core.parts import ModelParts
-from deployments.core.types import Encoded, EngineInfo, Float32, Logits, OtherModel
-from deployments.launch.machine import threads_for
-from deployments.replica import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.engines.loaded import load
+from deployments.engines.machine import threads_for
+from deployments.model.certificate import certificate
+from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.errors import kind_and_place
+from deployments.pipeline.flow import FlowRuns
+from deployments.pipeline.health import ModelHealth
+from deployments.pipeline.model_thread import ModelThread
+from deployments.pipeline.parts import ModelParts
+from deployments.pipeline.types import Encoded, EngineInfo, Float32, Logits, OtherModel
+from deployments.privacy.coredump import forbid_core_dumps
+from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.replica.updates import wait_for_the_last_of
 from deployments.settings import ClassifierUserConfig, Settings
-from deployments.updates import wait_for_the_last_of
 
 logger = logging.getLogger(__name__)
 

@@ -14,16 +14,16 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import Any, Self
 
-from deployments.api.call import Call, read_call
-from deployments.core.batcher import TokenBatcher
-from deployments.core.errors import ServiceError
-from deployments.core.flow import FlowRuns
-from deployments.core.live_models import Encodings, LiveModels
-from deployments.core.loaded import Loaded, load
-from deployments.core.model_thread import ModelThread
-from deployments.core.pipeline import Pipeline
-from deployments.core.redact import redactor_of
-from deployments.core.types import (
+from deployments.engines.loaded import Loaded, load
+from deployments.engines.machine import cpu_count
+from deployments.http.call import Call, read_call
+from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.flow import FlowRuns
+from deployments.pipeline.live_models import Encodings, LiveModels
+from deployments.pipeline.model_thread import ModelThread
+from deployments.pipeline.pipeline import Pipeline
+from deployments.pipeline.types import (
     Answer,
     Encoded,
     Float32,
@@ -32,7 +32,7 @@ from deployments.core.types import (
     Predicted,
     TextInput,
 )
-from deployments.launch.machine import cpu_count
+from deployments.privacy.redact import redactor_of
 from deployments.settings import ClassifierUserConfig, Settings
 
 # As in the service: its own threads would take the cores from the model.
@@ -81,7 +81,7 @@ class LocalClassifier:
         place of a bad text. `options`: top_k, truncation, raw_scores, threshold, timeout_ms.
 
         Raises:
-            ServiceError: of the same kinds as over HTTP; see core/errors.py.
+            ServiceError: of the same kinds as over HTTP; see pipeline/errors.py.
         """
         if text_pair is not None:
             options["text_pair"] = text_pair

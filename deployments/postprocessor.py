@@ -6,11 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.core.coredump import forbid_core_dumps
-from deployments.core.live_models import MAX_MODELS
-from deployments.core.postprocess import LabelDecoder
-from deployments.core.types import Answer, Logits, ModelInfo, Options
-from deployments.replica import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.pipeline.decode import LabelDecoder
+from deployments.pipeline.live_models import MAX_MODELS
+from deployments.pipeline.types import Answer, Logits, ModelInfo, Options
+from deployments.privacy.coredump import forbid_core_dumps
+from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
 from deployments.settings import PostprocessorUserConfig
 
 logger = logging.getLogger(__name__)

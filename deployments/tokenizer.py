@@ -14,23 +14,23 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
-from deployments.api.app import create_app
-from deployments.api.call import read_call
-from deployments.at_work import AtWork
-from deployments.core.admission import work_of
-from deployments.core.attempts import Attempts, LostReplica, RetryBudget
-from deployments.core.audit import AuditLog
-from deployments.core.coredump import forbid_core_dumps
-from deployments.core.errors import NotReady, ServiceError
-from deployments.core.live_models import Encodings, LiveModels
-from deployments.core.microbatch import MicroBatcher, is_long
-from deployments.core.parts import ModelParts
-from deployments.core.pipeline import Pipeline
-from deployments.core.quarantine import Quarantine
-from deployments.core.readiness import Readiness
-from deployments.core.redact import redactor_of
-from deployments.core.types import Answer, Logits, Options, OtherModel, TextInput
-from deployments.replica import (
+from deployments.http.app import create_app
+from deployments.http.call import read_call
+from deployments.pipeline.admission import work_of
+from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.live_models import Encodings, LiveModels
+from deployments.pipeline.microbatch import MicroBatcher, is_long
+from deployments.pipeline.parts import ModelParts
+from deployments.pipeline.pipeline import Pipeline
+from deployments.pipeline.quarantine import Quarantine
+from deployments.pipeline.readiness import Readiness
+from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
+from deployments.pipeline.types import Answer, Logits, Options, OtherModel, TextInput
+from deployments.privacy.audit import AuditLog
+from deployments.privacy.coredump import forbid_core_dumps
+from deployments.privacy.redact import redactor_of
+from deployments.replica.at_work import AtWork
+from deployments.replica.base import (
     LOST_REPLICA,
     Replica,
     as_service_error,
@@ -39,8 +39,8 @@ from deployments.replica import (
     request_id_of_call,
     set_log_level,
 )
+from deployments.replica.updates import update_state
 from deployments.settings import Settings, TokenizerUserConfig
-from deployments.updates import update_state
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class Tokenizer(Replica):
         raw_scores, threshold, timeout_ms, priority. client: for fair turns, any name.
 
         Raises:
-            ServiceError: of the same kinds as over HTTP; see core/errors.py.
+            ServiceError: of the same kinds as over HTTP; see pipeline/errors.py.
         """
         call = read_call(text, options, self._settings.limits, timeout_s, client)
         results = await self.classify_inputs(call.inputs, call.timeout_s)

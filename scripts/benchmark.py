@@ -28,7 +28,7 @@ from bench.store import Store  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from deployments.launch.machine import cpu_count  # noqa: E402
+from deployments.engines.machine import cpu_count  # noqa: E402
 
 DOCS = ROOT / "docs"
 console = Console()

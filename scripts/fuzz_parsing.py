@@ -16,11 +16,11 @@ import atheris
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
-with atheris.instrument_imports(include=["deployments.api", "python_multipart"]):
-    from deployments.api.body import read_request
-    from deployments.api.held_bytes import HeldBytes
-    from deployments.api.inputs import inputs_of
-from deployments.core.errors import ServiceError  # noqa: E402
+with atheris.instrument_imports(include=["deployments.http", "python_multipart"]):
+    from deployments.http.body import read_request
+    from deployments.http.held_bytes import HeldBytes
+    from deployments.http.inputs import inputs_of
+from deployments.pipeline.errors import ServiceError  # noqa: E402
 from deployments.settings import LimitSettings  # noqa: E402
 
 LIMITS = LimitSettings(max_batch_texts=8, max_text_chars=200)

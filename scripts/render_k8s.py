@@ -21,8 +21,8 @@ import typer
 import yaml
 from rich.console import Console
 
-from deployments.config_check import ConfigError, check_config, load_config
-from deployments.config_crosscheck import longest_request_s
+from deployments.config.check import ConfigError, check_config, load_config
+from deployments.config.crosscheck import longest_request_s
 from deployments.settings import LimitSettings
 
 ROOT = Path(__file__).resolve().parents[1]

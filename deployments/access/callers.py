@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from deployments.access.keys import ApiKey, Scope, find_key, parse_keys
 from deployments.access.limits import Allowance, Rates
 from deployments.access.watched_file import WatchedFile
-from deployments.core.errors import Unauthorized
+from deployments.pipeline.errors import Unauthorized
 from deployments.settings import AccessSettings
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import jwt
 
 from deployments.access.keys import Scope
 from deployments.access.watched_file import WatchedFile, WrongFileError
-from deployments.core.errors import NotReady, Unauthorized
+from deployments.pipeline.errors import NotReady, Unauthorized
 from deployments.settings import AccessSettings
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from deployments.core.errors import QuotaExceeded, RateLimited
+from deployments.pipeline.errors import QuotaExceeded, RateLimited
 
 _DAY_S = 86_400
 

@@ -1,4 +1,23 @@
-"""The command line: `rayclassify serve | deploy | classify | …`."""
+"""The command line: `rayclassify serve | deploy | classify | …`.
+
+- audit: `rayclassify audit`: what an audit log says, and whether it was changed
+- check: `rayclassify check`: everything wrong in a config, before it is deployed
+- classify: `rayclassify classify`: texts in, labels out, from a running service
+- client: Asks a running service: batches, a few in flight, patient with 429
+- deploy: `rayclassify deploy`, `status` and `rollback`: change what a running cluster serves
+- deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
+- deploy_show: How an application stands, for eyes and for programmes
+- doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
+- doctor_facts: What `rayclassify doctor` finds out about the machine
+- doctor_show: The doctor's findings as tables
+- keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
+- prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
+- serve: `rayclassify serve`: check, start, wait, follow, stop
+- show: Answers for eyes (a table) and for programmes (JSON lines)
+- tune: `rayclassify tune`: the engine, replicas and batch size that suit a machine and its texts
+
+Nobody imports it; it may import everything.
+"""
 
 from __future__ import annotations
 

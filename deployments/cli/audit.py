@@ -41,7 +41,7 @@ def verify(
 
     Example: `rayclassify audit verify audit-*.jsonl* --secret-file secret`
     """
-    from deployments.core.audit import broken_at
+    from deployments.privacy.audit import broken_at
 
     chains = _by_replica(files)
     if first and len(chains) > 1:
@@ -69,7 +69,7 @@ def hash_text(
 
     Example: `grep $(rayclassify audit hash "很好" --secret-file secret) audit-*.jsonl`
     """
-    from deployments.core.audit import derived_key, text_digest
+    from deployments.privacy.audit import derived_key, text_digest
 
     typer.echo(text_digest(derived_key(_secret(secret_file), "text"), text, text_pair))
 
@@ -86,7 +86,7 @@ def _by_replica(files: list[Path]) -> list[list[Path]]:
 
 
 def _secret(path: Path) -> bytes:
-    from deployments.core.audit import read_secret
+    from deployments.privacy.audit import read_secret
 
     try:
         return read_secret(path)

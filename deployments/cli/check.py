@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deployments.config_check import ConfigError, Problem, check_config, load_config
+from deployments.config.check import ConfigError, Problem, check_config, load_config
 
 BAD_CONFIG = 2
 """Exit code: the config is wrong."""
@@ -50,7 +50,7 @@ def check(
     """
     loaded, problems = read_config(config)
     if not problems and not config_only:
-        from deployments.config_files import check_machine
+        from deployments.launch.machine_check import check_machine
 
         problems = check_machine(loaded)
     if problems:

@@ -107,7 +107,7 @@ def rollback(
     It was kept by `rayclassify deploy`, on this machine; a second rollback undoes the first. Any
     other of the kept files can be given to `rayclassify deploy`.
     """
-    from deployments.config_check import load_config
+    from deployments.config.check import load_config
     from deployments.deploying.pinning import changed_since, shown_model
     from deployments.deploying.rollout import to_go_back_to
     from deployments.deploying.serve_state import read_applications
@@ -178,10 +178,10 @@ def status(
 
 
 def _check_model(config: dict[str, Any], app: dict[str, Any], cluster: Cluster) -> None:
-    from deployments.config_keys import BUILDER
-    from deployments.core.model_files import faults
+    from deployments.config.keys import BUILDER
     from deployments.launch.plan import read_plan
     from deployments.launch.preflight import check_model
+    from deployments.model.files import faults
     from deployments.settings import Settings
 
     if not cluster.is_local:

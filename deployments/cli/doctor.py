@@ -18,8 +18,8 @@ from deployments.cli.check import (
     print_problems,
     read_config,
 )
-from deployments.core.engines.measurement import Measured
-from deployments.launch.machine import threads_for
+from deployments.engines.machine import threads_for
+from deployments.engines.measurement import Measured
 from deployments.settings import Settings
 
 NOT_RUNNABLE = 1
@@ -114,10 +114,10 @@ def _pick(settings: Settings, num_threads: int, measure: bool, show: Any) -> Pic
     """What would run, by the code that decides it at a start."""
     if settings.engine.name == "none":
         return Pick("args.engine.name is none: the service answers without a model.", [])
-    from deployments.core.engines import catalog, isolation
-    from deployments.core.engines.auto import AutoEngine
-    from deployments.core.engines.base import EngineUnavailable
-    from deployments.core.model_source import ModelNotFound, model_info
+    from deployments.engines import catalog, isolation
+    from deployments.engines.auto import AutoEngine
+    from deployments.engines.base import EngineUnavailable
+    from deployments.model.source import ModelNotFound, model_info
 
     try:
         model_info(settings.model)
@@ -147,7 +147,7 @@ def _pick(settings: Settings, num_threads: int, measure: bool, show: Any) -> Pic
 
 
 def _device(settings: Settings) -> str:
-    from deployments.core.engines.hardware import pick_device
+    from deployments.engines.hardware import pick_device
 
     try:
         return str(pick_device(settings.engine.device).type)

@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 
-from deployments.core.engines.catalog import EXTRAS
-from deployments.core.engines.cpu import FEATURES, cpu_features, cpu_model
-from deployments.core.engines.known_speeds import KNOWN, cpu_kind
-from deployments.launch import machine
+from deployments.engines import machine
+from deployments.engines.catalog import EXTRAS
+from deployments.engines.cpu import FEATURES, cpu_features, cpu_model
+from deployments.engines.known_speeds import KNOWN, cpu_kind
 from deployments.launch.ingress import choose_ingress
 
 PACKAGES = ("rayclassify", "ray", "torch", "transformers", "tokenizers", "numpy")
@@ -92,7 +92,7 @@ def peaks(num_threads: int) -> dict[str, float | None]:
     """GFLOP/s (int8: 10⁹ operations) by type, on `num_threads` cores and, with a GPU, on that."""
     import torch
 
-    from deployments.core.engines.gemm import peak_gflops
+    from deployments.engines.gemm import peak_gflops
 
     found = {
         f"cpu {dtype}": peak_gflops(dtype, num_threads) for dtype in ("float32", "bfloat16", "int8")

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from deployments.core.engines.measurement import Measured
-from deployments.launch.machine import SHARED_MEMORY
+from deployments.engines.machine import SHARED_MEMORY
+from deployments.engines.measurement import Measured
 from deployments.settings import Settings
 
 

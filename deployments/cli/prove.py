@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    from deployments.core.certificate import Certificate
+    from deployments.model.certificate import Certificate
     from deployments.settings import Settings
 
 
@@ -22,7 +22,7 @@ def prove_models(
 
     The config is one that `check` finds nothing wrong with.
     """
-    from deployments.config_files import our_settings
+    from deployments.launch.machine_check import our_settings
 
     certificates, refusals = [], []
     with contextlib.nullcontext() if verbose else _quiet():
@@ -43,12 +43,12 @@ class Refused(Exception):
 def _proven(settings: Settings) -> Certificate:
     import transformers  # noqa: F401 - the parts are then read in this process, as quietly
 
-    from deployments.core.certificate import certificate
-    from deployments.core.engines.parity import MAX_DRIFT
-    from deployments.core.loaded import REFUSALS, load
-    from deployments.core.model_thread import ModelThread
-    from deployments.core.proof import measured_drift
-    from deployments.launch.machine import cpu_count
+    from deployments.engines.loaded import REFUSALS, load
+    from deployments.engines.machine import cpu_count
+    from deployments.engines.parity import MAX_DRIFT
+    from deployments.engines.proof import measured_drift
+    from deployments.model.certificate import certificate
+    from deployments.pipeline.model_thread import ModelThread
 
     thread = ModelThread()
     started = time.monotonic()

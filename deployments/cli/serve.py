@@ -74,7 +74,7 @@ def serve(
 
 
 def _check_machine(plan: Plan, config: dict[str, Any], force: bool) -> None:
-    from deployments.config_files import check_files
+    from deployments.launch.machine_check import check_files
     from deployments.launch.preflight import Finding, preflight
 
     findings = preflight(plan)

@@ -22,9 +22,9 @@ from deployments.cli.check import (
 from deployments.cli.classify import read_lines
 
 if TYPE_CHECKING:
-    from deployments.core.engines.catalog import Candidate
-    from deployments.core.engines.measurement import Measured
-    from deployments.core.types import Encoded
+    from deployments.engines.catalog import Candidate
+    from deployments.engines.measurement import Measured
+    from deployments.pipeline.types import Encoded
     from deployments.settings import Settings
     from deployments.tuning.choice import Result
     from deployments.tuning.measure import Workload
@@ -84,7 +84,7 @@ def tune(
             raise typer.BadParameter(f"{path.parent} is no directory.", param_hint=option)
     lines = read_lines(texts, MAX_TEXTS)
 
-    from deployments.launch.machine import cpu_count
+    from deployments.engines.machine import cpu_count
 
     # transformers' own bars would run through ours; it reads this when it is imported.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -131,7 +131,7 @@ def tune(
 
 
 def _our_application(config: dict[str, Any], path: Path) -> tuple[dict[str, Any], Settings]:
-    from deployments.config_check import BUILDER
+    from deployments.config.check import BUILDER
     from deployments.settings import Settings
 
     for app in config.get("applications", []):
@@ -146,9 +146,9 @@ def _our_application(config: dict[str, Any], path: Path) -> tuple[dict[str, Any]
 
 
 def _encoded(lines: Sequence[str], settings: Settings) -> Encoded:
-    from deployments.core.model_source import ModelNotFound
-    from deployments.core.parts import load_parts
-    from deployments.core.types import TextInput
+    from deployments.model.load import load_parts
+    from deployments.model.source import ModelNotFound
+    from deployments.pipeline.types import TextInput
 
     if not lines:
         _fail("no text was given: the input is empty.")
@@ -215,8 +215,8 @@ def _candidates(
     load: Workload, cores: int, failures: list[str], on_row: Callable[[Measured], None]
 ) -> list[Candidate]:
     """Engines worth measuring under load: they agree with float32, and aren't hopelessly slow."""
-    from deployments.core.engines import catalog, isolation
-    from deployments.core.engines.base import EngineUnavailable
+    from deployments.engines import catalog, isolation
+    from deployments.engines.base import EngineUnavailable
 
     try:
         candidates = catalog.candidates(load.engine)

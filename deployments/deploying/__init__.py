@@ -1,13 +1,15 @@
 """Change what a running cluster serves, and get back, over the REST API of Ray's dashboard.
 
-clusters    where the cluster is, its token, and whether KubeRay manages it
-dashboard   the REST API
-serve_state what Serve tells of an application, and what that means
-room        what nodes have free, and why a replica finds no place
-merging     the config that is sent: this application changed, the others as they are
-pinning     what a model was at deploy: commit and fingerprint in the application's args
-kept        the configs that served, and one deploy at a time
-rollout     all of it in order: deploy, watch, roll back
+- clusters: Where the cluster is whose applications are meant, and the token it wants
+- dashboard: The REST API of Ray's dashboard, as far as deploying needs it
+- kept: The configs that served, kept to get back to, and one deploy at a time
+- merging: What is sent to Serve: this application changed, and everything else as it stands there
+- pinning: What a model was when it was deployed, in the application's args: its commit, its
+  fingerprint
+- rollout: A deploy from its PUT to its end: watched, and taken back where it failed
+- room: What the nodes of a cluster have free, and why a replica finds no place
+- serve_state: What Serve tells of an application, in our terms: the JSON of the REST API in, facts
+  out
 
-Imports no Ray. Imported by cli/ only.
+replica and cli import it. It imports launch and all below.
 """

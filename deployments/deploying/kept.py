@@ -16,9 +16,9 @@ import filelock
 import platformdirs
 import yaml
 
-from deployments.core.engines.cache import write_wholly
 from deployments.deploying.merging import CannotDeploy
 from deployments.deploying.serve_state import same_config
+from deployments.model.cache import write_wholly
 
 STATE_DIR_ENV = "RAYCLASSIFY_STATE_DIR"
 AT_MOST = 10

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.config_keys import BUILDER
+from deployments.config.keys import BUILDER
 from deployments.deploying.serve_state import DELETING, DEPLOYING, AppState, read_applications
 
 # Read when Serve starts, and never again.

@@ -10,10 +10,10 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from deployments.config_keys import BUILDER
-from deployments.core.hub import resolved
-from deployments.core.model_source import ModelNotFound, find_model
+from deployments.config.keys import BUILDER
 from deployments.deploying.merging import CannotDeploy
+from deployments.model.hub import resolved
+from deployments.model.source import ModelNotFound, find_model
 from deployments.settings import ModelSettings, Settings
 
 FINGERPRINT = "fingerprint"
@@ -73,9 +73,9 @@ def fingerprint(model: ModelSettings) -> str | None:
     Raises:
         ModelNotFound: the id names a directory that is nowhere.
     """
-    from deployments.core import parts
+    from deployments.model.load import fingerprint
 
-    return parts.fingerprint(model) if Path(find_model(model.id)).is_dir() else None
+    return fingerprint(model) if Path(find_model(model.id)).is_dir() else None
 
 
 def shown_model(app: dict[str, Any] | None) -> str:

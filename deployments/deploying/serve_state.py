@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from deployments.config_keys import BUILDER
+from deployments.config.keys import BUILDER
 from deployments.deploying.room import Node, has_room, why_no_room
-from deployments.launch.childlog import causes
+from deployments.pipeline.causes import causes
 
 RUNNING, DEPLOYING, FAILED, UNHEALTHY, DELETING = (
     "RUNNING",

@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from deployments.config_crosscheck import HA_PROXY, THROUGHPUT
-from deployments.core.model_source import find_packaged
-from deployments.launch import machine, ports
+from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
+from deployments.engines import machine
+from deployments.launch import ports
 from deployments.launch.drain import ADMIN_SOCKET
 from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_name
+from deployments.model.source import find_packaged
 
 # HAProxy's other doors, with their usual numbers: statistics, metrics, and Serve's own proxy, which
 # answers where no replica does. Nobody needs to know them, so any free port will do.
@@ -32,7 +33,7 @@ _DEFAULTS = {
     "RAY_COLOR_PREFIX": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
     # As the YAML has it; set here for Serve's own proxies, which start elsewhere.
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.api.serve_edge:middlewares",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.http.serve_edge:middlewares",
     # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
     "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "536870912",
 }

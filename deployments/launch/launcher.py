@@ -16,15 +16,16 @@ import requests
 import yaml
 from rich.console import Console
 
-from deployments.core.coredump import forbid_core_dumps
 from deployments.launch import processes, progress
-from deployments.launch.childlog import ChildLog, causes, is_loud, is_warning
+from deployments.launch.childlog import ChildLog
 from deployments.launch.drain import ADMIN_SOCKET, drain
 from deployments.launch.environment import child_config, child_environment, cluster_address
 from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
 from deployments.launch.rundir import RunDir
 from deployments.launch.signals import StopSignals
+from deployments.pipeline.causes import causes, is_loud, is_warning
+from deployments.privacy.coredump import forbid_core_dumps
 
 _TICK_S = 0.2
 _ASK_DASHBOARD_EVERY_S = 1.0

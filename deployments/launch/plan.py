@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from deployments.config_crosscheck import HA_PROXY, longest_request_s
+from deployments.config.crosscheck import HA_PROXY, longest_request_s
 from deployments.settings import LimitSettings, ModelSettings
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.core.model_source import ModelNotFound, find_model
-from deployments.launch import machine, ports, processes
+from deployments.engines import machine
+from deployments.launch import ports, processes
 from deployments.launch.plan import Plan
+from deployments.model.source import ModelNotFound, find_model
 
 # Measured with the demo model: 1.3 GB in all, of which Ray and Serve take 0.8 and the Classifier
 # 0.4. The rest is for second replicas; larger models need more.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployments.core.engines.catalog import Candidate
+from deployments.engines.catalog import Candidate
 
 
 @dataclass(frozen=True, slots=True)

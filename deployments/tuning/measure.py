@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from deployments.core.types import Encoded
+from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings
 from deployments.tuning.choice import Result, Setup
 from deployments.tuning.worker import Failed, Load, Replica, Run, work

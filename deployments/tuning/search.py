@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from deployments.core.engines.catalog import Candidate
+from deployments.engines.catalog import Candidate
 from deployments.tuning.choice import Result, Setup, better_half
 from deployments.tuning.measure import SetupFailed, Workload, replicas_of
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from deployments.core.batcher import TokenBatcher
-from deployments.core.engines.catalog import Candidate
-from deployments.core.loaded import load_engine
-from deployments.core.model_thread import ModelThread
-from deployments.core.types import Encoded, Float32
+from deployments.engines.catalog import Candidate
+from deployments.engines.loaded import load_engine
+from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.model_thread import ModelThread
+from deployments.pipeline.types import Encoded, Float32
 from deployments.settings import EngineSettings, ModelSettings, Settings
 
 # A run that has not answered everybody twice by its end goes on, up to so many times its length.

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from deployments.launch.machine import cpu_count
+from deployments.engines.machine import cpu_count
 
 PACKAGES = ("rayclassify", "ray", "torch", "transformers", "openvino", "onnxruntime", "nncf")
 # The ones that decide how fast a matrix product is.

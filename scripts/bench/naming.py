@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from deployments.core.live_models import LiveModels
-from deployments.core.parts import ModelParts, load_parts
-from deployments.core.types import Encoded, Logits, Predicted, TextInput
+from deployments.model.load import load_parts
+from deployments.pipeline.live_models import LiveModels
+from deployments.pipeline.parts import ModelParts
+from deployments.pipeline.types import Encoded, Logits, Predicted, TextInput
 from deployments.settings import ModelSettings
 
 ROUNDS, CALLS = 100, 1_000

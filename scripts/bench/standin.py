@@ -13,9 +13,9 @@ import numpy as np
 from ray.serve import Application
 
 import deployments.app
-import deployments.core.loaded
+import deployments.engines.loaded
 from deployments.classifier import Classifier
-from deployments.core.types import Encoded, EngineInfo, Logits
+from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import Settings
 
 from .growth import TOKENS_PER_S
@@ -41,7 +41,7 @@ class WaitingClassifier(Classifier):
     """The Classifier, with a WaitingEngine in the place of the engine that its settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        deployments.core.loaded.make_engine = lambda *_: WaitingEngine()  # type: ignore[assignment]
+        deployments.engines.loaded.make_engine = lambda *_: WaitingEngine()  # type: ignore[assignment]
         super().__init__(settings)
 
 

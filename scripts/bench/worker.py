@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deployments.core.types import Encoded
+from deployments.pipeline.types import Encoded
 
 from .child import answer_lines
 from .flops import gemm_peak
@@ -118,7 +118,7 @@ def _engine_of_ours(
 ) -> tuple[Predicts, dict[str, Any]]:
     from dataclasses import asdict
 
-    from deployments.core.loaded import load_engine
+    from deployments.engines.loaded import load_engine
     from deployments.settings import EngineSettings, ModelSettings, Settings
 
     fields = {"name": name, "dtype": dtype, "packing": packing, "num_threads": num_threads}

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from demo.data import deduplicate, read_reviews
 
-from deployments.core.parts import load_parts
-from deployments.core.tokenize import TextEncoder
-from deployments.core.types import Encoded, TextInput
+from deployments.model.load import load_parts
+from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.types import Encoded, TextInput
 from deployments.settings import ModelSettings
 
 SEED = 20_261_125

@@ -15,9 +15,9 @@ import numpy as np
 from ray.serve import Application
 
 import deployments.app
-import deployments.core.loaded
+import deployments.engines.loaded
 from deployments.classifier import Classifier
-from deployments.core.types import Encoded, EngineInfo, Logits
+from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import Settings
 
 from .steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, SLOW, encoder
@@ -70,7 +70,7 @@ class FaultyClassifier(Classifier):
 
     def __init__(self, settings: Settings) -> None:
         if settings.engine.name == "none":
-            deployments.core.loaded.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
+            deployments.engines.loaded.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
         super().__init__(settings)
 
 

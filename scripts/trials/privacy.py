@@ -17,7 +17,7 @@ import yaml
 from bench.child import Child
 from bench.service import CONFIG, running_service
 
-from deployments.core.audit import broken_at, derived_key, text_digest
+from deployments.privacy.audit import broken_at, derived_key, text_digest
 
 from . import privacy_faults as faulty
 from .canary import Canaries

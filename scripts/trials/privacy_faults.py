@@ -20,9 +20,9 @@ from ray.serve import Application
 from ray.util.metrics import Counter
 
 from deployments.classifier import Classifier
-from deployments.core.live_models import Encodings
-from deployments.core.postprocess import LabelDecoder
-from deployments.core.types import Answer, Encoded, Logits, ModelInfo, Options, TextInput
+from deployments.pipeline.decode import LabelDecoder
+from deployments.pipeline.live_models import Encodings
+from deployments.pipeline.types import Answer, Encoded, Logits, ModelInfo, Options, TextInput
 from deployments.postprocessor import Postprocessor
 from deployments.settings import Settings
 from deployments.tokenizer import Tokenizer

@@ -15,8 +15,8 @@ from typing import Any
 
 import httpx
 
-from deployments.core.parts import load_parts
-from deployments.core.types import TextInput
+from deployments.model.load import load_parts
+from deployments.pipeline.types import TextInput
 from deployments.settings import ModelSettings
 
 CLIENT_TIMEOUT_S = 60.0  # above the service's own: it must answer before

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from deployments.config_check import load_config
+from deployments.config.check import load_config
 from deployments.launch.ports import first_free
 
 ROOT = Path(__file__).parents[2]

@@ -18,17 +18,17 @@ import yaml
 from pydantic import BaseModel
 from rich.console import Console
 
-from deployments.api.openapi import openapi_document
-from deployments.api.schemas import components
 from deployments.cli import app as command_line
 from deployments.cli.serve import _announce
-from deployments.core import errors
-from deployments.core.reading import load_tokenizer
-from deployments.core.tokenize import TextEncoder
-from deployments.core.types import Options, TextInput
+from deployments.http.openapi import openapi_document
+from deployments.http.schemas import components
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import read_plan
 from deployments.launch.preflight import check_port
+from deployments.model.reading import load_tokenizer
+from deployments.pipeline import errors
+from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.types import Options, TextInput
 from deployments.settings import (
     USER_CONFIGS,
     LimitSettings,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from deployments.config_check import BUILDER, check_config, load_config
+from deployments.config.check import BUILDER, check_config, load_config
 from deployments.settings import USER_CONFIGS, Settings
 
 ROOT = Path(__file__).parents[2]

@@ -61,7 +61,7 @@ def test_the_application_builds_from_any_directory(installed: Path, tmp_path: Pa
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from deployments.app import build\n"
-        "from deployments.core.model_source import find_model\n"
+        "from deployments.model.source import find_model\n"
         "build({})\n"
         "print(find_model('models/demo'))"
     )

@@ -21,9 +21,9 @@ from selenium.webdriver.support.wait import WebDriverWait
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from deployments.api.app import create_app
-from deployments.core.errors import ServiceError
-from deployments.core.types import Answer, TextInput
+from deployments.http.app import create_app
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import LimitSettings
 
 CHROMIUM = shutil.which("chromium")

@@ -20,9 +20,9 @@ import trustme
 import uvicorn
 
 from deployments.access.keys import hash_of, new_token
-from deployments.api.app import create_app
-from deployments.core.errors import ServiceError
-from deployments.core.types import Answer, TextInput
+from deployments.http.app import create_app
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import AccessSettings, LimitSettings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -183,7 +183,7 @@ class TestHandles:
         assert len(answer["scores"]) == 1
 
     def test_errors_are_typed(self, handle: Any) -> None:
-        from deployments.core.errors import EmptyText, InvalidInput, TextTooLong
+        from deployments.pipeline.errors import EmptyText, InvalidInput, TextTooLong
 
         with pytest.raises(EmptyText):
             handle.classify.remote("").result(timeout_s=60)

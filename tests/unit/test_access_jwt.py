@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from deployments.access.callers import Caller, Callers
 from deployments.access.keys import hash_of, new_token
 from deployments.access.watched_file import WrongFileError
-from deployments.core.errors import NotReady, Unauthorized
+from deployments.pipeline.errors import NotReady, Unauthorized
 from deployments.settings import AccessSettings
 
 ISSUER, AUDIENCE = "https://login.example.com", "rayclassify"

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from deployments.access.limits import Allowance, Rates
-from deployments.core.errors import QuotaExceeded, RateLimited, ServiceError
+from deployments.pipeline.errors import QuotaExceeded, RateLimited, ServiceError
 
 NOON = 20_000 * 86_400 + 43_200.0
 

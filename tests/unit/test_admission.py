@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.core.admission import Admission, DrainRate, work_of
-from deployments.core.errors import Overloaded
-from deployments.core.flow import DEFAULT_FLOW, Flow
-from deployments.core.types import Options, TextInput
+from deployments.pipeline.admission import Admission, DrainRate, work_of
+from deployments.pipeline.errors import Overloaded
+from deployments.pipeline.flow import DEFAULT_FLOW, Flow
+from deployments.pipeline.types import Options, TextInput
 
 FLOOD, GUEST = Flow(client="flood"), Flow(client="guest")
 BULK = Flow("bulk", "", 1)

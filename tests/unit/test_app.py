@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from deployments.app import as_deployed
-from deployments.core.model_source import ModelNotFound
-from deployments.core.parts import fingerprint
+from deployments.model.load import fingerprint
+from deployments.model.source import ModelNotFound
 from deployments.settings import ModelSettings, Settings
 
 COMMIT = "4c1e8f2b9d0a7c6e5f4a3b2c1d0e9f8a7b6c5d4e"

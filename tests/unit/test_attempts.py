@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from virtual_time import run_virtually
 
-from deployments.core.attempts import (
+from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
+from deployments.pipeline.retry import (
     MIN_PATIENCE_S,
     Attempts,
     Hung,
     LostReplica,
     RetryBudget,
 )
-from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
 NEVER = float("inf")
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
-from deployments.core.engines import attention
-from deployments.core.engines.attention import Spans, attend
+from deployments.engines import attention
+from deployments.engines.attention import Spans, attend
 
 CPU = torch.device("cpu")
 

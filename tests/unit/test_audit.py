@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from deployments.cli import app
-from deployments.core.audit import AuditLog, broken_at, derived_key, read_secret, text_digest
-from deployments.core.errors import PredictionFailed, ServiceError
-from deployments.core.pipeline import MODEL
-from deployments.core.types import TextInput
+from deployments.pipeline.errors import PredictionFailed, ServiceError
+from deployments.pipeline.pipeline import MODEL
+from deployments.pipeline.types import TextInput
+from deployments.privacy.audit import AuditLog, broken_at, derived_key, read_secret, text_digest
 from deployments.settings import AuditSettings
 
 SECRET = "0123456789abcdef0123456789abcdef"  # noqa: S105

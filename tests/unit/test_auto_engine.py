@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deployments.core.engines import catalog, isolation, make_engine
-from deployments.core.engines.auto import AutoEngine
-from deployments.core.engines.base import Engine, EngineUnavailable
-from deployments.core.engines.cache import CACHE_DIR_ENV
-from deployments.core.engines.catalog import REFERENCE, Candidate
-from deployments.core.engines.choices import DISTURBED_S
-from deployments.core.engines.isolation import Task
-from deployments.core.engines.measurement import BUSY, PROCESS, Measured
-from deployments.core.engines.torch_engine import TorchEngine
-from deployments.core.types import Encoded
+from deployments.engines import catalog, isolation, make_engine
+from deployments.engines.auto import AutoEngine
+from deployments.engines.base import Engine, EngineUnavailable
+from deployments.engines.catalog import REFERENCE, Candidate
+from deployments.engines.choices import DISTURBED_S
+from deployments.engines.isolation import Task
+from deployments.engines.measurement import BUSY, PROCESS, Measured
+from deployments.engines.torch_engine import TorchEngine
+from deployments.model.cache import CACHE_DIR_ENV
+from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings, Settings
 
 BF16 = Candidate("torch", "bfloat16")

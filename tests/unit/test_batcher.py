@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.batcher import TokenBatcher
-from deployments.core.errors import DeadlineExceeded, Overloaded, PredictionFailed
-from deployments.core.types import Encoded, Logits
+from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.errors import DeadlineExceeded, Overloaded, PredictionFailed
+from deployments.pipeline.types import Encoded, Logits
 
 pytestmark = pytest.mark.anyio
 

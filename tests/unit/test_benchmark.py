@@ -26,7 +26,7 @@ from bench.flops import flops  # noqa: E402
 from bench.latency import Sent, latencies, poisson_times_s  # noqa: E402
 from bench.models import Shape  # noqa: E402
 
-from deployments.core.types import Encoded  # noqa: E402
+from deployments.pipeline.types import Encoded  # noqa: E402
 
 ENDPOINT = Endpoint(
     "http://127.0.0.1:9", "/classify", lambda text: json.dumps({"text": text}).encode(), str

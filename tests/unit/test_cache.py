@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.core.engines.cache import CACHE_DIR_ENV, cache_dir
+from deployments.model.cache import CACHE_DIR_ENV, cache_dir
 
 
 def test_the_cache_is_made_where_the_environment_says(

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deployments.classifier import Classifier
-from deployments.core.errors import PredictionFailed
-from deployments.core.health import ModelBroken
-from deployments.core.types import Encoded, Logits, OtherModel
+from deployments.engines.base import ModelBroken
+from deployments.pipeline.errors import PredictionFailed
+from deployments.pipeline.types import Encoded, Logits, OtherModel
 from deployments.settings import Settings
 
 pytestmark = pytest.mark.anyio

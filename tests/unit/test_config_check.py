@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field
 
-from deployments.config_check import ConfigError, Problem, check_config, load_config
-from deployments.config_crosscheck import HA_PROXY, THROUGHPUT
-from deployments.config_keys import unknown_keys
+from deployments.config.check import ConfigError, Problem, check_config, load_config
+from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
+from deployments.config.keys import unknown_keys
 
 ROOT = Path(__file__).parents[2]
 GOOD = load_config(ROOT / "serve_config.yaml")
@@ -352,14 +352,14 @@ def test_anchors_and_merges_are_no_duplicates(tmp_path: Path) -> None:
 
 
 def test_importing_the_check_does_not_import_ray() -> None:
-    code = "import sys, deployments.config_check; sys.exit('ray' in sys.modules)"
+    code = "import sys, deployments.config.check; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_check_starts_no_ray() -> None:
     code = (
         "import pathlib, ray\n"
-        "from deployments.config_check import check_config, load_config\n"
+        "from deployments.config.check import check_config, load_config\n"
         "assert check_config(load_config(pathlib.Path('serve_config.yaml'))) == []\n"
         "assert not ray.is_initialized()"
     )

@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from deployments.cli import app
-from deployments.config_check import load_config
-from deployments.config_files import check_files, check_machine
-from deployments.core import model_files
+from deployments.config.check import load_config
+from deployments.launch.machine_check import check_files, check_machine
+from deployments.model import files as model_files
 from deployments.settings import ModelSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -152,8 +152,8 @@ def test_check_says_so_and_config_only_does_not(tmp_path: Path) -> None:
 
 def test_looking_at_files_needs_no_torch() -> None:
     code = (
-        "import sys; from deployments.config_files import check_machine; "
-        "from deployments.config_check import load_config; "
+        "import sys; from deployments.launch.machine_check import check_machine; "
+        "from deployments.config.check import load_config; "
         "assert check_machine(load_config('serve_config.yaml')) == []; "
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deployments.core.cost import CostCurve
+from deployments.pipeline.latency_model import CostCurve
 
 START_S, TOKEN_S, ATTENTION_S = 0.004, 10e-6, 0.15e-6
 

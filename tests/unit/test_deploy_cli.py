@@ -21,8 +21,8 @@ from recorded_serve import details, nodes
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
-from deployments.core import hub
 from deployments.deploying import kept, rollout
+from deployments.model import hub
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "t0ken"  # noqa: S105

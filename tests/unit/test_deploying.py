@@ -93,7 +93,7 @@ def test_a_build_that_fails_is_told_by_the_error_inside_rays_envelope() -> None:
         "ray.exceptions.RayTaskError(RuntimeError): ray::build_serve_application() (pid=1)\n"
         "RuntimeError: Traceback (most recent call last):\n"
         '  File "deployments/app.py", line 50, in as_deployed\n'
-        "deployments.core.errors.ModelRefused: /models/m3 holds no weights. Put them there.\n",
+        "deployments.pipeline.errors.ModelRefused: /models/m3 holds no weights. Put them there.\n",
     }
     assert read_applications(told)["classify"].reasons() == [
         "ModelRefused: /models/m3 holds no weights. Put them there."
@@ -365,7 +365,7 @@ def test_kept_files_are_this_users_alone(history: kept.Kept) -> None:
 
 
 def test_a_kept_file_is_a_config_that_check_takes(history: kept.Kept) -> None:
-    from deployments.config_check import check_config, load_config
+    from deployments.config.check import check_config, load_config
 
     config = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
     path = history.add(config, config["applications"][0], "s1")

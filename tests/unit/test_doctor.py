@@ -13,9 +13,9 @@ from typer.testing import CliRunner, Result
 
 from deployments.cli import app
 from deployments.cli.doctor_facts import advice, machine_facts
-from deployments.core.engines import cpu
-from deployments.core.engines.cache import CACHE_DIR_ENV
-from deployments.core.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
+from deployments.engines import cpu
+from deployments.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
+from deployments.model.cache import CACHE_DIR_ENV
 
 ROOT = Path(__file__).resolve().parents[2]
 

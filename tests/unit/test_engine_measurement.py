@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from deployments.core.engines.agreement import compare
-from deployments.core.engines.base import EngineUnavailable
-from deployments.core.engines.catalog import REFERENCE, Candidate, fitting
-from deployments.core.engines.measurement import (
+from deployments.engines.agreement import compare
+from deployments.engines.base import EngineUnavailable
+from deployments.engines.catalog import REFERENCE, Candidate, fitting
+from deployments.engines.measurement import (
     ANSWERS_S,
     BUDGET_S,
     BUSY,
@@ -22,7 +22,7 @@ from deployments.core.engines.measurement import (
     Measurement,
     choose,
 )
-from deployments.core.types import Encoded, EngineInfo, Logits
+from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings
 
 TORCH_BF16 = Candidate("torch", "bfloat16")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.fair_queue import FairQueue
+from deployments.pipeline.fair_queue import FairQueue
 
 Path = tuple[str, str, int]
 

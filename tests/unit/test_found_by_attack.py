@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TEXTS, assert_same, build, edit, ours, theirs
 from tokenizers import Tokenizer, models, normalizers, processors
 
-from deployments.core.errors import InvalidInput
-from deployments.core.loaded import REFUSALS
-from deployments.core.tokenize import TextEncoder
-from deployments.core.types import TextInput
+from deployments.engines.loaded import REFUSALS
+from deployments.pipeline.errors import InvalidInput
+from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.types import TextInput
 
 WEIGHTS = "model.safetensors"
 

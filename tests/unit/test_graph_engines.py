@@ -17,13 +17,13 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
-from deployments.core.engines.artefacts import UNUSED_S
-from deployments.core.engines.base import EngineUnavailable
-from deployments.core.engines.graph import GraphEngine, check_conversion
-from deployments.core.engines.onnxruntime import OnnxRuntimeEngine
-from deployments.core.engines.openvino import OpenVinoEngine
-from deployments.core.model_source import ModelNotFound
-from deployments.core.types import Encoded
+from deployments.engines.artefacts import UNUSED_S
+from deployments.engines.base import EngineUnavailable
+from deployments.engines.graph import GraphEngine, check_conversion
+from deployments.engines.onnxruntime import OnnxRuntimeEngine
+from deployments.engines.openvino import OpenVinoEngine
+from deployments.model.source import ModelNotFound
+from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings
 
 ENGINES = [
@@ -165,7 +165,7 @@ def test_token_types_reach_the_model(
 def test_lower_precision_stays_near_float32(
     make: type[GraphEngine], dtype: str, demo_model: Path
 ) -> None:
-    from deployments.core.engines.probe import probe_batch
+    from deployments.model.probe import probe_batch
 
     batch = Encoded.concat(probe_batch(ModelSettings(id=str(demo_model))).split()[:48])
     model = hf.AutoModelForSequenceClassification.from_pretrained(demo_model).eval()

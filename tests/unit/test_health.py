@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from virtual_time import VirtualModel, run_virtually, texts
 
-from deployments.core.attempts import Hung
-from deployments.core.batcher import TokenBatcher
-from deployments.core.errors import PredictionFailed
-from deployments.core.health import MIN_HANGS_S, ModelHealth, ModelStalled
-from deployments.core.types import Logits
+from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.errors import PredictionFailed
+from deployments.pipeline.health import MIN_HANGS_S, ModelHealth, ModelStalled
+from deployments.pipeline.retry import Hung
+from deployments.pipeline.types import Logits
 
 MAX_PASS_S = 60.0
 HANGS_S = 10_000.0

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from deployments.core import hub
-from deployments.core.model_source import ModelNotFound
+from deployments.model import hub
+from deployments.model.source import ModelNotFound
 from deployments.settings import ModelSettings
 
 MAIN, TAGGED, CACHED = "a" * 40, "b" * 40, "c" * 40

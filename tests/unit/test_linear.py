@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from deployments.core.engines import linear
-from deployments.core.engines.linear import Dense, Int8Dense, PrepackedDense, accelerate, quantise
+from deployments.engines import linear
+from deployments.engines.linear import Dense, Int8Dense, PrepackedDense, accelerate, quantise
 
 ACTIVATIONS = [None, "gelu", "gelu_tanh", "relu"]
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import without_ray
 
-from deployments.core.errors import InvalidInput, NotReady, TextTooLong
-from deployments.core.live_models import LIVE_S, MAX_MODELS, LiveModels
-from deployments.core.parts import ModelParts, load_parts
-from deployments.core.types import Logits, Options, TextInput
+from deployments.model.load import load_parts
+from deployments.pipeline.errors import InvalidInput, NotReady, TextTooLong
+from deployments.pipeline.live_models import LIVE_S, MAX_MODELS, LiveModels
+from deployments.pipeline.parts import ModelParts
+from deployments.pipeline.types import Logits, Options, TextInput
 from deployments.settings import ModelSettings, Settings
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from deployments.core.types import Logits, ModelInfo, Options
+from deployments.pipeline.types import Logits, ModelInfo, Options
 from deployments.postprocessor import Postprocessor
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.core.engines.loading import load
-from deployments.core.model_source import ModelNotFound
+from deployments.engines.loading import load
+from deployments.model.source import ModelNotFound
 from deployments.settings import ModelSettings
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from deployments.core.errors import EmptyText, InvalidInput
-from deployments.core.model_source import ModelNotFound
 from deployments.local import LocalClassifier
+from deployments.model.source import ModelNotFound
+from deployments.pipeline.errors import EmptyText, InvalidInput
 from deployments.settings import Settings
 
 FLOAT32 = {"engine": {"name": "torch", "dtype": "float32", "num_threads": 1}}

@@ -21,11 +21,11 @@ sys.path[:0] = [str(ROOT / "scripts")]
 
 from trials.corpus import NASTY_UNITS  # noqa: E402
 
-from deployments.core.beginnings import Beginnings  # noqa: E402
-from deployments.core.errors import InvalidInput, TextTooLong  # noqa: E402
-from deployments.core.microbatch import LONG_CHARS, MicroBatcher, Result  # noqa: E402
-from deployments.core.tokenize import TextEncoder  # noqa: E402
-from deployments.core.types import Options, TextInput  # noqa: E402
+from deployments.pipeline.beginnings import Beginnings  # noqa: E402
+from deployments.pipeline.errors import InvalidInput, TextTooLong  # noqa: E402
+from deployments.pipeline.microbatch import LONG_CHARS, MicroBatcher, Result  # noqa: E402
+from deployments.pipeline.tokenize import TextEncoder  # noqa: E402
+from deployments.pipeline.types import Options, TextInput  # noqa: E402
 
 MAX_LENGTH = 16
 PIECES = [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.launch import machine
+from deployments.engines import machine
 
 
 def group(directory: Path, **files: str) -> Path:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.errors import DeadlineExceeded, EmptyText, Overloaded, ServiceError
-from deployments.core.microbatch import MicroBatcher, Result
-from deployments.core.types import TextInput
+from deployments.pipeline.errors import DeadlineExceeded, EmptyText, Overloaded, ServiceError
+from deployments.pipeline.microbatch import MicroBatcher, Result
+from deployments.pipeline.types import TextInput
 
 pytestmark = pytest.mark.anyio
 

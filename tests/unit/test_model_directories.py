@@ -22,10 +22,10 @@ from tiny_models import (
     wordpiece,
 )
 
-from deployments.core.model_source import ModelRefused
-from deployments.core.parts import load_parts
-from deployments.core.reading import auto_tokenizer, read
-from deployments.core.tokenizer_parity import prove_parity
+from deployments.model.load import load_parts
+from deployments.model.reading import auto_tokenizer, read
+from deployments.model.source import ModelRefused
+from deployments.model.tokenizer_parity import prove_parity
 from deployments.settings import ModelSettings
 
 LONG = ("good " * 300, "terrible " * 90 + "why")

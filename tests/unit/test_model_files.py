@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.core.engines.loading import load_model
-from deployments.core.model_source import ModelNotFound
-from deployments.core.reading import load_tokenizer
+from deployments.engines.loading import load_model
+from deployments.model.reading import load_tokenizer
+from deployments.model.source import ModelNotFound
 from deployments.settings import ModelSettings
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.core import model_source
-from deployments.core.model_source import ModelNotFound, ModelRefused, find_model, own_words
+from deployments.model import source as model_source
+from deployments.model.source import ModelNotFound, ModelRefused, find_model, own_words
 from deployments.settings import ModelSettings
 
 

@@ -13,13 +13,13 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.engines import parity
-from deployments.core.engines.encoder import PostNormEncoder
-from deployments.core.engines.heads import HEADS
-from deployments.core.engines.linear import accelerate
-from deployments.core.engines.packed import CannotPack, PackedRunner, StockEncoder
-from deployments.core.engines.padded import PaddedRunner
-from deployments.core.types import Encoded
+from deployments.engines import parity
+from deployments.engines.encoder import PostNormEncoder
+from deployments.engines.heads import HEADS
+from deployments.engines.linear import accelerate
+from deployments.engines.packed import CannotPack, PackedRunner, StockEncoder
+from deployments.engines.padded import PaddedRunner
+from deployments.pipeline.types import Encoded
 
 MAX_LENGTH = 150
 VOCAB_SIZE = 100

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 import numpy as np
 import pytest
 
-from deployments.core.engines.null import NullEngine
-from deployments.core.errors import DeadlineExceeded, EmptyText, NotReady, PredictionFailed
-from deployments.core.flow import DEFAULT_FLOW, Flow, FlowRuns
-from deployments.core.live_models import Encodings
-from deployments.core.pipeline import MODEL, Pipeline
-from deployments.core.postprocess import LabelDecoder
-from deployments.core.types import (
+from deployments.engines.null import NullEngine
+from deployments.pipeline.decode import LabelDecoder
+from deployments.pipeline.errors import DeadlineExceeded, EmptyText, NotReady, PredictionFailed
+from deployments.pipeline.flow import DEFAULT_FLOW, Flow, FlowRuns
+from deployments.pipeline.live_models import Encodings
+from deployments.pipeline.pipeline import MODEL, Pipeline
+from deployments.pipeline.types import (
     Answer,
     Encoded,
     Float32,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deployments.core.postprocess import LabelDecoder
-from deployments.core.types import Answer, Logits, ModelInfo, Options
+from deployments.pipeline.decode import LabelDecoder
+from deployments.pipeline.types import Answer, Logits, ModelInfo, Options
 
 LABELS = ("negative", "neutral", "positive")
 LOGITS = np.asarray([[1.0, -2.0, 3.0], [0.5, 0.25, 0.0]], np.float32)

@@ -15,14 +15,16 @@ from typing import Any
 import psutil
 import pytest
 
-from deployments.config_check import load_config
-from deployments.config_crosscheck import HA_PROXY, THROUGHPUT
-from deployments.launch import machine, ports, preflight, processes
-from deployments.launch.childlog import ChildLog, causes, is_loud
+from deployments.config.check import load_config
+from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
+from deployments.engines import machine
+from deployments.launch import ports, preflight, processes
+from deployments.launch.childlog import ChildLog
 from deployments.launch.environment import child_config, child_environment, cluster_address, host_of
 from deployments.launch.ingress import Ingress, choose_ingress
 from deployments.launch.plan import Plan, read_plan
 from deployments.launch.progress import LOADING, interpret
+from deployments.pipeline.causes import causes, is_loud
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -390,11 +392,9 @@ def test_of_a_traceback_the_cause_is_left() -> None:
 Traceback (most recent call last):
   File "x.py", line 3, in __init__
     raise ValueError
-deployments.core.model_source.ModelNotFound: no model in 'x'
+deployments.model.source.ModelNotFound: no model in 'x'
 """
-    assert causes(text.splitlines()) == [
-        "deployments.core.model_source.ModelNotFound: no model in 'x'"
-    ]
+    assert causes(text.splitlines()) == ["deployments.model.source.ModelNotFound: no model in 'x'"]
     assert causes(["one", "", "two"]) == ["one", "two"]
 
 

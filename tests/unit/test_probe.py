@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.core.engines.probe import (
+from deployments.model.probe import (
     N_TEXTS,
     calibration_batch,
     calibration_texts,
     probe_batch,
     probe_texts,
 )
-from deployments.core.types import Encoded
+from deployments.pipeline.types import Encoded
 from deployments.settings import ModelSettings
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from virtual_time import judged, run_virtually, texts
 
-from deployments.core.attempts import Attempts, LostReplica, RetryBudget
-from deployments.core.errors import DeadlineExceeded, PredictionFailed
-from deployments.core.quarantine import REFUSED_S, Quarantine
-from deployments.core.types import Encoded, Float32, Logits, OtherModel, Predicted
+from deployments.pipeline.errors import DeadlineExceeded, PredictionFailed
+from deployments.pipeline.quarantine import REFUSED_S, Quarantine
+from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
+from deployments.pipeline.types import Encoded, Float32, Logits, OtherModel, Predicted
 
 
 class Cluster:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from deployments.core import read_apart as apart
-from deployments.core.model_source import ModelNotFound, ModelRefused
-from deployments.core.read_apart import read_apart
-from deployments.core.reading import load_tokenizer, read
+from deployments.model import read_apart as apart
+from deployments.model.read_apart import read_apart
+from deployments.model.reading import load_tokenizer, read
+from deployments.model.source import ModelNotFound, ModelRefused
 from deployments.settings import ModelSettings
 
 
@@ -129,7 +129,7 @@ def test_who_asks_never_loads_torch(demo_model: Path) -> None:
     programme = """
 import sys
 import deployments.tokenizer
-from deployments.core.parts import load_parts
+from deployments.model.load import load_parts
 from deployments.settings import ModelSettings
 parts = load_parts(ModelSettings(id=sys.argv[1]))
 print(parts.info.labels[1], "torch" in sys.modules, "transformers" in sys.modules)

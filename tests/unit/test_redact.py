@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import without_ray
 
-from deployments.core.engines.null import NullEngine
-from deployments.core.redact import Redactor
-from deployments.core.types import TextInput
+from deployments.engines.null import NullEngine
+from deployments.pipeline.types import TextInput
+from deployments.privacy.redact import Redactor
 from deployments.settings import PersonalData, RedactionSettings, Settings
 from deployments.tokenizer import Tokenizer
 

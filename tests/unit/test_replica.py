@@ -20,16 +20,16 @@ from ray.exceptions import ActorDiedError, RayTaskError
 from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-from deployments.api.schemas import ClassifyRequest
-from deployments.core.errors import (
+from deployments.http.schemas import ClassifyRequest
+from deployments.pipeline.errors import (
     EmptyText,
     NotReady,
     Overloaded,
     PredictionFailed,
     ServiceError,
 )
-from deployments.core.types import Encoded, TextInput
-from deployments.replica import as_service_error, raises_service_errors, set_log_level
+from deployments.pipeline.types import Encoded, TextInput
+from deployments.replica.base import as_service_error, raises_service_errors, set_log_level
 
 
 def as_ray_raises(cause: Exception) -> Exception:
@@ -86,7 +86,7 @@ def test_our_records_go_where_serves_go_from_the_level_up(
     records: list[logging.LogRecord],
 ) -> None:
     set_log_level("WARNING")
-    logger = logging.getLogger("deployments.core.batcher")
+    logger = logging.getLogger("deployments.pipeline.batcher")
     logger.info("not this")
     logger.warning("but this")
     assert [record.getMessage() for record in records] == ["but this"]
@@ -184,7 +184,7 @@ def test_a_process_that_aborts_leaves_no_core(tmp_path: Path) -> None:
         "import os, resource as r; h = r.getrlimit(r.RLIMIT_CORE)[1]; "
         "r.setrlimit(r.RLIMIT_CORE, (h, h)); "
     )
-    forbid = "from deployments.core.coredump import forbid_core_dumps as f; f(); "
+    forbid = "from deployments.privacy.coredump import forbid_core_dumps as f; f(); "
     for forbidden in (forbid, ""):
         code = f"{start}{forbidden}os.abort()"
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import VirtualModel, run_virtually, texts
 
-from deployments.core.batcher import MAX_FAILURES, TokenBatcher
-from deployments.core.errors import DeadlineExceeded, PredictionFailed
-from deployments.core.types import Encoded, Logits
+from deployments.pipeline.batcher import MAX_FAILURES, TokenBatcher
+from deployments.pipeline.errors import DeadlineExceeded, PredictionFailed
+from deployments.pipeline.types import Encoded, Logits
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from virtual_time import VirtualModel, judged, run_virtually, texts
 
-from deployments.core.attempts import Attempts, LostReplica, RetryBudget
-from deployments.core.errors import PredictionFailed, ServiceError
-from deployments.core.health import ModelHealth
-from deployments.core.quarantine import Quarantine
-from deployments.core.types import Encoded, Float32, Logits
+from deployments.pipeline.errors import PredictionFailed, ServiceError
+from deployments.pipeline.health import ModelHealth
+from deployments.pipeline.quarantine import Quarantine
+from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
+from deployments.pipeline.types import Encoded, Float32, Logits
 
 POISON = 7
 LOAD_S = 6.0

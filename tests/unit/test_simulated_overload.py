@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from virtual_time import VirtualModel, run_virtually, texts
 
-from deployments.core.admission import work_of
-from deployments.core.errors import DeadlineExceeded, Overloaded, ServiceError, TextTooLong
-from deployments.core.flow import Priority, flow_of, runs_of
-from deployments.core.microbatch import MicroBatcher, Result
-from deployments.core.types import Options, TextInput
+from deployments.pipeline.admission import work_of
+from deployments.pipeline.errors import DeadlineExceeded, Overloaded, ServiceError, TextTooLong
+from deployments.pipeline.flow import Priority, flow_of, runs_of
+from deployments.pipeline.microbatch import MicroBatcher, Result
+from deployments.pipeline.types import Options, TextInput
 
 TOKENS_PER_S = 1_000.0
 TOKENS = 50

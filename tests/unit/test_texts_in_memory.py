@@ -26,12 +26,12 @@ sys.path[:0] = [str(ROOT / "scripts")]
 
 from trials.heap import holders  # noqa: E402
 
-from deployments.api.app import create_app  # noqa: E402
-from deployments.core.batcher import TokenBatcher  # noqa: E402
-from deployments.core.engines.null import NullEngine  # noqa: E402
-from deployments.core.errors import DeadlineExceeded, ServiceError  # noqa: E402
-from deployments.core.microbatch import MicroBatcher, Result  # noqa: E402
-from deployments.core.types import Encoded, Int32, Logits, TextInput  # noqa: E402
+from deployments.engines.null import NullEngine  # noqa: E402
+from deployments.http.app import create_app  # noqa: E402
+from deployments.pipeline.batcher import TokenBatcher  # noqa: E402
+from deployments.pipeline.errors import DeadlineExceeded, ServiceError  # noqa: E402
+from deployments.pipeline.microbatch import MicroBatcher, Result  # noqa: E402
+from deployments.pipeline.types import Encoded, Int32, Logits, TextInput  # noqa: E402
 from deployments.settings import Settings  # noqa: E402
 
 pytestmark = pytest.mark.anyio

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.core.errors import EmptyText, InvalidInput, TextTooLong
-from deployments.core.model_source import ModelRefused
-from deployments.core.parts import load_parts
-from deployments.core.reading import load_tokenizer
-from deployments.core.tokenize import TextEncoder
-from deployments.core.types import Options, TextInput
+from deployments.model.load import load_parts
+from deployments.model.reading import load_tokenizer
+from deployments.model.source import ModelRefused
+from deployments.pipeline.errors import EmptyText, InvalidInput, TextTooLong
+from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.types import Options, TextInput
 from deployments.settings import ModelSettings
 
 MAX_LENGTH = 16

@@ -12,17 +12,17 @@ import pytest
 import without_ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from deployments.at_work import AtWork
-from deployments.core.attempts import Attempts, Hung, LostReplica, RetryBudget
-from deployments.core.engines.null import NullEngine
-from deployments.core.errors import (
+from deployments.engines.null import NullEngine
+from deployments.pipeline.errors import (
     InvalidInput,
     NotReady,
     Overloaded,
     ServiceError,
     TooLarge,
 )
-from deployments.core.microbatch import LONG_CHARS
+from deployments.pipeline.microbatch import LONG_CHARS
+from deployments.pipeline.retry import Attempts, Hung, LostReplica, RetryBudget
+from deployments.replica.at_work import AtWork
 from deployments.settings import Settings
 from deployments.tokenizer import INLINE_CHARS, Tokenizer, _answered, _tried
 

@@ -14,16 +14,16 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core.engines import linear, packed
-from deployments.core.engines.base import EngineUnavailable, warm_up
-from deployments.core.engines.hardware import pick_device, pick_dtype
-from deployments.core.engines.ids import Ids
-from deployments.core.engines.padding import group_by_length
-from deployments.core.engines.probe import probe_batch
-from deployments.core.engines.torch_engine import TorchEngine
-from deployments.core.errors import PredictionFailed
-from deployments.core.model_source import ModelNotFound
-from deployments.core.types import Encoded, Logits
+from deployments.engines import linear, packed
+from deployments.engines.base import EngineUnavailable, warm_up
+from deployments.engines.hardware import pick_device, pick_dtype
+from deployments.engines.ids import Ids
+from deployments.engines.padding import group_by_length
+from deployments.engines.torch_engine import TorchEngine
+from deployments.model.probe import probe_batch
+from deployments.model.source import ModelNotFound
+from deployments.pipeline.errors import PredictionFailed
+from deployments.pipeline.types import Encoded, Logits
 from deployments.settings import EngineSettings, ModelSettings
 
 

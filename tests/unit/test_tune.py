@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from typer.testing import Result as CliResult
 
 from deployments.cli import app
-from deployments.config_check import check_config, load_config
-from deployments.core.engines.catalog import Candidate
-from deployments.core.types import Encoded
+from deployments.config.check import check_config, load_config
+from deployments.engines.catalog import Candidate
+from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings
 from deployments.tuning.choice import Result, Setup, better_half, choose, pareto_front
 from deployments.tuning.config import tuned

@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.core import errors
-from deployments.core.types import Encoded, Logits
+from deployments.pipeline import errors
+from deployments.pipeline.types import Encoded, Logits
 
 
 def encoded(rows: list[list[int]], with_types: bool) -> Encoded:

@@ -12,9 +12,9 @@ import pytest
 import torch
 import transformers as hf
 
-from deployments.core.engines.base import EngineUnavailable, ModelBroken
-from deployments.core.engines.torch_engine import TorchEngine
-from deployments.core.types import Encoded
+from deployments.engines.base import EngineUnavailable, ModelBroken
+from deployments.engines.torch_engine import TorchEngine
+from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings
 
 SHAPE: dict[str, Any] = {
@@ -148,7 +148,7 @@ def test_texts_with_another_number_of_end_marks_share_no_pass(tmp_path: Path) ->
 def test_what_no_way_gives_right_is_refused_with_the_key_to_set(
     make_tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from deployments.core.engines import parity
+    from deployments.engines import parity
 
     directory = make_tiny_model(initializer_range=0.3)
     monkeypatch.setitem(parity.MAX_DRIFT, "bfloat16", 1e-9)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from deployments.core.batcher import TokenBatcher
-from deployments.core.types import Encoded, Logits, Predicted
+from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.types import Encoded, Logits, Predicted
 
 Result = TypeVar("Result")
 

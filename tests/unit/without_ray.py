@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
-from deployments.core.engines.null import NullEngine
-from deployments.core.parts import ModelParts, load_parts
-from deployments.core.types import Logits, OtherModel
+from deployments.engines.null import NullEngine
+from deployments.model.load import load_parts
+from deployments.pipeline.parts import ModelParts
+from deployments.pipeline.types import Logits, OtherModel
 from deployments.postprocessor import Postprocessor
 from deployments.settings import Settings
 from deployments.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from stand_in import LIMITS, Client, LengthClassifier
 
-from deployments.api.app import create_app
+from deployments.http.app import create_app
 from deployments.settings import LimitSettings
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp
 
-from deployments.core.errors import NotReady, ServiceError
-from deployments.core.types import Answer, TextInput
+from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import LimitSettings
 
 LIMITS = LimitSettings(max_body_bytes=2_000, max_batch_texts=4, max_text_chars=100)

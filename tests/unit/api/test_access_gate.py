@@ -12,9 +12,9 @@ from openapi_spec_validator import validate
 from stand_in import LIMITS, Client, LengthClassifier
 
 from deployments.access.keys import hash_of, new_token
-from deployments.api.app import create_app
-from deployments.api.openapi import openapi_document
-from deployments.core.audit import AuditLog
+from deployments.http.app import create_app
+from deployments.http.openapi import openapi_document
+from deployments.privacy.audit import AuditLog
 from deployments.settings import AccessSettings, AuditSettings
 
 TOKENS = {name: new_token() for name in ("shop", "explainer", "admin", "old", "slow", "poor")}
@@ -235,7 +235,7 @@ def test_anonymous_callers_may_be_let_in_but_not_with_a_wrong_key(service, keys_
 
 
 def test_the_application_is_told_who_asks(keys_file):
-    from deployments.api.access_gate import CLIENT, AccessGate
+    from deployments.http.access_gate import CLIENT, AccessGate
 
     seen = []
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from stand_in import LengthClassifier
 
-from deployments.api.app import create_app
-from deployments.core.types import TextInput
+from deployments.http.app import create_app
+from deployments.pipeline.types import TextInput
 
 
 def http_scope(path: str = "/classify", root_path: str = "") -> dict:

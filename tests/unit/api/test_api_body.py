@@ -10,12 +10,12 @@ import pytest
 from stand_in import Client
 from starlette.requests import ClientDisconnect
 
-from deployments.api.app import create_app
-from deployments.api.body import LARGE_BYTES, _large_bodies, read_body, read_request
-from deployments.api.held_bytes import HeldBytes
-from deployments.api.schemas import ClassifyRequest
-from deployments.core.errors import DeadlineExceeded, Overloaded, TooLarge
-from deployments.core.types import Options, TextInput
+from deployments.http.app import create_app
+from deployments.http.body import LARGE_BYTES, _large_bodies, read_body, read_request
+from deployments.http.held_bytes import HeldBytes
+from deployments.http.schemas import ClassifyRequest
+from deployments.pipeline.errors import DeadlineExceeded, Overloaded, TooLarge
+from deployments.pipeline.types import Options, TextInput
 from deployments.settings import LimitSettings
 
 FORM = "application/x-www-form-urlencoded"

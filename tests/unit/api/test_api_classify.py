@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.core.errors import Overloaded, PredictionFailed, TextTooLong
-from deployments.core.types import Options, TextInput
+from deployments.pipeline.errors import Overloaded, PredictionFailed, TextTooLong
+from deployments.pipeline.types import Options, TextInput
 
 
 def test_one_text_gets_one_object(client):

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from stand_in import LIMITS, LengthClassifier
 
-from deployments.api.app import create_app
+from deployments.http.app import create_app
 
 
 class Complete(LengthClassifier):

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from deployments.api.answers import request_id_of
-from deployments.core.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
+from deployments.http.responses import request_id_of
+from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
 CONFIDENTIAL = "病历: the secret text at 0x7f3a"
 
@@ -79,7 +79,7 @@ def test_the_unexpected_on_other_routes_is_treated_alike(client, service, refuse
     service.info = broken
     refused(client.get("/info"), 500, "internal_error")
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert "unexpected ValueError at api/status_routes.py" in record.getMessage()
+    assert "unexpected ValueError at http/status_routes.py" in record.getMessage()
     assert record.exc_info is None
     assert CONFIDENTIAL not in caplog.text
 

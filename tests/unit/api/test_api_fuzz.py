@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stand_in import LIMITS, Client, LengthClassifier
 
-from deployments.api.app import create_app
+from deployments.http.app import create_app
 
 client = Client(create_app(LengthClassifier(), LIMITS))
 

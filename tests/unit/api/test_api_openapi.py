@@ -7,9 +7,9 @@ import pytest
 from openapi_spec_validator import validate
 from starlette.routing import Route
 
-from deployments.api.examples import REQUESTS
-from deployments.api.openapi import openapi_document
-from deployments.core import errors
+from deployments.http.examples import REQUESTS
+from deployments.http.openapi import openapi_document
+from deployments.pipeline import errors
 from deployments.settings import AccessSettings
 
 UNDOCUMENTED = {"/", "/docs", "/openapi.json"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.api.docs import STATIC
+from deployments.http.docs import STATIC
 
 
 def test_health_says_that_the_process_lives(client, service):

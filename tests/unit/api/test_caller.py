@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from deployments.api.caller import CLIENT, Caller, caller_of
-from deployments.api.inputs import inputs_of
-from deployments.api.json_body import parse_json
-from deployments.api.schemas import ClassifyRequest
-from deployments.core.errors import InvalidInput
-from deployments.core.flow import BULK_FROM_TEXTS, DEFAULT_FLOW
-from deployments.core.types import TextInput
+from deployments.http.caller import CLIENT, Caller, caller_of
+from deployments.http.inputs import inputs_of
+from deployments.http.json_body import parse_json
+from deployments.http.schemas import ClassifyRequest
+from deployments.pipeline.errors import InvalidInput
+from deployments.pipeline.flow import BULK_FROM_TEXTS, DEFAULT_FLOW
+from deployments.pipeline.types import TextInput
 from deployments.settings import LimitSettings
 
 LIMITS = LimitSettings()

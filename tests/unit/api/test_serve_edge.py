@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deployments.api.serve_edge import TIMEOUT_S, ServeEdge, middlewares
+from deployments.http.serve_edge import TIMEOUT_S, ServeEdge, middlewares
 
 
 def ask(headers: list[tuple[bytes, bytes]], status: int = 200, *extra: Any) -> tuple[dict, list]:

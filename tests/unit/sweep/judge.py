@@ -12,7 +12,7 @@ import transformers
 from classes import CannotBuild, build
 from vocabularies import WORDS, names
 
-from deployments.core.loaded import REFUSALS
+from deployments.engines.loaded import REFUSALS
 from deployments.local import LocalClassifier
 
 BOUNDS = {"float32": 2e-4, "bfloat16": 0.02, "int8": 0.1}

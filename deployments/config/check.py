@@ -1,0 +1,224 @@
+"""Strict check of a Serve YAML before anything is deployed.
+
+Ray ignores misspelt keys and finds wrong values only on the cluster; this check names every one
+of them, with its path and the cure, in about a second and without starting Ray.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Generator, Hashable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from deployments.config import crosscheck
+from deployments.config.keys import (
+    BUILDER,
+    Problem,
+    dict_or_model_fields,
+    join,
+    nearest,
+    unknown_keys,
+    validation_problems,
+)
+from deployments.settings import USER_CONFIGS, ClassifierUserConfig, Settings
+
+__all__ = ["BUILDER", "ConfigError", "Problem", "check_config", "load_config"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_OUR_PACKAGE = ("deployments.", "deployments:")
+
+
+class ConfigError(ValueError):
+    """The file is no YAML mapping; the message is one line with file and line number."""
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file; duplicate keys, which YAML would let win silently, are an error."""
+    try:
+        document = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start} is not UTF-8; save it as UTF-8.") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}, line {line}: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}.") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: is nested too deeply; a Serve config has ten levels.") from None
+    except ValueError as error:  # a value that only looks like a date, for one
+        raise ConfigError(f"{path}: {error}. Put values that are text in quotes.") from None
+    if not isinstance(document, dict):
+        got = "nothing" if document is None else type(document).__name__
+        raise ConfigError(f"{path}: holds {got}; a Serve config is a mapping of keys to values.")
+    return document
+
+
+def check_config(config: dict[str, Any]) -> list[Problem]:
+    """Everything wrong in a Serve config, in the order it is found; empty if it can be deployed."""
+    # Imported here: this takes a second, which importers of this module should not pay.
+    from ray.serve.schema import ServeDeploySchema
+
+    # Ray's validators write into what they are given.
+    config = copy.deepcopy(config)
+    problems = list(unknown_keys(config, ServeDeploySchema))
+    if any("unknown key" not in p.message for p in problems):
+        return problems  # the shape is wrong: what is built on it would only repeat that
+    problems += _free_dict_keys(config)
+    problems += crosscheck.take_out_replica_counts(config)
+    problems += _rejected(ServeDeploySchema, config, "")
+    problems += crosscheck.flags(config)
+    problems += crosscheck.port(config)
+    for index, app in enumerate(config.get("applications", [])):
+        path = join("applications", index)
+        problems += crosscheck.routes(app, path)
+        problems += _deployments(app, path)
+        if (import_path := app.get("import_path")) == BUILDER:
+            problems += _our_application(app, path, config)
+        elif str(import_path).startswith(_OUR_PACKAGE):
+            message = f"{import_path!r} is nothing to deploy; did you mean {BUILDER}?"
+            problems.append(Problem(join(path, "import_path"), message))
+    return _once(problems)
+
+
+def _once(problems: list[Problem]) -> list[Problem]:
+    """Without repeats: where two places say the same, the deeper path knows better."""
+
+    def is_repeated(p: Problem) -> bool:
+        inside = (f"{p.path}.", f"{p.path}[") if p.path else ""
+        return any(
+            q.message == p.message and q.path != p.path and q.path.startswith(inside)
+            for q in problems
+        )
+
+    return [p for p in dict.fromkeys(problems) if not is_repeated(p)]
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key, line = key_node.value, key_node.start_mark.line + 1
+            if isinstance(key_node, yaml.ScalarNode) and key in seen:
+                problem = f"duplicate key {key!r}, first on line {seen[key]}; keep one of the two"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            seen.setdefault(str(key), line)
+        return super().construct_mapping(node, deep)
+
+
+def _rejected(model: type[BaseModel], data: Any, path: str) -> Iterator[Problem]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray deprecates metrics_interval_s for dead code
+            model.model_validate(data)
+    except ValidationError as error:
+        yield from validation_problems(error, data, path)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        # Policies and routers are imported by name when their config is built.
+        yield Problem(path, f"Ray cannot use this: {error}")
+
+
+def _free_dict_keys(config: dict[str, Any]) -> Iterator[Problem]:
+    """Keys of dicts that Ray leaves untyped in its schema and reads as something known later."""
+    from ray.runtime_env import RuntimeEnv
+    from ray.serve.config import AutoscalingPolicy
+
+    for index, app in enumerate(config.get("applications", [])):
+        path = join("applications", index)
+        policy = app.get("autoscaling_policy")
+        yield from unknown_keys(policy, AutoscalingPolicy | None, join(path, "autoscaling_policy"))
+        holders = [(app, path)]
+        for number, deployment in enumerate(app.get("deployments", [])):
+            options = join(join(join(path, "deployments"), number), "ray_actor_options")
+            holders.append((deployment.get("ray_actor_options", {}), options))
+        for holder, where in holders:
+            runtime_env = holder.get("runtime_env")
+            if not isinstance(runtime_env, dict):
+                continue
+            for key in runtime_env.keys() - RuntimeEnv.known_fields:
+                message = f"unknown key; {nearest(key, RuntimeEnv.known_fields)}"
+                yield Problem(join(join(where, "runtime_env"), key), message)
+
+
+def _deployments(app: dict[str, Any], path: str) -> Iterator[Problem]:
+    from ray.serve.schema import DeploymentSchema
+
+    models = dict_or_model_fields(DeploymentSchema)
+    seen: set[str] = set()
+    for number, deployment in enumerate(app.get("deployments", [])):
+        where = join(join(path, "deployments"), number)
+        if isinstance(name := deployment.get("name"), str):
+            if name in seen:
+                yield Problem(join(where, "name"), f"{name} is declared twice; keep one of the two")
+            seen.add(name)
+        for field, model in models.items():
+            if isinstance(data := deployment.get(field), dict):
+                yield from _rejected(model, data, join(where, field))
+        yield from crosscheck.windows(
+            deployment.get("autoscaling_config"), join(where, "autoscaling_config")
+        )
+
+
+def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> Iterator[Problem]:
+    declared = {
+        name: (number, deployment)
+        for number, deployment in enumerate(app.get("deployments", []))
+        if isinstance(name := deployment.get("name"), str)
+    }
+    for name, (number, deployment) in declared.items():
+        where = join(join(path, "deployments"), number)
+        if name in USER_CONFIGS:
+            yield from _user_config(USER_CONFIGS[name], deployment, join(where, "user_config"))
+        else:
+            message = f"unknown deployment {name!r}; {nearest(name, USER_CONFIGS)}"
+            yield Problem(join(where, "name"), message)
+    for name in [n for n in USER_CONFIGS if n not in declared]:
+        yield Problem(
+            join(path, "deployments"),
+            f"{name} is not declared, so it would run with Ray's defaults (one replica, 5 requests "
+            "at a time); add it",
+        )
+    args_path = join(path, "args")
+    settings = yield from _validated(Settings, app.get("args", {}), args_path)
+    if settings is None:
+        return
+    tokenizer = declared.get("Tokenizer")
+    yield from crosscheck.limits(settings, args_path, config)
+    if tokenizer:
+        where = join(join(path, "deployments"), tokenizer[0])
+        yield from crosscheck.tokenizer_limits(settings, tokenizer[1], where, config)
+
+
+def _user_config(
+    model: type[BaseModel], deployment: dict[str, Any], path: str
+) -> Iterator[Problem]:
+    parsed = yield from _validated(model, deployment.get("user_config") or {}, path)
+    if isinstance(parsed, ClassifierUserConfig) and parsed.max_queue_tokens < (
+        batch := parsed.max_batch_tokens
+    ):
+        yield Problem(
+            join(path, "max_queue_tokens"),
+            f"{parsed.max_queue_tokens} tokens never fill a batch of max_batch_tokens, {batch}; "
+            f"set it to a few times {batch}",
+        )
+
+
+def _validated(model: type[Model], data: Any, path: str) -> Generator[Problem, None, Model | None]:
+    """What is wrong with `data`; returns it as a `model`, or None where it is none."""
+    if not isinstance(data, dict):
+        return None  # reported already
+    yield from unknown_keys(data, model, path)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        yield from validation_problems(error, data, path)
+        return None

@@ -1,1 +1,0 @@
-"""What a text classifier does, without Ray and HTTP: encode, batch, predict, postprocess."""

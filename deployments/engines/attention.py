@@ -1,0 +1,158 @@
+"""Attention inside each text of a packed row, without a mask over the whole row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from deployments.pipeline.types import Int32
+
+# Queries that look at their neighbours together, where a model's attention is local.
+WINDOW_BLOCK_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where each text lies in a packed row. lengths: int32 [n], in the row's order."""
+
+    lengths: Int32
+    device: torch.device
+
+    @cached_property
+    def starts(self) -> torch.Tensor:
+        """First token of each text. int64 [n]."""
+        ends = np.cumsum(self.lengths, dtype=np.int64)
+        return torch.from_numpy(ends - self.lengths).to(self.device)
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """Neighbours of one length, which attention takes in one call: (texts, length)."""
+        return [(len(list(same)), length) for length, same in groupby(self.lengths.tolist())]
+
+    @cached_property
+    def max_length(self) -> int:
+        return int(self.lengths.max())
+
+    @cached_property
+    def cu_seqlens(self) -> torch.Tensor:
+        """Cumulative lengths from 0, as varlen kernels take them. int32 [n + 1]."""
+        return torch.from_numpy(np.cumsum([0, *self.lengths], dtype=np.int32)).to(self.device)
+
+    @cached_property
+    def one_each(self) -> torch.Tensor:
+        """`cu_seqlens` of one query per text. int32 [n + 1]."""
+        return torch.arange(len(self.lengths) + 1, dtype=torch.int32, device=self.device)
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    spans: Spans,
+    scale: float,
+    reach: int | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention of each text to itself. All tensors are [tokens, heads, head size].
+
+    query: one row per token, or one row per text: then only first tokens ask.
+    reach: tokens further apart than this don't see each other. None: all do.
+    bias: [1, heads, longest, longest], added to the scores of every text (relative positions).
+    """
+    first_only = len(query) != len(key)
+    if bias is None and _takes_varlen(query):
+        return _attend_varlen(query, key, value, spans, scale, reach, first_only)
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    token = row = 0
+    for n, length in spans.runs:
+        n_keys, n_queries = n * length, n if first_only else n * length
+        q, k, v = (
+            part.view(n, -1, *part.shape[1:]).transpose(1, 2)
+            for part in (
+                query[row : row + n_queries],
+                key[token : token + n_keys],
+                value[token : token + n_keys],
+            )
+        )
+        run = out[row : row + n_queries].view(n, -1, *out.shape[1:])
+        if reach is not None and length > reach + 1:
+            _attend_nearby(q, k, v, run, scale, reach)
+        else:
+            mask = None if bias is None else bias[..., : q.shape[2], :length]
+            run.copy_(
+                scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2)
+            )
+        token, row = token + n_keys, row + n_queries
+    return out
+
+
+def _attend_nearby(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    scale: float,
+    reach: int,
+) -> None:
+    """Writes local attention to `out` [n, queries, heads, size] in blocks of queries.
+
+    q, k, v: [n, heads, tokens, size]. Memory grows with the length, not with its square.
+    """
+    n_queries, n_keys = q.shape[2], k.shape[2]
+    for first in range(0, n_queries, WINDOW_BLOCK_TOKENS):
+        last = min(first + WINDOW_BLOCK_TOKENS, n_queries)
+        left, right = max(0, first - reach), min(n_keys, last + reach)
+        asking = torch.arange(first, last, device=q.device)[:, None]
+        seen = (asking - torch.arange(left, right, device=q.device)).abs() <= reach
+        out[:, first:last] = scaled_dot_product_attention(
+            q[:, :, first:last],
+            k[:, :, left:right],
+            v[:, :, left:right],
+            attn_mask=seen,
+            scale=scale,
+        ).transpose(1, 2)
+
+
+def _takes_varlen(query: torch.Tensor) -> bool:
+    """Flash attention over a packed row: half precision on a GPU."""
+    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and _has_varlen()
+
+
+def _has_varlen() -> bool:
+    try:
+        from torch.nn.attention.varlen import varlen_attn  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _attend_varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    spans: Spans,
+    scale: float,
+    reach: int | None,
+    first_only: bool,
+) -> torch.Tensor:
+    """`attend` in one kernel for all texts. Not run on a GPU yet."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    out = varlen_attn(
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        spans.one_each if first_only else spans.cu_seqlens,
+        spans.cu_seqlens,
+        1 if first_only else spans.max_length,
+        spans.max_length,
+        scale=scale,
+        window_size=(-1, -1) if reach is None else (reach, reach),
+    )
+    assert isinstance(out, torch.Tensor)  # noqa: S101 - a tuple only where more is asked for
+    return out

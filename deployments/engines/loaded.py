@@ -1,0 +1,85 @@
+"""A model ready to answer: its parts and its engine, loaded and proven by one function for all.
+
+Replicas, LocalClassifier, `rayclassify tune`, the benchmark and the trials load a model here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.engines import Engine, make_engine
+from deployments.engines.base import EngineUnavailable, ModelBroken
+from deployments.model.load import load_parts
+from deployments.model.source import ModelNotFound, own_words
+from deployments.pipeline.health import PROBE_TOKENS, harmless
+from deployments.pipeline.parts import ModelParts
+from deployments.pipeline.types import Encoded, Logits
+from deployments.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+REFUSALS = (ModelNotFound, EngineUnavailable, ModelBroken)
+"""All that `load` raises: messages in our own words, written for who runs the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One model: what texts and logits need of it, and what runs it. The engine is warm."""
+
+    parts: ModelParts
+    engine: Engine
+
+
+def load(settings: Settings, num_threads: int) -> Loaded:
+    """Parts first, as a fault in a small file should show before gigabytes are read.
+
+    To be called in the thread that will call the engine; see `ModelThread`.
+
+    Raises:
+        ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
+    """
+    parts = load_parts(settings.model)
+    return Loaded(parts, load_engine(settings, num_threads, parts.info.max_length))
+
+
+def load_engine(settings: Settings, num_threads: int, max_length: int = 512) -> Engine:
+    """The engine that the settings name, loaded and proven, with every error in our own words.
+
+    max_length: tokens that the model reads, if known.
+
+    Raises:
+        ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
+    """
+    with own_words(settings.model.id, *REFUSALS):
+        engine = make_engine(settings, num_threads)
+        engine.load()
+        prove(engine.predict, settings.model.id, max_length)
+        return engine
+
+
+def prove(predict: Callable[[Encoded], Logits], model: str, max_length: int = PROBE_TOKENS) -> None:
+    """One pass before the first caller's, so that an update to a broken model is not carried out.
+
+    Raises:
+        ModelBroken: it fails on a harmless text, or not all of its logits are finite numbers.
+    """
+    try:
+        logits = predict(harmless(max_length))
+    except Exception as exc:
+        logger.debug("a harmless text fails", exc_info=True)
+        raise ModelBroken(
+            f"the model {model!r} fails on a harmless text ({type(exc).__name__}): its files don't "
+            "fit together. Save it again with its tokenizer, or set args.model.id to another."
+        ) from exc
+    for error in (logits.errors or {}).values():
+        raise ModelBroken(f"the model {model!r} fails on a harmless text. {error}")
+    if not np.isfinite(logits.values).all():
+        raise ModelBroken(
+            f"the model {model!r} gives no finite number for a harmless text: its weights are "
+            "damaged, or too large for this precision. Save it again, or set "
+            "args.engine.dtype: float32."
+        )

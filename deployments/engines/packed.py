@@ -1,0 +1,208 @@
+"""Texts without padding: all of a batch in one row, each attending to itself only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from deployments.engines.attention import Spans, attend
+from deployments.engines.encoder import PostNormEncoder, can_encode
+from deployments.engines.forward import takes_token_types
+from deployments.engines.heads import HEADS, pools_mean
+from deployments.pipeline.types import Encoded, Float32
+
+# A CPU's rows are cut so that a layer's activations stay in its cache; the log has the figures.
+CPU_ROW_TOKENS = 512
+# oneDNN makes a program for each number of tokens, in milliseconds, and keeps a thousand: a few
+# tokens of filling, so that a service soon has met all of them.
+CPU_ROW_MULTIPLE = 8
+
+
+class CannotPack(Exception):
+    """This model can't run packed. The message says why, for `batching_reason`."""
+
+
+class StockEncoder(nn.Module):
+    """The class's own encoder, with attention that keeps to each text of the packed row."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.base = model.base_model
+        self.base.set_attn_implementation("packed")
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None,
+        spans: Spans,
+    ) -> torch.Tensor:
+        """int64 [1, tokens] each → hidden states [tokens, hidden]."""
+        kwargs = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        output = self.base(
+            input_ids=input_ids, position_ids=position_ids, packed_spans=spans, **kwargs
+        )
+        hidden: torch.Tensor = output[0][0]
+        return hidden
+
+
+class PackedRunner:
+    """Runs a model packed. stock: in its class's own encoder, though there is a faster one here.
+
+    Raises:
+        CannotPack: its architecture has no head here, or attention that can't be told where a
+            text ends. The model is as it was.
+    """
+
+    def __init__(self, model: Any, stock: bool = False) -> None:
+        config = model.config
+        if config.model_type not in HEADS:
+            raise CannotPack(f"{type(model).__name__} has no entry in heads.py")
+        if getattr(config, "is_decoder", False):
+            raise CannotPack("is_decoder is true in config.json: a token sees only those before it")
+        if stock and not can_encode(config):
+            raise CannotPack(f"{type(model).__name__} runs in its own encoder anyway")
+        self.model = model
+        self._head = HEADS[config.model_type]
+        self._mean = pools_mean(config)
+        self._takes_token_types = takes_token_types(model)
+        self._first_position, self._pad_token_id = _positions(model)
+        self.encoder: nn.Module
+        if can_encode(config) and not stock:
+            self.encoder = PostNormEncoder(model, first_only=not self._mean)
+        elif getattr(model, "_supports_attention_backend", False):
+            self.encoder = StockEncoder(model)
+        else:
+            raise CannotPack(f"{type(model).__name__} has an attention of its own")
+
+    def __call__(self, batch: Encoded) -> Float32:
+        """Logits float32 [n, labels], in the batch's order."""
+        order, rows = _rows(batch.lengths, CPU_ROW_TOKENS if self._on_cpu else None)
+        texts = batch.split()
+        logits = torch.cat(
+            [self._run(Encoded.concat([texts[i] for i in order[row]])) for row in rows]
+        )
+        out = np.empty(logits.shape, np.float32)
+        out[order] = logits.float().cpu().numpy()
+        return out
+
+    def release(self) -> None:
+        """Frees what the class's own forward needs and this doesn't: it can't be called again."""
+        if isinstance(self.encoder, PostNormEncoder):
+            for name in ("encoder", "transformer"):
+                if hasattr(self.model.base_model, name):
+                    setattr(self.model.base_model, name, nn.Identity())
+
+    @property
+    def _on_cpu(self) -> bool:
+        return bool(self.model.device.type == "cpu")
+
+    @torch.inference_mode()
+    def _run(self, row: Encoded) -> torch.Tensor:
+        device, n = self.model.device, len(row)
+        if self._on_cpu:
+            row = _filled(row, CPU_ROW_MULTIPLE)
+        spans = Spans(row.lengths, device)
+        positions = _position_ids(row, self._first_position, self._pad_token_id)
+        types = None
+        if self._takes_token_types and row.token_type_ids is not None:
+            types = _to_device(row.token_type_ids, device)
+        elif self._takes_token_types:
+            types = torch.zeros((1, row.total_tokens), dtype=torch.long, device=device)
+        hidden = self.encoder(
+            _to_device(row.input_ids, device), _to_device(positions, device), types, spans
+        )
+        return self._head(self.model, self._pool(hidden, spans)[:n])
+
+    def _pool(self, hidden: torch.Tensor, spans: Spans) -> torch.Tensor:
+        if self._mean:
+            return torch.stack(
+                [text.mean(0) for text in torch.split(hidden, spans.lengths.tolist())]
+            )
+        return hidden if len(hidden) == len(spans.lengths) else hidden[spans.starts]
+
+
+def _rows(lengths: np.ndarray, max_tokens: int | None) -> tuple[np.ndarray, list[slice]]:
+    """The order in which texts are packed, longest first, and which of them share a row.
+
+    Equal lengths lie side by side, as attention takes them together. A text over `max_tokens` has
+    a row of its own. None: all in one row.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    if max_tokens is None:
+        return order, [slice(0, len(order))]
+    rows, first, tokens = [], 0, 0
+    for i, length in enumerate(lengths[order].tolist()):
+        if tokens + length > max_tokens and i > first:
+            rows.append(slice(first, i))
+            first, tokens = i, 0
+        tokens += length
+    rows.append(slice(first, len(order)))
+    return order, rows
+
+
+def _filled(row: Encoded, multiple: int) -> Encoded:
+    """The row with a last text of nothing, where its tokens are no multiple of `multiple`."""
+    missing = -row.total_tokens % multiple
+    if not missing:
+        return row
+    nothing = Encoded(np.zeros(missing, np.int32), np.asarray([missing], np.int32))
+    return Encoded.concat([row, nothing])
+
+
+def _positions(model: Any) -> tuple[int, int | None]:
+    """Number of a text's first position; and the id that RoBERTa's kin count no position for."""
+    padding = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
+    return (0, None) if padding is None else (int(padding) + 1, int(padding))
+
+
+def _position_ids(row: Encoded, first: int, pad_token_id: int | None) -> np.ndarray:
+    """Positions that start anew with each text. int64 [tokens]."""
+    starts = np.cumsum(row.lengths, dtype=np.int64) - row.lengths
+    counted = np.ones(row.total_tokens, np.int64)
+    if pad_token_id is not None:
+        counted[row.input_ids == pad_token_id] = 0
+    upto = np.cumsum(counted)
+    before = np.repeat(upto[starts] - counted[starts], row.lengths)
+    return np.where(counted == 1, upto - before - 1 + first, first - 1)
+
+
+def _to_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.int64))[None].to(device)
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    packed_spans: Spans | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: [1, heads, tokens, size] → [1, tokens, heads, size]."""
+    if packed_spans is None:
+        raise CannotPack(
+            f"{type(module).__name__} doesn't hand its attention what it is called with"
+        )
+    q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))
+    out = attend(
+        q,
+        k,
+        v,
+        packed_spans,
+        scaling if scaling is not None else float(query.shape[-1] ** -0.5),
+        # transformers counts the token itself, as flash attention's interface does.
+        reach=None if sliding_window is None else sliding_window - 1,
+    )
+    return out[None], None
+
+
+AttentionInterface.register("packed", _packed_attention)
+AttentionMaskInterface.register("packed", lambda *args, **kwargs: None)

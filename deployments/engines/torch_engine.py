@@ -1,0 +1,95 @@
+"""The model through torch: packed where its architecture allows, else padded by length."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import transformers
+
+from deployments.engines.base import EngineUnavailable, warm_up
+from deployments.engines.hardware import pick_device, pick_dtype
+from deployments.engines.loading import load
+from deployments.engines.ways import Chosen, choose_way
+from deployments.model.source import model_info
+from deployments.pipeline.types import Encoded, EngineInfo, Logits
+from deployments.settings import EngineSettings, ModelSettings
+
+logger = logging.getLogger(__name__)
+
+_WARMUP_LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+
+
+class TorchEngine:
+    """Any AutoModelForSequenceClassification.
+
+    Raises (from `load`):
+        ModelNotFound: the weights can't be read, don't fit the config, or don't classify.
+        EngineUnavailable: the dtype can't be had here, or no way of running it is right.
+        ModelBroken: its answers are no numbers.
+        ValueError: the device can't be had here.
+    """
+
+    def __init__(self, model: ModelSettings, engine: EngineSettings, num_threads: int) -> None:
+        self._model_settings = model
+        self._engine_settings = engine
+        self._num_threads = num_threads
+        self._device = torch.device("cpu")
+        self._dtype = "float32"
+        self._way: Chosen | None = None
+
+    def load(self) -> None:
+        torch.set_num_threads(self._num_threads)
+        self._device = pick_device(self._engine_settings.device)
+        self._dtype = pick_dtype(self._engine_settings.dtype, self._device)
+        if self._dtype == "int8" and self._device.type != "cpu":
+            raise EngineUnavailable(
+                f"args.engine.dtype is int8, which this engine has on CPUs only, not on "
+                f"{self._device.type}. Set dtype: auto."
+            )
+        max_length = model_info(self._model_settings).max_length
+        self._way = choose_way(
+            lambda: load(self._model_settings),
+            self._device,
+            self._dtype,
+            self._engine_settings.packing,
+            max_length,
+        )
+        warm_up(self.predict, _WARMUP_LENGTHS, max_length, self._way.ids.text)
+        info = self.info()
+        reason = f" ({info.batching_reason})" if info.batching_reason else ""
+        logger.info(
+            "model runs %s%s on %s in %s with %d threads",
+            info.batching,
+            reason,
+            info.device,
+            info.dtype,
+            info.num_threads,
+        )
+
+    def predict(self, batch: Encoded) -> Logits:
+        way = self._loaded()
+        return way.ids.guarded(way.run, batch, way.n_labels)
+
+    def info(self) -> EngineInfo:
+        way = self._loaded()
+        return EngineInfo(
+            engine="torch",
+            device=str(self._device),
+            dtype=self._dtype,
+            num_threads=self._num_threads,
+            versions={
+                # str: torch's own type is no plain string, and JSON encoders refuse it.
+                "torch": str(torch.__version__),
+                "transformers": transformers.__version__,
+            },
+            batching=way.batching,
+            batching_reason=way.reason,
+            drift=way.drift,
+            remarks=way.remarks,
+        )
+
+    def _loaded(self) -> Chosen:
+        if self._way is None:
+            raise RuntimeError("the engine is not loaded")
+        return self._way

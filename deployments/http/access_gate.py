@@ -1,0 +1,85 @@
+"""The gate in front of the application: who may ask what, decided before a body is read."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.access.callers import Callers
+from deployments.access.keys import Scope as AccessScope
+from deployments.http.caller import CLIENT
+from deployments.http.responses import error_answer
+from deployments.pipeline.errors import Forbidden, Unauthorized
+from deployments.settings import AccessSettings
+
+# Probes carry no key. Prometheus asks another port, which is Ray's.
+_OPEN = frozenset({"/health", "/ready"})
+_DOCS = frozenset({"/", "/docs", "/openapi.json"})
+_DOCS_ASSETS = "/docs/assets/"
+
+ALLOWANCE = "rayclassify.allowance"
+"""Key of the ASGI scope that holds the caller's `Allowance`."""
+
+
+class AccessGate:
+    """Lets a request through to `app`, or answers 401, 403 or 429 in its place.
+
+    Shut by default: a path that is named nowhere here needs a key with the scope `classify`.
+    """
+
+    def __init__(self, app: ASGIApp, access: AccessSettings) -> None:
+        self._app = app
+        self._callers = Callers(access)
+        self._docs_public = access.docs_public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._is_open(path := _path_of(scope)):
+            await self._app(scope, receive, send)
+            return
+        try:
+            caller = await self._callers.identify(_token_of(scope))
+            needed = _scope_of(path)
+            if needed is not None and not caller.may(needed):
+                raise Forbidden(
+                    f"This key has no scope {needed}; it has {', '.join(sorted(caller.scopes))}. "
+                    "Ask for a key that has it."
+                )
+            caller.allowance.take()
+        except Exception as exc:
+            answer = error_answer(exc, scope)
+            if isinstance(exc, Unauthorized):
+                answer.headers["WWW-Authenticate"] = "Bearer"
+            await answer(scope, receive, send)
+            return
+        scope[CLIENT] = caller.id
+        scope[ALLOWANCE] = caller.allowance
+        await self._app(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path in _OPEN or (
+            self._docs_public and (path in _DOCS or path.startswith(_DOCS_ASSETS))
+        )
+
+
+def _path_of(scope: Scope) -> str:
+    """The path below the prefix, by the rule that the routes behind are found by."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _scope_of(path: str) -> AccessScope | None:
+    """The scope that a path needs; None where any valid key will do."""
+    if path == "/info" or path in _DOCS or path.startswith(_DOCS_ASSETS):
+        return None
+    return "explain" if path == "/explain" else "classify"
+
+
+def _token_of(scope: Scope) -> bytes | None:
+    """What the caller shows: X-API-Key, or a Bearer token. Other schemes are a proxy's own."""
+    bearer: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            return bytes(value)
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            bearer = value[7:].strip()
+    return bearer

@@ -1,0 +1,164 @@
+"""The body of a request: read within its limit, and understood by its content type.
+
+A body declared as a form that starts with `{` is taken as JSON: that is what `curl -d '{...}'`
+sends without a header, and no form of ours starts with a brace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from concurrent.futures import ThreadPoolExecutor
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from deployments.http.forms import parse_multipart, parse_urlencoded
+from deployments.http.held_bytes import HeldBytes, Share
+from deployments.http.json_body import decode_utf8, parse_json
+from deployments.http.schemas import ClassifyRequest
+from deployments.pipeline.errors import DeadlineExceeded, TooLarge, UnsupportedMediaType
+from deployments.settings import LimitSettings
+
+JSON = "application/json"
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
+PLAIN = "text/plain"
+ACCEPTED = (JSON, URLENCODED, MULTIPART, PLAIN)
+
+# Larger bodies can hold up to 0.1 s of parsing: one at a time, beside the event loop.
+LARGE_BYTES = 100_000
+_large_bodies = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
+
+# Longer Content-Length values are beyond any limit, and costly to turn into numbers.
+_MAX_LENGTH_DIGITS = 18
+
+
+async def read_request(
+    scope: Scope, receive: Receive, limits: LimitSettings, held: HeldBytes
+) -> ClassifyRequest:
+    """Reads and decodes the body of a POST.
+
+    held: counts what is read, until it is decoded.
+
+    Raises:
+        Overloaded: all requests together hold too much.
+        BadRequest, InvalidInput, TooLarge, UnsupportedMediaType: see their messages.
+        DeadlineExceeded: the body took longer than `body_timeout_s`.
+        ClientDisconnect: the client went away before all of the body was there.
+    """
+    content_type = length = encoding = b""
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            content_type = value
+        elif name == b"content-length":
+            length = value
+        elif name == b"content-encoding":
+            encoding = value
+    if encoding and encoding.lower() != b"identity":
+        raise UnsupportedMediaType("Compressed bodies are not accepted. Send it uncompressed.")
+    _check_declared(length, limits.max_body_bytes)
+    header = content_type.decode("latin-1")
+    media_type = JSON if content_type in (b"application/json", b"") else _media_type(header)
+    share = held.share()
+    try:
+        body = await _body_in_time(receive, limits, share)
+        if len(body) < LARGE_BYTES:
+            return _parsed(body, media_type, header, limits)
+        return await asyncio.get_running_loop().run_in_executor(
+            _large_bodies, _parsed_apart, body, media_type, header, limits
+        )
+    finally:
+        share.give_back()
+
+
+def _parsed(body: bytes, media_type: str, header: str, limits: LimitSettings) -> ClassifyRequest:
+    if media_type == URLENCODED and not body.lstrip().startswith(b"{"):
+        return parse_urlencoded(body, limits.max_batch_texts)
+    if media_type == MULTIPART:
+        return parse_multipart(body, header, limits.max_batch_texts)
+    if media_type == PLAIN:
+        return ClassifyRequest(text=decode_utf8(body))
+    return parse_json(body)
+
+
+def _parsed_apart(
+    body: bytes, media_type: str, header: str, limits: LimitSettings
+) -> ClassifyRequest:
+    # As it makes objects by the hundred thousand, Python's collector would look through all of them
+    # and the whole process again and again, with everybody waiting: `{"text": [[],[],...` took five
+    # times as long.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _parsed(body, media_type, header, limits)
+    finally:
+        if collects:
+            gc.enable()
+
+
+async def _body_in_time(receive: Receive, limits: LimitSettings, share: Share) -> bytes:
+    # Of all chunks together: a client that sends a byte now and then keeps every other timer quiet.
+    try:
+        async with asyncio.timeout(limits.body_timeout_s):
+            return await read_body(receive, limits.max_body_bytes, share)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"The body was not complete after {limits.body_timeout_s:g} s. Send it faster, or "
+            "several smaller requests."
+        ) from None
+
+
+async def read_body(receive: Receive, limit: int, share: Share) -> bytes:
+    """All of the body, at most `limit` bytes; stops reading where it grows beyond that.
+
+    Raises:
+        TooLarge, Overloaded, ClientDisconnect.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(f"at least {size}", limit)
+        if not message.get("more_body", False):
+            return b"".join([*chunks, chunk]) if chunks else chunk
+        share.take(len(chunk))
+        chunks.append(chunk)
+
+
+def _check_declared(length: bytes, limit: int) -> None:
+    if not length.isdigit():
+        return
+    if len(length) > _MAX_LENGTH_DIGITS:
+        raise _too_large(f"over 10^{_MAX_LENGTH_DIGITS}", limit)
+    if int(length) > limit:
+        raise _too_large(str(int(length)), limit)
+
+
+def _too_large(size: str, limit: int) -> TooLarge:
+    return TooLarge(f"The body has {size} bytes; the limit is {limit}. Send several requests.")
+
+
+def _media_type(header: str) -> str:
+    """The accepted type that a Content-Type header names, without its parameters.
+
+    Raises:
+        UnsupportedMediaType: another type, or a charset other than UTF-8.
+    """
+    media_type, *parameters = (part.strip().lower() for part in header.split(";"))
+    for parameter in parameters:
+        key, _, charset = parameter.partition("=")
+        if key.strip() == "charset" and charset.strip('" ') not in ("utf-8", "utf8", "us-ascii"):
+            raise UnsupportedMediaType("Only the charset utf-8 is accepted. Encode it as UTF-8.")
+    if media_type.startswith("application/") and media_type.endswith("+json"):
+        return JSON
+    if media_type and media_type not in ACCEPTED:
+        raise UnsupportedMediaType(
+            f"This content type is not accepted. Send one of {', '.join(ACCEPTED)}."
+        )
+    return media_type

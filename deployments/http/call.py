@@ -1,0 +1,63 @@
+"""`classify(text, **options)` in Python: by a handle of the service, or of a LocalClassifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, cast
+
+from deployments.http.caller import Caller
+from deployments.http.inputs import inputs_of
+from deployments.http.json_body import request_from
+from deployments.pipeline.errors import InvalidInput, ServiceError
+from deployments.pipeline.types import Answer, TextInput
+from deployments.settings import LimitSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What was asked. timeout_s: None where the caller named none. single: one text, no list."""
+
+    inputs: list[TextInput | ServiceError]
+    timeout_s: float | None
+    client: str
+    single: bool
+
+    def answer(self, results: list[Answer | ServiceError]) -> Answer | list[Answer]:
+        """What the caller gets for `results`, one per input.
+
+        Raises:
+            ServiceError: the one text has no answer.
+        """
+        if not self.single:
+            return [{"error": r.body()} if isinstance(r, ServiceError) else r for r in results]
+        if isinstance(results[0], ServiceError):
+            # Taken out: the error's traceback holds this frame, which would hold the error.
+            raise cast(ServiceError, results.pop())
+        return results[0]
+
+
+def read_call(
+    text: str | Sequence[str],
+    options: dict[str, Any],
+    limits: LimitSettings,
+    timeout_s: float | None = None,
+    client: str = "",
+) -> Call:
+    """Checks a call as a request over HTTP is checked. options: the other fields of the request.
+
+    Raises:
+        ServiceError: as POST /classify.
+    """
+    if isinstance(text, set | frozenset):
+        raise InvalidInput("`text` is a set, which has no order. Make it a list.")
+    request = request_from({"text": text, **options})
+    caller = Caller(str(client), timeout_s, request.priority)
+    inputs = inputs_of(request, limits, caller)
+    # Not a number: it would upset the order of all timers of the event loop.
+    if timeout_s is not None and not (isinstance(timeout_s, Real) and timeout_s > 0):
+        raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
+    if timeout_s is None and request.timeout_ms is not None:
+        timeout_s = request.timeout_ms / 1e3
+    return Call(inputs, timeout_s, caller.client, isinstance(request.text, str))

@@ -1,0 +1,118 @@
+"""POST /classify: the hot path, plain ASGI."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from deployments.http.access_gate import ALLOWANCE
+from deployments.http.body import read_request
+from deployments.http.caller import CLIENT, caller_of
+from deployments.http.held_bytes import HeldBytes
+from deployments.http.inputs import inputs_of
+from deployments.http.responses import encode_json, error_answer, request_id_of
+from deployments.http.security import ANSWER_HEADERS
+from deployments.http.serve_edge import TIMEOUT_S
+from deployments.http.service import ClassifyService
+from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
+from deployments.pipeline.types import Answer, TextInput
+from deployments.privacy.audit import AuditLog
+from deployments.settings import LimitSettings
+
+# These say nothing about a text: where all texts meet them, so does the request.
+_OF_THE_SERVICE = (Overloaded, NotReady, DeadlineExceeded)
+
+
+class ClassifyRoute:
+    """Answers POST /classify, whatever the path is: routing happened before.
+
+    A cancelled request cancels its own `classify_inputs` and goes no further; there is nobody left
+    to answer.
+    """
+
+    def __init__(
+        self, service: ClassifyService, limits: LimitSettings, audit: AuditLog | None = None
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._audit = audit
+        self._held = HeldBytes(limits.max_held_body_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            content = await self._content(scope, receive)
+        except ClientDisconnect:
+            return
+        except CancelledError as exc:
+            exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold the text
+            raise
+        except Exception as exc:
+            answer = error_answer(exc, scope)
+            # Its frames hold the text, and one of them the error: only the collector would end it.
+            exc.__traceback__ = None
+            await answer(scope, receive, send)
+            return
+        # Starlette's Response would do the same at several times the cost.
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(content)),
+            *ANSWER_HEADERS,
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _content(self, scope: Scope, receive: Receive) -> bytes:
+        """The body of the 200; every other status is an exception."""
+        request = await read_request(scope, receive, self._limits, self._held)
+        caller = caller_of(scope, request, self._limits)
+        inputs = inputs_of(request, self._limits, caller)
+        timeout_s = caller.timeout_s or scope.get(TIMEOUT_S)
+        if isinstance(request.text, str):
+            if isinstance(inputs[0], ServiceError):
+                raise inputs[0]
+            (answer,) = await self._classified(inputs, scope, timeout_s)
+            if isinstance(answer, ServiceError):
+                raise answer
+            return encode_json(answer)
+        if (allowance := scope.get(ALLOWANCE)) is not None:
+            allowance.charge(len(inputs) - 1)  # the gate took one
+        answers = await self._classified(inputs, scope, timeout_s)
+        _raise_if_refused(inputs, answers)
+        return encode_json(_in_place(answers, scope))
+
+    async def _classified(
+        self, inputs: list[TextInput | ServiceError], scope: Scope, timeout_s: float | None
+    ) -> list[Answer | ServiceError]:
+        answers = await self._service.classify_inputs(inputs, timeout_s)
+        if self._audit is not None:
+            client = scope.get(CLIENT)
+            self._audit.record(inputs, answers, request_id_of(scope), client)
+        return answers
+
+
+def _raise_if_refused(
+    inputs: list[TextInput | ServiceError], answers: list[Answer | ServiceError]
+) -> None:
+    """Raises the first answer if the service took none of the good texts, so that clients and load
+    balancers see the status and Retry-After."""
+    asked = [
+        answer
+        for given, answer in zip(inputs, answers, strict=True)
+        if isinstance(given, TextInput)
+    ]
+    refusals = [answer for answer in asked if isinstance(answer, _OF_THE_SERVICE)]
+    if refusals and len(refusals) == len(asked):
+        raise refusals[0]
+
+
+def _in_place(answers: list[Answer | ServiceError], scope: Scope) -> list[object]:
+    """Errors as `{"error": {...}}` between the others."""
+    if not any(isinstance(answer, ServiceError) for answer in answers):
+        return list(answers)
+    request_id = request_id_of(scope)
+    return [
+        {"error": answer.body(request_id)} if isinstance(answer, ServiceError) else answer
+        for answer in answers
+    ]

@@ -1,0 +1,119 @@
+"""Requests, answers and errors as the documentation shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deployments.pipeline.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    EmptyText,
+    Forbidden,
+    InvalidInput,
+    NotReady,
+    Overloaded,
+    PredictionFailed,
+    QuotaExceeded,
+    RateLimited,
+    ServiceError,
+    TextTooLong,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from deployments.settings import LimitSettings
+
+REQUESTS: dict[str, Any] = {
+    "chinese": {
+        "summary": "One text, in Chinese",
+        "value": {"text": "房间很干净，离地铁站也近，下次还会再来。"},
+    },
+    "english": {
+        "summary": "One text, in English, if the model reads it (the demo model does not)",
+        "value": {"text": "The room was clean and close to the station. We will come again."},
+    },
+    "list": {
+        "summary": "A list of texts",
+        "value": {"text": ["包装破了，客服也不理人。", "质量很好，会再来。"]},
+    },
+    "options": {
+        "summary": "The best label only, refused if too long",
+        "value": {"text": "书的内容不错，就是印刷差了点。", "top_k": 1, "truncation": False},
+    },
+    "pair": {
+        "summary": "A pair, for models that read two texts",
+        "value": {"text": "The cat sleeps.", "text_pair": "An animal rests."},
+    },
+}
+
+_POSITIVE = {
+    "label": "positive",
+    "score": 0.982,
+    "scores": {"positive": 0.982, "negative": 0.018},
+    "tokens": 22,
+    "truncated": False,
+}
+
+ANSWERS: dict[str, Any] = {
+    "one": _POSITIVE,
+    "list": [
+        _POSITIVE,
+        {"error": EmptyText("text is empty or only spaces. Send some words.").body("6f1c")},
+    ],
+    "ok": {"status": "ok"},
+    "ready": {"status": "ready"},
+    "info": {
+        "model": "models/demo",
+        "revision": None,
+        "fingerprint": "6a69f26f4ef5a3b0d2c19c0e8f5d7b61d3f6a8c4e2b90715a6c8d4e1f3b59702",
+        "labels": ["negative", "positive"],
+        "problem_type": "single_label_classification",
+        "max_length": 512,
+        "temperature": 1.0,
+        "engine": "torch",
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "num_threads": 1,
+        "batching": "packed",
+        "batching_reason": None,
+        "selected_by": "measurement",
+        "max_batch_tokens": 4096,
+        "versions": {"rayclassify": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
+        "update": None,
+        "certificate": None,
+    },
+}
+
+
+def errors_by_status(limits: LimitSettings, with_keys: bool) -> dict[int, list[ServiceError]]:
+    """One of each error that POST /classify can answer, by status.
+
+    with_keys: callers must say who they are.
+    """
+    chars, texts = limits.max_text_chars, limits.max_batch_texts
+    errors: list[ServiceError] = [
+        BadRequest("The body is not valid JSON: Expecting ',' delimiter (byte 17)."),
+        DeadlineExceeded(
+            f"The request took longer than {limits.request_timeout_s:g} s. Send fewer texts."
+        ),
+        TooLarge(f"text has {texts + 1} texts; the limit is {texts}. Send several requests."),
+        TextTooLong(f"text has {chars + 1} characters; the limit is {chars}. Shorten it."),
+        UnsupportedMediaType("This content type is not accepted. Send application/json."),
+        InvalidInput("Unknown field `texts`; the field is `text`."),
+        EmptyText("text is empty or only spaces. Send some words."),
+        Overloaded(f"{limits.max_pending_texts} texts are waiting. Try again in 1 s."),
+        ServiceError(),
+        PredictionFailed("The model failed on this text."),
+        NotReady("The model is loading. Try again soon."),
+    ]
+    if with_keys:
+        errors += [
+            Unauthorized("This service needs a key. Send it as `Authorization: Bearer KEY`."),
+            Forbidden("This key has no scope classify; it has explain."),
+            RateLimited("This caller may send 50 texts a second and has sent more."),
+            QuotaExceeded("This caller may send 10000 texts a day and has sent them."),
+        ]
+    by_status: dict[int, list[ServiceError]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(error)
+    return by_status

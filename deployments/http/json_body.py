@@ -1,0 +1,137 @@
+"""JSON → ClassifyRequest. The fast way knows only success, the slow way finds what was wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from difflib import get_close_matches
+from typing import NoReturn
+
+import msgspec
+
+from deployments.http.schemas import FIELDS, ClassifyRequest
+from deployments.pipeline.errors import BadRequest, InvalidInput
+from deployments.pipeline.flow import WEIGHTS
+
+EXAMPLE = 'Send {"text": "..."}.'
+
+_decoder = msgspec.json.Decoder(ClassifyRequest)
+
+_BYTE_ORDER_MARK = "\ufeff"
+
+# A field's name may be quoted in a message; anything longer or stranger may be a text.
+_QUOTABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+
+# What other services call our fields; spelling alone would not find these.
+_OTHER_NAMES = {
+    "content": "text",
+    "data": "text",
+    "document": "text",
+    "documents": "text",
+    "input": "text",
+    "inputs": "text",
+    "instances": "text",
+    "query": "text",
+    "sentence": "text",
+    "sentences": "text",
+    "sequence": "text",
+    "sequences": "text",
+    "function_to_apply": "raw_scores",
+    "pair": "text_pair",
+    "return_all_scores": "top_k",
+    "top_n": "top_k",
+    "truncate": "truncation",
+}
+
+
+def parse_json(body: bytes) -> ClassifyRequest:
+    """Decodes a JSON body.
+
+    Raises:
+        BadRequest: not UTF-8, or not JSON; the message holds the byte offset.
+        InvalidInput: JSON of another shape; the message names the field and what it should be.
+    """
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return request_from(_load_with_reasons(body))
+
+
+def request_from(value: object) -> ClassifyRequest:
+    """Checks decoded JSON, or a form put into its shape.
+
+    Raises:
+        InvalidInput: a field is unknown, missing, or of the wrong type or size.
+    """
+    if not isinstance(value, dict):
+        raise InvalidInput(f"The body must be a JSON object. {EXAMPLE}")
+    for name in value:
+        if name not in FIELDS:
+            raise InvalidInput(_unknown_field(name))
+    if "text" not in value:
+        raise InvalidInput(f"The field `text` is missing. {EXAMPLE}")
+    try:
+        return msgspec.convert(value, ClassifyRequest)
+    except msgspec.ValidationError as exc:
+        raise InvalidInput(_wrong_value(str(exc))) from None
+    except UnicodeEncodeError:  # msgspec's way with a lone surrogate where it expects no string
+        raise InvalidInput(
+            "An option is a string that is not valid Unicode. Options are numbers, true or false."
+        ) from None
+
+
+def decode_utf8(body: bytes) -> str:
+    """Raises BadRequest with the offset of the first byte that is not UTF-8."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError as exc:
+        raise BadRequest(
+            f"The body is not valid UTF-8 at byte {exc.start}. Encode it as UTF-8."
+        ) from None
+
+
+def _load_with_reasons(body: bytes) -> object:
+    """Python's own parser: it says where and why, and accepts what can be blamed on one item,
+    such as half a surrogate pair."""
+    text = decode_utf8(body)
+    if not text.strip():
+        raise BadRequest(f"The body is empty. {EXAMPLE}")
+    # Windows editors write this mark in front; RFC 8259 lets a parser ignore it.
+    document = text.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        return json.loads(document, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as exc:
+        offset = len(body) - len(document[exc.pos :].encode())
+        raise BadRequest(f"The body is not valid JSON: {exc.msg} (byte {offset}).") from None
+    except RecursionError:
+        raise BadRequest(f"The body is nested too deeply. {EXAMPLE}") from None
+    except ValueError:
+        raise BadRequest("The body holds a number with too many digits.") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise BadRequest(f"The body is not valid JSON: {name} is no JSON number.")
+
+
+def _unknown_field(name: str) -> str:
+    known = ", ".join(f"`{field}`" for field in FIELDS)
+    if not _QUOTABLE.fullmatch(name):
+        return f"The body has an unknown field. Known fields: {known}."
+    nearest = _OTHER_NAMES.get(name.lower()) or next(
+        iter(get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.6)), None
+    )
+    if nearest is None:
+        return f"Unknown field `{name}`. Known fields: {known}."
+    return f"Unknown field `{name}`; the field is `{nearest}`. {FIELDS[nearest]}"
+
+
+def _wrong_value(reason: str) -> str:
+    # msgspec writes "Expected `int` >= 1 - at `$.top_k`".
+    problem, _, path = reason.partition(" - at `$.")
+    field = path.rstrip("`")
+    if field not in FIELDS:
+        return f"The body has a wrong value. {EXAMPLE}"
+    if problem.startswith("Invalid enum value"):  # and quotes it, which may be a text
+        problem = f"expected {' or '.join(WEIGHTS)}"
+    problem = problem.replace("`", "").replace("Expected", "expected").replace(" | ", " or ")
+    return f"`{field}`: {problem}. {FIELDS[field]}"

@@ -1,0 +1,187 @@
+"""The JSON that goes in and out. Requests are decoded by these structs, OpenAPI is made of them.
+
+Answers arrive as dicts from the other stages; their structs only describe them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from deployments.model.certificate import Certificate
+from deployments.pipeline.flow import BULK_FROM_TEXTS, Priority
+from deployments.pipeline.types import Options
+
+# Equal options are one object, which pickle sends once per micro-batch instead of once per text.
+_options = lru_cache(maxsize=256)(Options)
+
+MAX_TIMEOUT_MS = 86_400_000
+"""A day; what a request may name, while `args.limits.request_timeout_s` is what it can get."""
+
+SCHEMA_REF = "#/components/schemas/{name}"
+
+_TEXTS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
+    ]
+}
+_PAIRS = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "minItems": 1, "items": {"type": ["string", "null"], "minLength": 1}},
+        {"type": "null"},
+    ],
+}
+
+
+class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One text, or a list of texts, with the options that hold for all of them."""
+
+    # Items of a list are checked one by one, so that a bad one cannot fail the others.
+    text: Annotated[
+        str | list[Any],
+        Meta(description="The text to classify, or a list of texts.", extra_json_schema=_TEXTS),
+    ]
+    text_pair: Annotated[
+        str | list[Any] | None,
+        Meta(
+            description="The second half, for models that read pairs: a text, or a list as long "
+            "as `text`.",
+            extra_json_schema=_PAIRS,
+        ),
+    ] = None
+    top_k: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None,
+        Meta(description="How many labels `scores` holds, best first; null: the service's choice."),
+    ] = None
+    truncation: Annotated[
+        bool,
+        Meta(description="Cut texts that are too long for the model; false refuses them instead."),
+    ] = True
+    raw_scores: Annotated[
+        bool, Meta(description="Scores as the model gives them, before softmax or sigmoid.")
+    ] = False
+    threshold: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Multi-label models: a label counts from this score up, 0 to 1."),
+    ] = None
+
+    timeout_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_TIMEOUT_MS)] | None,
+        Meta(
+            description="Answer within this time or not at all (408); at most the service's own "
+            "limit, which is also the default. The header `X-Timeout-Ms` says the same."
+        ),
+    ] = None
+    priority: Annotated[
+        Priority | None,
+        Meta(
+            description="`interactive` goes before `bulk`, which keeps a tenth of the model. By "
+            f"default requests of {BULK_FROM_TEXTS} texts or more are bulk. Also the header "
+            "`X-Priority`."
+        ),
+    ] = None
+
+    @property
+    def options(self) -> Options:
+        return _options(self.top_k, self.raw_scores, self.threshold, self.truncation)
+
+    def __repr__(self) -> str:
+        return "ClassifyRequest(...)"  # a repr may end up in a log
+
+
+class Prediction(Struct):
+    """What the model says about one text."""
+
+    label: Annotated[str, Meta(description="The best label.")]
+    score: Annotated[float, Meta(description="Its score, a probability unless `raw_scores`.")]
+    scores: Annotated[dict[str, float], Meta(description="Label to score, best first.")]
+    tokens: Annotated[int, Meta(description="Tokens the model read.", ge=0)]
+    truncated: Annotated[bool, Meta(description="Whether the text was cut to fit the model.")]
+    labels: Annotated[
+        list[str] | UnsetType,
+        Meta(description="Multi-label models only: every label at or above the threshold."),
+    ] = UNSET
+    redacted: Annotated[
+        int | UnsetType,
+        Meta(description="With `args.redaction` only: how many pieces of personal data were cut."),
+    ] = UNSET
+
+
+class ErrorDetail(Struct):
+    """Why there is no answer, how much was too much, and what helps."""
+
+    code: Annotated[str, Meta(description="Stable name of the error.")]
+    message: str
+    request_id: Annotated[
+        str | None, Meta(description="The `X-Request-ID` of the request; quote it in a report.")
+    ]
+
+
+class ErrorAnswer(Struct):
+    """Every error, and a bad text's place in a list."""
+
+    error: ErrorDetail
+
+
+class Health(Struct):
+    """The process lives."""
+
+    status: str
+
+
+class Update(Struct):
+    """An update that is under way or has failed; the rest of the answer tells what serves."""
+
+    status: Annotated[str, Meta(description="Ray Serve's word: `DEPLOYING`, `DEPLOY_FAILED`, …")]
+    model: Annotated[str | None, Meta(description="The model asked for, where it is another one.")]
+    revision: str | None
+    message: Annotated[str, Meta(description="Why it does not serve, as far as known.")]
+
+
+class Info(Struct):
+    """The model and how it is run."""
+
+    model: str
+    revision: str | None
+    fingerprint: Annotated[
+        str, Meta(description="Of weights, config and tokenizer: what tells two models apart.")
+    ]
+    labels: list[str]
+    problem_type: str
+    max_length: Annotated[int, Meta(description="Tokens a text may have.")]
+    temperature: Annotated[float, Meta(description="What logits are divided by.")]
+    engine: str
+    device: str
+    dtype: str
+    num_threads: Annotated[int, Meta(description="CPU threads of one Classifier replica.")]
+    batching: Annotated[str, Meta(description="`packed`: no padding is computed; else `padded`.")]
+    batching_reason: Annotated[str | None, Meta(description="Why not packed.")]
+    selected_by: Annotated[str, Meta(description="`config`, `measurement` at start, or `cache`.")]
+    max_batch_tokens: Annotated[int, Meta(description="Tokens in one forward pass, at most.")]
+    versions: dict[str, str]
+    update: Annotated[
+        Update | None,
+        Meta(description="What was deployed last, where it does not serve (yet); else null."),
+    ]
+    certificate: Annotated[
+        Certificate | None,
+        Meta(description="What was proven of the model at its load: `/info?certificate`."),
+    ] = None
+
+
+def components() -> dict[str, Any]:
+    """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
+    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Update, Info]
+    return msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
+
+
+FIELDS: dict[str, str] = {
+    name: schema["description"]
+    for name, schema in components()["ClassifyRequest"]["properties"].items()
+}
+"""Field of a request → what it means, as error messages repeat it."""

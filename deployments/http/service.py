@@ -1,0 +1,39 @@
+"""What the HTTP edge asks of whoever classifies."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.types import Answer, TextInput
+
+
+class ClassifyService(Protocol):
+    """The Tokenizer replica in production, a small stand-in in tests."""
+
+    async def classify_inputs(
+        self, inputs: list[TextInput | ServiceError], timeout_s: float | None = None
+    ) -> list[Answer | ServiceError]:
+        """One result per input, in order; a ServiceError given as input comes back in its place.
+
+        timeout_s: None leaves the limit to the service.
+
+        Raises:
+            ServiceError: nothing of this call was classified, e.g. Overloaded.
+        """
+        ...
+
+    async def readiness(self) -> None:
+        """Returns once texts can be classified at full speed.
+
+        Raises:
+            NotReady: the model is not loaded or not warm yet.
+        """
+        ...
+
+    async def info(self, certificate: bool = False) -> dict[str, Any]:
+        """What `GET /info` answers: the fields of schemas.Info, JSON-ready.
+
+        certificate: with what was proven of the model.
+        """
+        ...

@@ -1,0 +1,121 @@
+"""The order of the stages, in one place: encode → predict → postprocess.
+
+The three stages are async callables: handles of Ray deployments in production, plain functions in
+tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from deployments.pipeline.errors import DeadlineExceeded, ServiceError
+from deployments.pipeline.flow import FlowRuns, runs_of
+from deployments.pipeline.live_models import Encodings
+from deployments.pipeline.types import (
+    Answer,
+    Encoded,
+    Float32,
+    Logits,
+    Options,
+    Predicted,
+    TextInput,
+)
+
+Encode = Callable[[Sequence[TextInput]], Awaitable[Encodings]]
+Predict = Callable[[Encoded, Float32, FlowRuns | None], Awaitable[Predicted]]
+Postprocess = Callable[[Logits, Sequence[Options]], Awaitable[list[Answer]]]
+Meet = Callable[[Collection[str]], Awaitable[bool]]
+
+MODEL = "model"
+"""Key of an answer under which the version stands that gave it, where `name_model` asks for it."""
+
+# Where a model was gone before its parts could be had; its replica's successor may be there by now.
+_AGAIN_S = 0.05
+
+
+async def _no_other(versions: Collection[str]) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Text in, label out, for one micro-batch.
+
+    Each text is answered by one model, from its first token to its label. meet: makes models known
+    to `encode`, by their versions; texts whose ids were for none that is there go through again.
+    """
+
+    encode: Encode
+    predict: Predict
+    postprocess: Postprocess
+    meet: Meet = _no_other
+    name_model: bool = False
+
+    async def run(
+        self, inputs: Sequence[TextInput], timeouts_s: Sequence[float]
+    ) -> list[Answer | ServiceError]:
+        """One answer or error per input, in order.
+
+        timeouts_s: seconds left to each input; the classifier drops what is past its time.
+
+        Raises:
+            ServiceError: the whole batch failed, e.g. Overloaded.
+        """
+        loop = asyncio.get_running_loop()
+        deadlines = loop.time() + np.asarray(timeouts_s, np.float64)
+        results: list[Answer | ServiceError | None] = [None] * len(inputs)
+        strange = await self._once(inputs, range(len(inputs)), deadlines, results)
+        while strange and float(deadlines[list(strange)].max()) > loop.time():
+            try:
+                if not await self.meet(set(strange.values())):
+                    await asyncio.sleep(_AGAIN_S)
+                strange = await self._once(inputs, list(strange), deadlines, results)
+            except ServiceError as exc:
+                for i in strange:
+                    results[i] = exc
+                break
+        return [_too_late() if result is None else result for result in results]
+
+    async def _once(
+        self,
+        inputs: Sequence[TextInput],
+        chosen: Sequence[int],
+        deadlines: np.ndarray,
+        results: list[Answer | ServiceError | None],
+    ) -> dict[int, str]:
+        """Fills in `results` of the chosen inputs, and returns which were for no model that is
+        there, with the version that is."""
+        encoded = await self.encode([inputs[i] for i in chosen])
+        for k, error in encoded.errors.items():
+            results[chosen[k]] = error
+        if not encoded.index:
+            return {}
+        index = [chosen[k] for k in encoded.index]
+        left_s = deadlines[index] - asyncio.get_running_loop().time()
+        flows = runs_of([inputs[i].flow for i in index])
+        predicted = await self.predict(encoded.batch, left_s.astype(np.float32), flows)
+        for k, error in predicted.errors.items():
+            results[index[k]] = error
+        for places, logits in predicted.parts:
+            made = encoded.batch.of(logits.model)
+            assert made is not None  # noqa: S101 - a Classifier takes its own
+            cut = encoded.truncated[logits.model]
+            answers = await self.postprocess(logits, [inputs[index[k]].options for k in places])
+            failed = logits.errors or {}
+            for row, k in enumerate(places):
+                results[index[k]] = failed.get(row) or {
+                    **answers[row],
+                    "tokens": int(made.lengths[k]),
+                    "truncated": cut[k],
+                    **({} if encoded.redacted is None else {"redacted": encoded.redacted[k]}),
+                    **({MODEL: logits.model} if self.name_model else {}),
+                }
+        return {index[k]: version for k, version in predicted.strange.items()}
+
+
+def _too_late() -> ServiceError:
+    return DeadlineExceeded("The model did not answer in time. Retry later.")

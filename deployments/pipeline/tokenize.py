@@ -1,0 +1,214 @@
+"""Text → token ids, by the model's own Rust tokenizer, many texts a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from deployments.pipeline.beginnings import Beginnings
+from deployments.pipeline.errors import EmptyText, InvalidInput, ServiceError, TextTooLong
+from deployments.pipeline.types import Encoded, Int32, TextInput
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedTexts:
+    """What became of n inputs. The k-th text of `batch` is input number `index[k]`.
+
+    redacted: placeholders in the k-th text of `batch`; None where nothing is redacted at all.
+    """
+
+    batch: Encoded
+    index: list[int]
+    truncated: list[bool]
+    errors: dict[int, ServiceError]
+    redacted: list[int] | None = None
+
+
+TypeIds = Literal["none", "where_not_zero", "always"]
+"""What of token types a model is given: to most, texts without are texts of type 0."""
+
+# Pairs are cut this many tokens behind the model's limit: far enough that the cut changes no token
+# before the limit.
+_PAIR_MARGIN = 64
+# What the tokenizer itself may be given of a half that can't be cut before: see `_pair`.
+_MOST_UNCUT_TOKENS = 8_192
+
+
+class UncuttablePair(Exception):
+    """A half is much too long, and no part of it has the same tokens."""
+
+
+class TextEncoder:
+    """Encodes batches of texts; a bad text gets its own error and harms no other.
+
+    Raises:
+        ValueError: `max_length` leaves no room for a text.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_length: int,
+        type_ids: TypeIds = "where_not_zero",
+    ) -> None:
+        marks = tokenizer.num_special_tokens_to_add(is_pair=True)
+        if max_length <= marks:
+            raise ValueError(
+                f"the model reads {max_length} tokens, of which {marks} are its tokenizer's own "
+                f"marks. Set args.model.max_length to {marks + 1} or more."
+            )
+        self.max_length = max_length
+        self._tokenizer = tokenizer
+        self._marks = tokenizer.num_special_tokens_to_add(is_pair=False)
+        kept = tokenizer.truncation or {}
+        self._keeps_end = kept.get("direction") == "left"
+        tokenizer.no_padding()
+        # A second instance, as truncation is a state of the tokenizer and threads share it.
+        self._untruncated = type(tokenizer).from_str(tokenizer.to_str())
+        self._untruncated.no_truncation()
+        self._untruncated.encode_special_tokens = tokenizer.encode_special_tokens
+        tokenizer.enable_truncation(
+            max_length,
+            stride=0,
+            strategy="longest_first",
+            direction="left" if self._keeps_end else "right",
+        )
+        # Of a text whose end is kept the beginning is of no use.
+        self._beginnings = None if self._keeps_end else Beginnings(tokenizer, max_length)
+        self._type_ids = type_ids
+        if type_ids == "where_not_zero" and any(tokenizer.encode("a").type_ids):
+            self._type_ids = "always"
+
+    def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
+        """Token ids of all inputs that have some, and an error for each that has not."""
+        errors: dict[int, ServiceError] = {}
+        index, encodings = [], []
+        for i, (item, encoding) in enumerate(
+            zip(inputs, self._encode_all(inputs, errors), strict=True)
+        ):
+            if encoding is None:
+                continue
+            error = self._refuse(item, encoding)
+            if error is None:
+                index.append(i)
+                encodings.append(encoding)
+            else:
+                errors[i] = error
+        has_types = self._type_ids == "always" or (
+            self._type_ids == "where_not_zero"
+            and any(item.text_pair is not None for item in inputs)
+        )
+        return EncodedTexts(
+            batch=Encoded(
+                input_ids=_concat(encoding.ids for encoding in encodings),
+                lengths=np.fromiter((len(e) for e in encodings), np.int32, len(encodings)),
+                token_type_ids=_concat(e.type_ids for e in encodings) if has_types else None,
+            ),
+            index=index,
+            truncated=[bool(encoding.overflowing) for encoding in encodings],
+            errors=errors,
+        )
+
+    def _encode_all(
+        self, inputs: Sequence[TextInput], errors: dict[int, ServiceError]
+    ) -> list[Any | None]:
+        beginnings = self._beginnings
+        if beginnings is None or all(len(item.text) < beginnings.min_chars for item in inputs):
+            # The library fails the whole call: the ones at fault are found one by one.
+            with suppress(Exception):
+                return list(
+                    self._tokenizer.encode_batch_fast([self._pair(item) for item in inputs])
+                )
+        encodings: list[Any | None] = []
+        for i, item in enumerate(inputs):
+            try:
+                encodings.append(self._encode_one(item))
+            except UncuttablePair:
+                encodings.append(None)
+                errors[i] = InvalidInput(
+                    f"a half of the pair has over {_MOST_UNCUT_TOKENS} tokens, and its tokens "
+                    "depend on all of it. Shorten it."
+                )
+            except Exception:
+                encodings.append(None)
+                errors[i] = InvalidInput(
+                    "text is not valid Unicode (a lone surrogate?). Send UTF-8 text."
+                )
+        return encodings
+
+    def _encode_one(self, item: TextInput) -> Any:
+        if item.text_pair is not None or self._beginnings is None:
+            return self._tokenizer.encode_batch_fast([self._pair(item)])[0]
+        encoding = None
+        for text in self._beginnings.of(item.text):
+            (encoding,) = self._tokenizer.encode_batch_fast([text])
+            if encoding.overflowing:  # it has all that the model reads, and more
+                break
+        return encoding
+
+    def _pair(self, item: TextInput) -> str | tuple[str, str]:
+        """What the tokenizer is given. Halves that are much too long are cut before.
+
+        Of a pair that is too long the tokenizer also makes what it cuts off, in every combination
+        of both halves: of 2 × 16,000 characters 4,000 encodings and 1.2 GB.
+        """
+        first, second = item.text, item.text_pair
+        if second is None:
+            return first
+        if len(first) + len(second) > 2 * self.max_length:
+            encodings = self._untruncated.encode_batch([first, second], add_special_tokens=False)
+            lengths = [len(encoding) for encoding in encodings]
+            # The longer half stays the longer one: it gets the odd token.
+            longer = lengths[0] > lengths[1]
+            first = self._kept(first, encodings[0], int(longer))
+            second = self._kept(second, encodings[1], int(not longer))
+        return first, second
+
+    def _kept(self, text: str, encoding: Any, odd: int) -> str:
+        """A part of `text` that has all of its tokens that the model may read, and more tokens than
+        that.
+
+        Where words span the whole text (a run of spaces in Llama's tokenizer), a cut moves what
+        lies far behind it: then the part is made larger, and in the end it is all of the text.
+        """
+        for n_margins in (1, 8):
+            n_tokens = self.max_length + n_margins * _PAIR_MARGIN + odd
+            if len(encoding) <= n_tokens:
+                return text
+            if self._keeps_end:
+                part = text[encoding.token_to_chars(len(encoding) - n_tokens)[0] :]
+            else:
+                part = text[: encoding.token_to_chars(n_tokens - 1)[1]]
+            own = self._untruncated.encode_batch([part], add_special_tokens=False)[0].ids
+            read = slice(-self.max_length, None) if self._keeps_end else slice(self.max_length)
+            if len(own) >= n_tokens - 1 and own[read] == encoding.ids[read]:
+                return part
+        if len(encoding) > _MOST_UNCUT_TOKENS:
+            raise UncuttablePair
+        return text
+
+    def _refuse(self, item: TextInput, encoding: Any) -> ServiceError | None:
+        if not item.text or item.text.isspace():
+            return EmptyText("text is empty. Send at least one visible character.")
+        if item.text_pair is None and len(encoding) <= self._marks:
+            return EmptyText("text has nothing that the model reads. Send some words.")
+        if encoding.overflowing and not item.options.truncation:
+            pair = item.text if item.text_pair is None else (item.text, item.text_pair)
+            n = len(self._untruncated.encode_batch_fast([pair])[0])
+            return TextTooLong(
+                f"text has {n} tokens; the limit is {self.max_length}. "
+                "Shorten it or send truncation=true."
+            )
+        return None
+
+
+def _concat(rows: Any) -> Int32:
+    return np.fromiter(chain.from_iterable(rows), np.int32)

@@ -1,0 +1,230 @@
+"""What travels between the stages. Plain arrays and frozen dataclasses: cheap to pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.flow import DEFAULT_FLOW, Flow
+
+Int32 = npt.NDArray[np.int32]
+Float32 = npt.NDArray[np.float32]
+
+Answer = dict[str, Any]
+"""One classified text as JSON-ready values, or `{"error": {...}}` in the place of a bad one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller may choose per request. `None` means the service's default."""
+
+    top_k: int | None = None
+    raw_scores: bool = False
+    threshold: float | None = None
+    truncation: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TextInput:
+    """One text to classify, with its second half where the model reads pairs.
+
+    Its repr shows no text: it may end up in a log.
+    """
+
+    text: str = field(repr=False)
+    text_pair: str | None = field(default=None, repr=False)
+    options: Options = Options()
+    flow: Flow = DEFAULT_FLOW
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of n texts, concatenated: no padding and no tensors.
+
+    input_ids: int32 [total_tokens]; lengths: int32 [n];
+    token_type_ids: int32 [total_tokens], or None where all are zero.
+    model: version of the `ModelParts` whose tokenizer made them. also: the same texts, as another
+    model reads them that lives beside it during an update.
+    Its repr shows no ids: they are the text again.
+    """
+
+    input_ids: Int32 = field(repr=False)
+    lengths: Int32
+    token_type_ids: Int32 | None = None
+    model: str = ""
+    also: Encoded | None = None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def total_tokens(self) -> int:
+        return len(self.input_ids)
+
+    def of(self, model: str) -> Encoded | None:
+        """The texts as this model reads them, or None."""
+        found: Encoded | None = self
+        while found is not None and found.model != model:
+            found = found.also
+        return found
+
+    def split(self) -> list[Encoded]:
+        """One Encoded per text, as views into the same memory."""
+        ends = np.cumsum(self.lengths)
+        starts = ends - self.lengths
+        types = self.token_type_ids
+        also: Sequence[Encoded | None] = (
+            [None] * len(self) if self.also is None else self.also.split()
+        )
+        return [
+            Encoded(
+                self.input_ids[start:end],
+                self.lengths[i : i + 1],
+                None if types is None else types[start:end],
+                self.model,
+                also[i],
+            )
+            for i, (start, end) in enumerate(zip(starts, ends, strict=True))
+        ]
+
+    @staticmethod
+    def concat(parts: Sequence[Encoded]) -> Encoded:
+        """The texts of all parts, in order. All are made for the same models."""
+        if len(parts) == 1:
+            return parts[0]
+        types = None
+        if any(part.token_type_ids is not None for part in parts):
+            types = np.concatenate(
+                [
+                    np.zeros_like(part.input_ids)
+                    if part.token_type_ids is None
+                    else part.token_type_ids
+                    for part in parts
+                ]
+            )
+        also = [part.also for part in parts if part.also is not None]
+        return Encoded(
+            np.concatenate([part.input_ids for part in parts]),
+            np.concatenate([part.lengths for part in parts]),
+            types,
+            parts[0].model,
+            Encoded.concat(also) if also else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """The model's answer for n texts. values: float32 [n, labels].
+
+    errors: index of a text → why it has no answer; its row in `values` is meaningless.
+    model: version of the `ModelParts` that decode it; a Classifier names its own.
+    """
+
+    values: Float32
+    errors: dict[int, ServiceError] | None = None
+    model: str = ""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherModel:
+    """What a Classifier answers to ids that are not for its model. version: of its own parts.
+
+    A value and no error: nothing is lost, and no text is to blame.
+    """
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What became of n texts. While an update runs, two models may have answered them.
+
+    parts: the texts' places, and their logits in that order. errors: place → why there is no
+    answer. strange: place → version of the model that is there, and that its ids are not for.
+    """
+
+    parts: tuple[tuple[Sequence[int], Logits], ...] = ()
+    errors: dict[int, ServiceError] = field(default_factory=dict)
+    strange: dict[int, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of(answer: Logits | OtherModel, n_texts: int) -> Predicted:
+        """What one call for `n_texts` gave."""
+        if isinstance(answer, OtherModel):
+            return Predicted(strange=dict.fromkeys(range(n_texts), answer.version))
+        if answer.errors and len(answer.errors) == n_texts:
+            return Predicted(errors=answer.errors)
+        return Predicted(((range(n_texts), answer),))
+
+    def at(self, places: Sequence[int]) -> Predicted:
+        """The same, of texts that stand at these places among others."""
+        return Predicted(
+            tuple(([places[i] for i in own], logits) for own, logits in self.parts),
+            {places[i]: error for i, error in self.errors.items()},
+            {places[i]: version for i, version in self.strange.items()},
+        )
+
+    @staticmethod
+    def joined(several: Sequence[Predicted]) -> Predicted:
+        """All of them, with one part for each model; no place stands in two."""
+        by_model: dict[str, list[tuple[Sequence[int], Logits]]] = {}
+        for part in (part for one in several for part in one.parts):
+            by_model.setdefault(part[1].model, []).append(part)
+        return Predicted(
+            tuple(_one_part(parts) for parts in by_model.values()),
+            {i: error for one in several for i, error in one.errors.items()},
+            {i: version for one in several for i, version in one.strange.items()},
+        )
+
+
+def _one_part(parts: list[tuple[Sequence[int], Logits]]) -> tuple[Sequence[int], Logits]:
+    if len(parts) == 1:
+        return parts[0]
+    places: list[int] = []
+    errors: dict[int, ServiceError] = {}
+    for own, logits in parts:
+        errors |= {len(places) + row: error for row, error in (logits.errors or {}).items()}
+        places += own
+    values = np.concatenate([logits.values for _, logits in parts])
+    return places, Logits(values, errors or None, parts[0][1].model)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What the model is, as `/info` tells it."""
+
+    model: str
+    revision: str | None
+    labels: tuple[str, ...]
+    problem_type: str
+    max_length: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """How the model is run on one replica, as `/info` tells it.
+
+    drift: largest difference of a probe's logits from transformers' own in float32, per unit of the
+    largest (1 at least); None where it was not measured. remarks: what of the model's directory was
+    left aside and why that is harmless, or why a plainer way than the fastest is taken.
+    """
+
+    engine: str
+    device: str
+    dtype: str
+    num_threads: int
+    versions: dict[str, str]
+    batching: str = "packed"  # or "padded", "one length", "one by one"
+    batching_reason: str | None = None  # why not packed
+    selected_by: str = "config"  # or "measurement", "cache"
+    drift: float | None = None
+    remarks: tuple[str, ...] = ()

@@ -1,0 +1,283 @@
+"""The audit log: one JSON line a decision, with no text in it.
+
+    {"n":0,"time":"2026-11-25T08:00:00.000Z","request_id":"66f1fe44","key_id":"key:shop",
+     "text":"9c1e…","label":"positive","score":0.98,"tokens":12,"model":"40aa…",
+     "engine":"torch float32"}
+
+`text` is an HMAC-SHA256 under a secret: who has the secret can tell whether a text they hold was
+decided on, nobody can read one out of the log. A plain hash would give short texts away to whoever
+tries them all.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from deployments.pipeline.errors import ServiceError, kind_and_place, loggable_id
+from deployments.pipeline.pipeline import MODEL
+from deployments.pipeline.types import Answer, TextInput
+from deployments.settings import AuditSettings
+
+logger = logging.getLogger(__name__)
+
+MIN_SECRET_BYTES = 16
+# Requests whose lines wait for a disk that has stopped; what comes on top is lost, and counted.
+MAX_WAITING_REQUESTS = 10_000
+# Lines are written this much later at most; a replica that is killed loses them.
+PAUSE_S = 0.05
+MAX_REQUESTS_A_WRITE = 100
+_CHAIN = b',"chain":"'
+_encode = msgspec.json.Encoder().encode
+
+# Unix time, request id, key id; and of each text its hash, the answer or an error's code, and the
+# model that gave it.
+_Request = tuple[float, str | None, str | None, list[tuple[str, Answer | str, str | None]]]
+
+
+class AuditLog:
+    """Writes in a thread of its own: whoever records never waits for the disk.
+
+    engine: what decides; it stands in every line.
+
+    Raises:
+        ValueError: no secret, or one too short to keep anything.
+        OSError: the directory can't be written to.
+    """
+
+    def __init__(self, settings: AuditSettings) -> None:
+        if settings.directory is None or settings.secret_file is None:
+            raise ValueError("args.audit needs both `directory` and `secret_file`.")
+        secret = read_secret(Path(settings.secret_file))
+        self.engine: str | None = None
+        self._dropped = self._unwritten = 0  # each written by one thread only
+        self._text_key = derived_key(secret, "text")
+        self._chain_key = derived_key(secret, "chain") if settings.chain else None
+        self._with_score = settings.scores
+        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
+        self._n = 0
+        self._last = b""
+        self._failing = False
+        directory = Path(settings.directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        # A file for each replica: none would know where another one's line ends.
+        name = f"audit-{socket.gethostname()}-{started}-{os.getpid()}.jsonl"
+        self._file = _PrivateFile(
+            directory / name,
+            maxBytes=settings.max_file_bytes,
+            backupCount=settings.max_files - 1,
+        )
+        self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
+        self._thread.start()
+
+    @property
+    def path(self) -> Path:
+        return Path(self._file.baseFilename)
+
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written."""
+        return self._dropped + self._unwritten
+
+    def record(
+        self,
+        inputs: Sequence[TextInput | ServiceError],
+        results: Sequence[Answer | ServiceError],
+        request_id: str | None,
+        key_id: str | None,
+    ) -> None:
+        """What became of the texts of one request; those that were none leave no line.
+
+        Takes out of each answer which model gave it (`pipeline.MODEL`): callers are not told.
+        """
+        # Hashed here and not in the thread: a text is held no longer than its request.
+        decisions = [
+            (
+                text_digest(self._text_key, item.text, item.text_pair),
+                result.code if isinstance(result, ServiceError) else result,
+                None if isinstance(result, ServiceError) else result.pop(MODEL, None),
+            )
+            for item, result in zip(inputs, results, strict=True)
+            if isinstance(item, TextInput)
+        ]
+        # Both may be a caller's own words.
+        request_id = request_id and loggable_id(request_id)
+        key_id = key_id and key_id.encode(errors="replace").decode()
+        if self._requests.qsize() < MAX_WAITING_REQUESTS:
+            self._requests.put((time.time(), request_id, key_id, decisions))
+        else:
+            self._dropped += len(decisions)
+
+    def close(self) -> None:
+        """Returns when all is written."""
+        self._requests.put(None)
+        self._thread.join()
+        self._file.close()
+
+    def _write(self) -> None:
+        more = True
+        while more:
+            first = self._requests.get()
+            if first is not None:
+                # What comes within a moment is written at once: a write costs more than a line.
+                time.sleep(PAUSE_S)
+            requests = [first, *(self._requests.get() for _ in range(self._requests.qsize()))]
+            more = None not in requests
+            for i in range(0, len(requests), MAX_REQUESTS_A_WRITE):
+                part = [one for one in requests[i : i + MAX_REQUESTS_A_WRITE] if one is not None]
+                self._write_all(part)
+
+    def _write_all(self, requests: Sequence[_Request]) -> None:
+        n, last = self._n, self._last
+        written = bytearray()
+        try:
+            for line in (line for request in requests for line in self._lines_of(request)):
+                facts = {"n": n, **line}
+                if self.lost and not written:
+                    facts["lost_before"] = self.lost
+                encoded = _encode(facts)
+                if self._chain_key is not None:
+                    last = chained(self._chain_key, last, encoded)
+                    encoded = encoded[:-1] + _CHAIN + last.hex().encode() + b'"}'
+                written += encoded + b"\n"
+                n += 1
+            if written:
+                self._file.append(written)
+        except Exception as exc:
+            self._unwritten += sum(len(decisions) for *_, decisions in requests)
+            if not self._failing:
+                logger.error("the audit log can't be written: %s", kind_and_place(exc))
+            self._failing = True
+        else:
+            self._n, self._last, self._failing = n, last, False
+
+    def _lines_of(self, request: _Request) -> Iterator[dict[str, Any]]:
+        at_s, request_id, key_id, decisions = request
+        at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
+        for digest, result, model in decisions:
+            line = {
+                "time": at.replace("+00:00", "Z"),
+                "request_id": request_id,
+                "key_id": key_id,
+                "text": digest,
+            }
+            if isinstance(result, str):
+                line["error"] = result
+            else:
+                line |= {"label": result["label"], "tokens": result["tokens"]}
+                if self._with_score:
+                    line["score"] = result["score"]
+            yield {**line, "model": model, "engine": self.engine}
+
+
+def read_secret(path: Path) -> bytes:
+    """The bytes of a file, without white space around them.
+
+    Raises:
+        ValueError: it can't be read, or is too short to be a secret.
+    """
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as exc:
+        raise ValueError(f"args.audit.secret_file can't be read ({exc.strerror}).") from None
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ValueError(
+            f"args.audit.secret_file has {len(secret)} bytes; it needs {MIN_SECRET_BYTES} or more. "
+            "Make one with `openssl rand -hex 32`."
+        )
+    return secret
+
+
+def derived_key(secret: bytes, purpose: str) -> bytes:
+    """A key of its own for each purpose, 32 bytes."""
+    return hmac.digest(secret, f"rayclassify audit {purpose}".encode(), "sha256")
+
+
+def text_digest(key: bytes, text: str, text_pair: str | None = None) -> str:
+    """The HMAC-SHA256 of a text, or of both halves of a pair, in hexadecimal."""
+    message = text.encode()
+    if text_pair is not None:
+        # The length in front, so that no other pair has the same bytes.
+        message = b"%d:%b%b" % (len(message), message, text_pair.encode())
+    return hmac.digest(key, message, "sha256").hex()
+
+
+def chained(key: bytes, last: bytes, line: bytes) -> bytes:
+    """What a line says of itself and of all lines before it. last: of the line before, or empty."""
+    return hmac.digest(key, last + line, "sha256")
+
+
+def broken_at(paths: Sequence[Path], secret: bytes, first: int = 0) -> tuple[int, str | None]:
+    """How many lines of the files, oldest first, hold together, and what is wrong with the next.
+
+    first: the number that they must begin with. Where it is not 0, as the oldest files were deleted
+    in their turn, that line can't be checked and is not counted: what it rests on is not there.
+    That lines are missing at the end shows nowhere.
+    """
+    key = derived_key(secret, "chain")
+    count, last, expected = 0, b"", first
+    begun = False
+    for path in paths:
+        for number, raw in enumerate(path.read_bytes().splitlines(), 1):
+            place = f"{path.name}, line {number}"
+            body, mark, rest = raw.rpartition(_CHAIN)
+            if not mark:
+                return count, f"{place}: has no chain; set args.audit.chain to true"
+            try:
+                n, said = msgspec.json.decode(body + b"}")["n"], bytes.fromhex(rest[:-2].decode())
+            except (ValueError, KeyError, TypeError):
+                return count, f"{place}: is no line of an audit log"
+            if n == 0 and number == 1 and (begun or not first):
+                last = b""  # the file of the next replica
+            elif n != expected:
+                return count, f"{place}: is number {n} where {expected} should follow"
+            elif not begun:
+                begun, last, expected = True, said, n + 1
+                continue
+            begun = True
+            last = chained(key, last, body + b"}")
+            if not hmac.compare_digest(last, said):
+                return count, f"{place}: was changed, or a line before it was"
+            count, expected = count + 1, n + 1
+    return count, None
+
+
+class _PrivateFile(RotatingFileHandler):
+    """Of the owner alone. Used for its rotation: what is appended is there as a whole or not."""
+
+    def append(self, lines: bytes | bytearray) -> None:
+        """Raises OSError: it can't be written, and nothing of it is there."""
+        if self.stream is None:  # the last rotation failed
+            self.stream = self._open()
+        size = os.fstat(self.stream.fileno()).st_size
+        if size and size + len(lines) > self.maxBytes:
+            self.doRollover()
+            size = 0
+        place = self.stream.fileno()
+        rest = memoryview(lines)
+        try:
+            while rest:
+                rest = rest[os.write(place, rest) :]
+        except OSError:
+            # A disk that is full takes a part; the next line would be written behind it.
+            os.ftruncate(place, size)
+            raise
+
+    def _open(self) -> Any:
+        def private(path: str, flags: int) -> int:
+            return os.open(path, flags, 0o600)
+
+        return open(self.baseFilename, "ab", buffering=0, opener=private)
