@@ -147,7 +147,7 @@ class Launcher:
         """Waits while replicas answer what they have accepted, and for nothing after that."""
         replicas = processes.replicas(processes.of_run(self.run.path, child.pid))
         if door_closed:
-            # It waits for a proxy to notice that it goes. With no Classifier it has no answers left.
+            # They wait for HAProxy to notice that they go; without Classifiers they can't answer.
             replicas = {there: name for there, name in replicas.items() if name != INGRESS}
         # In a cluster of somebody's, replicas are elsewhere, and the child ends when it is done.
         only_replicas = ready and bool(replicas)
