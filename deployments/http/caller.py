@@ -8,7 +8,7 @@ from starlette.types import Scope
 
 from deployments.http.schemas import MAX_TIMEOUT_MS, ClassifyRequest
 from deployments.pipeline.errors import InvalidInput
-from deployments.pipeline.flow import WEIGHTS, Priority
+from deployments.pipeline.types import WEIGHTS, Priority
 from deployments.settings import LimitSettings
 
 CLIENT = "rayclassify.client"

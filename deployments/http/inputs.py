@@ -5,8 +5,7 @@ from __future__ import annotations
 from deployments.http.caller import NOBODY, Caller
 from deployments.http.schemas import ClassifyRequest
 from deployments.pipeline.errors import EmptyText, InvalidInput, ServiceError, TextTooLong, TooLarge
-from deployments.pipeline.flow import flow_of
-from deployments.pipeline.types import TextInput
+from deployments.pipeline.types import TextInput, flow_of
 from deployments.settings import LimitSettings
 
 

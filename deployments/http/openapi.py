@@ -14,7 +14,7 @@ from deployments.http.examples import ANSWERS, REQUESTS, errors_by_status
 from deployments.http.responses import JSONAnswer
 from deployments.http.schemas import MAX_TIMEOUT_MS, SCHEMA_REF, components
 from deployments.pipeline.errors import NotReady, ServiceError, Unauthorized
-from deployments.pipeline.flow import WEIGHTS
+from deployments.pipeline.types import WEIGHTS
 from deployments.settings import AccessSettings, LimitSettings
 
 Json = dict[str, Any]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -18,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from deployments.pipeline.errors import Overloaded, PredictionFailed, ServiceError
-from deployments.pipeline.flow import FlowRuns
-from deployments.pipeline.latency_model import Coefficients, CostCurve
+from deployments.pipeline.latency_model import (
+    SPEED_MEMORY,
+    Coefficients,
+    CostCurve,
+    texts_within,
+)
 from deployments.pipeline.model_thread import ModelThread
-from deployments.pipeline.queue import Call, Slice, TokenQueue, cut, living
-from deployments.pipeline.retry import Hung
-from deployments.pipeline.slo import texts_within
-from deployments.pipeline.types import Encoded, Float32, Logits
+from deployments.pipeline.queue import Call, Slice, TokenQueue, cut, lengths_and_waits, living
+from deployments.pipeline.retry import MIN_PATIENCE_S, STUCK_FACTOR, Hung
+from deployments.pipeline.types import Encoded, Float32, FlowRuns, Logits
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +76,7 @@ class TokenBatcher:
         self._run = run or ModelThread()
         self._queue = TokenQueue()
         self._loop_task: asyncio.Task[None] | None = None
-        self._tokens_per_s = 0.0
+        self._usual_longest = 0.0  # tokens, of the longest text of a pass, on average
         self._n_labels: int | None = None
         self._pass_started: float | None = None
         self._ended = clock()
@@ -164,7 +166,9 @@ class TokenBatcher:
         batch = self._queue.take(self.max_batch_tokens, now)
         if batch and self.target_p99_ms is not None:
             slack = MAX_SLACK * self._idle_s / max(self._idle_s + self._busy_s, 1e-9)
-            n_texts = texts_within(self.curve, self.target_p99_ms / 1e3, batch, now, slack)
+            lengths, waits_s = lengths_and_waits(batch, now)
+            target_s = self.target_p99_ms / 1e3
+            n_texts = texts_within(self.curve, target_s, lengths, waits_s, slack)
             batch, rest = cut(batch, n_texts)
             self._queue.put_back(rest)
         return batch
@@ -250,15 +254,35 @@ class TokenBatcher:
     def _learn(self, parts: list[Encoded], elapsed_s: float) -> None:
         tokens = sum(part.total_tokens for part in parts)
         longest = max(int(part.lengths.max()) for part in parts)
-        self.curve.observe(tokens, longest, elapsed_s)
-        rate = tokens / max(elapsed_s, 1e-6)
-        self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * rate if self._tokens_per_s else rate
+        self.observe(tokens, longest, elapsed_s)
         logger.debug("%d tokens in %.4f s; %d wait", tokens, elapsed_s, self.queued_tokens)
 
+    def observe(self, tokens: int, longest: int, elapsed_s: float) -> None:
+        """A pass over `tokens` tokens, of which the longest text has `longest`, took so long."""
+        self.curve.observe(tokens, longest, elapsed_s)
+        before = self._usual_longest or longest
+        self._usual_longest = before + (longest - before) / SPEED_MEMORY
+
+    @property
+    def tokens_per_s(self) -> float:
+        """What the model reads in full batches of texts as they come; 0 before the first pass."""
+        if not self.curve.n_observed:
+            return 0.0
+        tokens = self.max_batch_tokens
+        return tokens / max(self.curve.coefficients().pass_s(tokens, self._usual_longest), 1e-6)
+
+    def holding(self) -> set[int]:
+        """The `call_id` of calls that need no second replica: those in the pass under way, and
+        those that wait while the model gets on with its passes."""
+        held = {piece.call.id for piece in self.running}
+        tokens = sum(piece.tokens for piece in self.running)
+        expected_s = self.curve.coefficients().pass_s(tokens, self._usual_longest)
+        if self.pass_age_s <= max(MIN_PATIENCE_S, STUCK_FACTOR * expected_s):
+            held |= self._queue.call_ids()
+        return held
+
     def _drain_time_s(self) -> float:
-        if not self._tokens_per_s:
-            return 1.0
-        return float(math.ceil(min(self.queued_tokens / self._tokens_per_s, 60.0)))
+        return min(max(self.queued_tokens / max(self.tokens_per_s, 1.0), 1.0), 60.0)
 
 
 _NOT_FINITE = PredictionFailed("The model gave no finite number for this text.")

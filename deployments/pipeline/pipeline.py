@@ -13,16 +13,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError
-from deployments.pipeline.flow import FlowRuns, runs_of
 from deployments.pipeline.live_models import Encodings
 from deployments.pipeline.types import (
     Answer,
     Encoded,
     Float32,
+    FlowRuns,
     Logits,
     Options,
     Predicted,
     TextInput,
+    runs_of,
 )
 
 Encode = Callable[[Sequence[TextInput]], Awaitable[Encodings]]

@@ -97,7 +97,7 @@ class Attempts:
         """The first answer.
 
         tries: how many replicas may be lost with it. held: asked when a call is stuck, whether a
-        replica is at work on it: then another would only be stuck too.
+        replica has it and gets on: then another would only do the work twice.
 
         Raises:
             LostReplica: the last of `tries`; or Hung, at once.

@@ -21,10 +21,10 @@ sys.path[:0] = [str(ROOT / "scripts")]
 
 from trials.corpus import NASTY_UNITS  # noqa: E402
 
-from deployments.pipeline.beginnings import Beginnings  # noqa: E402
 from deployments.pipeline.errors import InvalidInput, TextTooLong  # noqa: E402
+from deployments.pipeline.gate import Gate  # noqa: E402
 from deployments.pipeline.microbatch import LONG_CHARS, MicroBatcher, Result  # noqa: E402
-from deployments.pipeline.tokenize import TextEncoder  # noqa: E402
+from deployments.pipeline.tokenize import Beginnings, TextEncoder  # noqa: E402
 from deployments.pipeline.types import Options, TextInput  # noqa: E402
 
 MAX_LENGTH = 16
@@ -186,7 +186,9 @@ async def test_nobody_waits_for_the_tokenizing_of_a_long_text() -> None:
             await gate.wait()
         return [{"label": item.text[:4]} for item in inputs]
 
-    batcher = MicroBatcher(run, max_texts=9, max_inflight=4, min_gap_s=0.0, max_pending=99)
+    batcher = MicroBatcher(
+        run, max_texts=9, max_inflight=4, min_gap_s=0.0, gate=Gate(99, 10.0, time.monotonic)
+    )
     texts = ["a", "long" * LONG_CHARS, "b"]
     tasks = [asyncio.create_task(batcher.submit([TextInput(text)], 10)) for text in texts]
     assert await tasks[0] == [{"label": "a"}]

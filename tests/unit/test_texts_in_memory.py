@@ -11,6 +11,7 @@ import json
 import secrets
 import sys
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from deployments.engines.null import NullEngine  # noqa: E402
 from deployments.http.app import create_app  # noqa: E402
 from deployments.pipeline.batcher import TokenBatcher  # noqa: E402
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError  # noqa: E402
+from deployments.pipeline.gate import Gate  # noqa: E402
 from deployments.pipeline.microbatch import MicroBatcher, Result  # noqa: E402
 from deployments.pipeline.types import Encoded, Int32, Logits, TextInput  # noqa: E402
 from deployments.settings import Settings  # noqa: E402
@@ -239,7 +241,9 @@ async def test_a_text_that_nobody_waits_for_is_not_kept_in_the_gatherers_queue(
         await gate.wait()
         return [{"label": item.text} for item in inputs]
 
-    gatherer = MicroBatcher(run, max_texts=9, max_inflight=1, min_gap_s=0.0, max_pending=9)
+    gatherer = MicroBatcher(
+        run, max_texts=9, max_inflight=1, min_gap_s=0.0, gate=Gate(9, 10.0, time.monotonic)
+    )
     first = asyncio.create_task(gatherer.submit([TextInput("first")], 10))
     await started.wait()
     text = Text("private")
