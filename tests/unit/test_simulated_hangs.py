@@ -170,7 +170,7 @@ def test_no_work_is_done_twice_because_a_queue_is_long() -> None:
     """Two bursts of 2,000 texts at one Classifier, which takes some seconds for each."""
 
     async def main() -> None:
-        cluster = Cluster(1, 60.0, 0.5)
+        cluster = Cluster(1, 60.0, 0.05)
         (replica,) = cluster.replicas
         quarantine = quarantine_of(cluster)
         asked = 0
