@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -59,8 +59,18 @@ def request_id_of(scope: Scope) -> str:
     return uuid4().hex
 
 
-def error_answer(exc: Exception, scope: Scope) -> JSONAnswer:
-    """The answer to any exception. What is not a ServiceError is logged, and told to nobody."""
+RenderError = Callable[[ServiceError, str], tuple[int, bytes]]
+
+
+def _rendered(error: ServiceError, request_id: str) -> tuple[int, bytes]:
+    return error.status, encode_json({"error": error.body(request_id)})
+
+
+def error_answer(exc: Exception, scope: Scope, render: RenderError = _rendered) -> JSONAnswer:
+    """The answer to any exception. What is not a ServiceError is logged, and told to nobody.
+
+    render: status and body of an error with this request id.
+    """
     request_id = request_id_of(scope)
     headers: dict[str, str] = {}
     if isinstance(exc, HTTPException):
@@ -73,7 +83,8 @@ def error_answer(exc: Exception, scope: Scope) -> JSONAnswer:
     else:
         logger.error("request %s: unexpected %s", loggable_id(request_id), kind_and_place(exc))
         error = ServiceError()
-    return JSONAnswer({"error": error.body(request_id)}, error.status, headers)
+    status, body = render(error, request_id)
+    return JSONAnswer(msgspec.Raw(body), status, headers)
 
 
 def _of_starlette(exc: HTTPException, scope: Scope, headers: dict[str, str]) -> ServiceError:
