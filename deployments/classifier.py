@@ -10,16 +10,16 @@ import os
 import time
 from collections.abc import Collection
 from typing import Any
+from uuid import uuid4
 
 import ray
 
 from deployments.engines.loaded import load, timed_passes
 from deployments.engines.machine import threads_for
 from deployments.model.certificate import certificate
-from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.batcher import ModelThread, TokenBatcher
 from deployments.pipeline.errors import kind_and_place
 from deployments.pipeline.health import ModelHealth
-from deployments.pipeline.model_thread import ModelThread
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.types import (
     Encoded,
@@ -67,7 +67,7 @@ class Classifier(Replica):
         )
         for passed in thread.wait_for(lambda: timed_passes(loaded)):
             self._batcher.observe(*passed)
-        self._name = ray.get_runtime_context().get_actor_id() or ""
+        self._name = uuid4().hex[:12]
         self._health = ModelHealth(self._batcher, live.max_pass_s, self._parts.info.max_length)
         self._watch: asyncio.Task[None] | None = None
         logger.info(

@@ -17,8 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 with atheris.instrument_imports(include=["deployments.http", "python_multipart"]):
-    from deployments.http.body import read_request
-    from deployments.http.held_bytes import HeldBytes
+    from deployments.http.body import HeldBytes, read_request
     from deployments.http.inputs import inputs_of
 from deployments.pipeline.errors import ServiceError  # noqa: E402
 from deployments.settings import LimitSettings  # noqa: E402

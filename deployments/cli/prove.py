@@ -48,7 +48,7 @@ def _proven(settings: Settings) -> Certificate:
     from deployments.engines.parity import MAX_DRIFT
     from deployments.engines.proof import measured_drift
     from deployments.model.certificate import certificate
-    from deployments.pipeline.model_thread import ModelThread
+    from deployments.pipeline.batcher import ModelThread
 
     thread = ModelThread()
     started = time.monotonic()

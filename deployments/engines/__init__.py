@@ -14,8 +14,6 @@
 - graph: What engines that run a converted model have in common; each adds `convert` and
   `open_runner`
 - hardware: Which device and precision to run on: what was asked for, or the best that is here
-- heads: What each architecture does after its encoder: pooling and head, as its own class defines
-  them
 - ids: Which token ids a model has rows for: what lies outside is found before a pass, on any device
 - isolation: Measures candidates in a process of their own
 - known_speeds: How fast engines were on other machines, by kind of CPU: what an extra would bring

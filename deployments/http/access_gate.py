@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.access.callers import Callers
-from deployments.http.caller import CLIENT
+from deployments.http.inputs import CLIENT
 from deployments.http.responses import error_answer
 from deployments.http.routes import DOCS_ASSETS, Entry
 from deployments.pipeline.errors import Forbidden, Unauthorized

@@ -13,10 +13,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.http.access_gate import AccessGate
+from deployments.http.body import HeldBytes
 from deployments.http.classify_route import ClassifyRoute
 from deployments.http.dialects import Dialect, dialects
 from deployments.http.docs import docs_routes
-from deployments.http.held_bytes import HeldBytes
 from deployments.http.openapi import openapi_route
 from deployments.http.responses import error_answer
 from deployments.http.routes import table

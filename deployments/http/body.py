@@ -10,9 +10,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from deployments.http.dialects.base import Body, Dialect, Question
-from deployments.http.held_bytes import HeldBytes, Share
 from deployments.http.media_types import JSON, media_type_of
-from deployments.pipeline.errors import DeadlineExceeded, TooLarge, UnsupportedMediaType
+from deployments.pipeline.errors import DeadlineExceeded, Overloaded, TooLarge, UnsupportedMediaType
 from deployments.settings import LimitSettings
 
 # Larger bodies can hold up to 0.1 s of parsing: one at a time, beside the event loop.
@@ -120,3 +119,46 @@ def _check_declared(length: bytes, limit: int) -> None:
 
 def _too_large(size: str, limit: int) -> TooLarge:
     return TooLarge(f"The body has {size} bytes; the limit is {limit}. Send several requests.")
+
+
+class HeldBytes:
+    """Bytes of bodies that are not whole or not parsed yet, of one process.
+
+    Thousands of connections that each send most of a body and then pause would else fill its
+    memory, long before anything counts their texts.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.now = 0
+
+    def share(self) -> Share:
+        """What one request holds of them."""
+        return Share(self)
+
+    def _take(self, size: int) -> None:
+        if self.now + size > self._limit:
+            raise Overloaded(
+                f"The bodies under way hold {self.now} bytes, the limit is {self._limit}. "
+                "Retry later, or send smaller requests."
+            )
+        self.now += size
+
+
+class Share:
+    """One request's part; `give_back` it when the body is parsed or given up."""
+
+    __slots__ = ("_of", "_size")
+
+    def __init__(self, of: HeldBytes) -> None:
+        self._of = of
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded: all requests together would hold too much."""
+        self._of._take(size)
+        self._size += size
+
+    def give_back(self) -> None:
+        self._of.now -= self._size
+        self._size = 0

@@ -8,12 +8,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from deployments.http.access_gate import ALLOWANCE
-from deployments.http.body import read_question
-from deployments.http.caller import CLIENT
+from deployments.http.body import HeldBytes, read_question
 from deployments.http.dialects.base import Dialect
-from deployments.http.held_bytes import HeldBytes
-from deployments.http.responses import error_answer, request_id_of
-from deployments.http.security import ANSWER_HEADERS
+from deployments.http.inputs import CLIENT
+from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-from deployments.http.security import ANSWER_HEADERS
 from deployments.pipeline.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -24,6 +23,16 @@ from deployments.pipeline.errors import (
     kind_and_place,
     loggable_id,
 )
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+NO_STORE = (b"cache-control", b"no-store")
+
+ANSWER_HEADERS = (NOSNIFF, NO_STORE)
+"""Of all that is said about a text or by the service: no guessing of types, no copy in a cache.
+
+Constants, added where answers are made: a wrapper around `send` would cost every request more.
+"""
+
 
 logger = logging.getLogger(__name__)
 

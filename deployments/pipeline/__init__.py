@@ -13,7 +13,6 @@
 - live_models: The models that Classifiers hold now, and texts encoded for each of them
 - microbatch: The ingress's gatherer: one call to the classifier carries all texts that arrived
   meanwhile
-- model_thread: The thread that a model lives in
 - parts: All that texts and logits need of a model beside its weights, under one name on the wire
 - pipeline: The order of the stages, in one place: encode → predict → postprocess
 - quarantine: Texts under suspicion of killing the model's process, and those found guilty

@@ -12,7 +12,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from deployments.pipeline.latency_model import (
     CostCurve,
     texts_within,
 )
-from deployments.pipeline.model_thread import ModelThread
 from deployments.pipeline.queue import Call, Slice, TokenQueue, cut, lengths_and_waits, living
 from deployments.pipeline.retry import MIN_PATIENCE_S, STUCK_FACTOR, Hung
 from deployments.pipeline.types import Encoded, Float32, FlowRuns, Logits
@@ -311,3 +311,28 @@ def _failure(exc: BaseException) -> ServiceError:
     if isinstance(exc, ServiceError):
         return exc
     return PredictionFailed(f"The model failed on this text ({type(exc).__name__}).")
+
+
+T = TypeVar("T")
+
+
+class ModelThread:
+    """One function at a time, outside the event loop.
+
+    An engine is loaded here too. OpenMP keeps a pool of threads for each thread that it is called
+    from, and two pools on the same cores double the time of a short pass (docs/log.md).
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def __call__(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+    def wait_for(self, function: Callable[[], T]) -> T:
+        """The same for callers that may block, such as a replica that starts."""
+        return self._executor.submit(function).result()
+
+    def close(self) -> None:
+        """Ends the thread once it is done with what it was given."""
+        self._executor.shutdown(wait=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.caller import caller_of
 from deployments.http.dialects.base import Body, Json, Question
 from deployments.http.examples import ANSWERS, REQUESTS, error_responses, ref
 from deployments.http.forms import parse_multipart, parse_urlencoded
-from deployments.http.inputs import inputs_of
+from deployments.http.inputs import caller_of, inputs_of
 from deployments.http.json_body import decode_utf8, parse_json
 from deployments.http.media_types import JSON, MULTIPART, PLAIN, URLENCODED
 from deployments.http.responses import encode_json, request_id_of

@@ -12,10 +12,9 @@ from stand_in import Client
 from starlette.requests import ClientDisconnect
 
 from deployments.http.app import create_app
-from deployments.http.body import LARGE_BYTES, _large_bodies, read_body, read_question
+from deployments.http.body import LARGE_BYTES, HeldBytes, _large_bodies, read_body, read_question
 from deployments.http.dialects.base import Question
 from deployments.http.dialects.classify import ClassifyDialect
-from deployments.http.held_bytes import HeldBytes
 from deployments.pipeline.errors import DeadlineExceeded, Overloaded, TooLarge
 from deployments.pipeline.types import Options, TextInput
 from deployments.settings import LimitSettings

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from deployments.http.caller import CLIENT, Caller, caller_of
-from deployments.http.inputs import inputs_of
+from deployments.http.inputs import CLIENT, Caller, caller_of, inputs_of
 from deployments.http.json_body import parse_json
 from deployments.http.schemas import ClassifyRequest
 from deployments.pipeline.errors import InvalidInput
