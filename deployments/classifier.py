@@ -32,6 +32,7 @@ from deployments.pipeline.types import (
 )
 from deployments.privacy.coredump import forbid_core_dumps
 from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.replica.metrics import RayObserver
 from deployments.replica.updates import wait_for_the_last_of
 from deployments.settings import ClassifierUserConfig, Settings
 
@@ -64,6 +65,7 @@ class Classifier(Replica):
             max_batch_tokens=live.max_batch_tokens,
             max_queue_tokens=live.max_queue_tokens,
             run=thread,
+            observer=RayObserver(),
         )
         for passed in thread.wait_for(lambda: timed_passes(loaded)):
             self._batcher.observe(*passed)

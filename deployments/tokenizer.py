@@ -39,6 +39,7 @@ from deployments.replica.base import (
     set_log_level,
 )
 from deployments.replica.holding import Holding
+from deployments.replica.metrics import RayObserver
 from deployments.replica.updates import update_state
 from deployments.settings import Settings, TokenizerUserConfig
 
@@ -89,12 +90,14 @@ class Tokenizer(Replica):
         self._postprocessing = Attempts(lost, stuck, loading=True)
         self._asking = Attempts(lost, stuck)
         self._quarantine = Quarantine(self._predict, self._predicting, Holding(classifier))
+        self._observer = RayObserver()
         self._pipeline = Pipeline(
             self._encode,
             self._quarantine.predict,
             self._postprocess,
             self._models.meet,
             name_model=self._audit is not None,
+            observer=self._observer,
         )
         limits = settings.limits
         self._gate = Gate(limits.max_pending_texts, limits.max_queue_s, time.monotonic)
@@ -114,7 +117,8 @@ class Tokenizer(Replica):
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self, self._settings.limits, self._settings.access, self._audit)
+        settings = self._settings
+        return create_app(self, settings.limits, settings.access, self._audit, self._observer)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)

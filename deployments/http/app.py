@@ -23,6 +23,7 @@ from deployments.http.routes import table
 from deployments.http.service import ClassifyService
 from deployments.http.status_routes import status_routes
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.privacy.audit import AuditLog
 from deployments.settings import AccessSettings, LimitSettings
 
@@ -34,11 +35,13 @@ def create_app(
     limits: LimitSettings,
     access: AccessSettings = _OPEN_TO_ALL,
     audit: AuditLog | None = None,
+    observer: Observer = SILENT,
     spoken: Sequence[Dialect] | None = None,
 ) -> ASGIApp:
     """The application that serves `service` over HTTP, to whom `access` lets in.
 
-    audit: where decisions are recorded. spoken: the dialects; None: all there are.
+    audit: where decisions are recorded. observer: told what happens to requests. spoken: the
+    dialects; None: all there are.
 
     Raises:
         WrongFileError: the keys that `access` names can't be used.
@@ -47,7 +50,7 @@ def create_app(
     spoken = dialects(limits) if spoken is None else spoken
     entries = table(spoken, access.enabled)
     posts: dict[str, ASGIApp] = {
-        path: ClassifyRoute(dialect, service, limits, held, audit)
+        path: ClassifyRoute(dialect, service, limits, held, audit, observer)
         for dialect in spoken
         for path in dialect.paths
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import ClientDisconnect
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope
 from deployments.http.dialects.base import Body, Dialect, Question
 from deployments.http.media_types import JSON, media_type_of
 from deployments.pipeline.errors import DeadlineExceeded, Overloaded, TooLarge, UnsupportedMediaType
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.settings import LimitSettings
 
 # Larger bodies can hold up to 0.1 s of parsing: one at a time, beside the event loop.
@@ -23,7 +25,12 @@ _MAX_LENGTH_DIGITS = 18
 
 
 async def read_question(
-    scope: Scope, receive: Receive, dialect: Dialect, limits: LimitSettings, held: HeldBytes
+    scope: Scope,
+    receive: Receive,
+    dialect: Dialect,
+    limits: LimitSettings,
+    held: HeldBytes,
+    observer: Observer = SILENT,
 ) -> Question:
     """Reads the body of a POST, and has the dialect understand it.
 
@@ -52,11 +59,15 @@ async def read_question(
     try:
         body = await _body_in_time(receive, limits, share)
         asked = Body(body, media_type, header)
+        started = time.perf_counter()
         if len(body) < LARGE_BYTES:
-            return dialect.parse(asked, scope)
-        return await asyncio.get_running_loop().run_in_executor(
-            _large_bodies, _parsed_apart, dialect, asked, scope
-        )
+            question = dialect.parse(asked, scope)
+        else:
+            question = await asyncio.get_running_loop().run_in_executor(
+                _large_bodies, _parsed_apart, dialect, asked, scope
+            )
+        observer.stage("parse", time.perf_counter() - started, len(question.inputs))
+        return question
     finally:
         share.give_back()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from asyncio import CancelledError
 
 from starlette.requests import ClientDisconnect
@@ -15,6 +16,7 @@ from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.types import Answer, TextInput
 from deployments.privacy.audit import AuditLog
 from deployments.settings import LimitSettings
@@ -37,14 +39,17 @@ class ClassifyRoute:
         limits: LimitSettings,
         held: HeldBytes,
         audit: AuditLog | None = None,
+        observer: Observer = SILENT,
     ) -> None:
         self._dialect = dialect
         self._service = service
         self._limits = limits
         self._held = held
         self._audit = audit
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         try:
             content = await self._content(scope, receive)
         except ClientDisconnect:
@@ -56,6 +61,9 @@ class ClassifyRoute:
             answer = error_answer(exc, scope, self._dialect.render_error)
             # Its frames hold the text, and one of them the error: only the collector would end it.
             exc.__traceback__ = None
+            self._observer.refused(
+                exc.code if isinstance(exc, ServiceError) else "internal_error", 1
+            )
             await answer(scope, receive, send)
             return
         # Starlette's Response would do the same at several times the cost.
@@ -66,10 +74,13 @@ class ClassifyRoute:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+        self._observer.stage("http", time.perf_counter() - started, 1)
 
     async def _content(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the 200; every other status is an exception."""
-        question = await read_question(scope, receive, self._dialect, self._limits, self._held)
+        question = await read_question(
+            scope, receive, self._dialect, self._limits, self._held, self._observer
+        )
         inputs = question.inputs
         timeout_s = question.timeout_s or scope.get(TIMEOUT_S)
         if question.single:
@@ -83,6 +94,9 @@ class ClassifyRoute:
                 allowance.charge(len(inputs) - 1)  # the gate took one
             answers = await self._classified(inputs, scope, timeout_s)
             _raise_if_refused(inputs, answers)
+            for answer in answers:
+                if isinstance(answer, ServiceError):
+                    self._observer.refused(answer.code, 1)
         return self._dialect.render(question, answers, scope)
 
     async def _classified(

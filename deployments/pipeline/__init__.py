@@ -13,6 +13,7 @@
 - live_models: The models that Classifiers hold now, and texts encoded for each of them
 - microbatch: The ingress's gatherer: one call to the classifier carries all texts that arrived
   meanwhile
+- observer: The seam for whoever wants to know what happens: called at each stage, silent by default
 - parts: All that texts and logits need of a model beside its weights, under one name on the wire
 - pipeline: The order of the stages, in one place: encode → predict → postprocess
 - quarantine: Texts under suspicion of killing the model's process, and those found guilty

@@ -24,6 +24,7 @@ from deployments.pipeline.latency_model import (
     CostCurve,
     texts_within,
 )
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.queue import Call, Slice, TokenQueue, cut, lengths_and_waits, living
 from deployments.pipeline.retry import MIN_PATIENCE_S, STUCK_FACTOR, Hung
 from deployments.pipeline.types import Encoded, Float32, FlowRuns, Logits
@@ -63,7 +64,9 @@ class TokenBatcher:
         target_p99_ms: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[..., Awaitable[Any]] | None = None,
+        observer: Observer = SILENT,
     ) -> None:
+        self._observer = observer
         self.max_batch_tokens = max_batch_tokens
         self.max_queue_tokens = max_queue_tokens
         self.target_p99_ms = target_p99_ms
@@ -212,6 +215,8 @@ class TokenBatcher:
         parts = [piece.encoded() for piece in group]
         self.running = group
         started = self._pass_started = self._clock()
+        for piece in group:
+            self._observer.stage("queue", started - piece.call.arrived, len(piece))
         try:
             outcome: Logits | BaseException = await self._run(self._predict_all, parts)
         except Exception as exc:  # no thread to be had, for one
@@ -255,6 +260,9 @@ class TokenBatcher:
         tokens = sum(part.total_tokens for part in parts)
         longest = max(int(part.lengths.max()) for part in parts)
         self.observe(tokens, longest, elapsed_s)
+        n_texts = sum(map(len, parts))
+        self._observer.stage("model", elapsed_s, n_texts)
+        self._observer.batch(n_texts, tokens, longest)
         logger.debug("%d tokens in %.4f s; %d wait", tokens, elapsed_s, self.queued_tokens)
 
     def observe(self, tokens: int, longest: int, elapsed_s: float) -> None:

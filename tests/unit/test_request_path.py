@@ -17,7 +17,7 @@ from deployments.classifier import Classifier
 from deployments.settings import Settings
 
 PACKAGE = Path(__file__).parents[2] / "deployments"
-MAX_FILES = 31
+MAX_FILES = 33
 
 
 class Trace:
