@@ -38,6 +38,9 @@ MAX_FAILURES = 31
 # always idle; less on a busy one.
 MAX_SLACK = 0.1
 _IDLE_MEMORY = 50  # passes
+# Until a pass was half full: small ones tell as little as a third of the speed of full ones, and an
+# idle service must not refuse by that.
+HOPE = 3.0
 
 
 class TokenBatcher:
@@ -277,7 +280,8 @@ class TokenBatcher:
         if not self.curve.n_observed:
             return 0.0
         tokens = self.max_batch_tokens
-        return tokens / max(self.curve.coefficients().pass_s(tokens, self._usual_longest), 1e-6)
+        pass_s = max(self.curve.coefficients().pass_s(tokens, self._usual_longest), 1e-6)
+        return tokens / pass_s * (HOPE if self.curve.most_tokens < tokens / 2 else 1.0)
 
     def holding(self) -> set[int]:
         """The `call_id` of calls that need no second replica: those in the pass under way, and
