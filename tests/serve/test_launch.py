@@ -156,7 +156,8 @@ def test_every_open_port_asks_for_a_key_or_a_token_but_for_metrics(config: Path,
                 assert answer.status_code >= 400, (p, found[p])
                 doors[p] = answer.status_code
         assert doors[port] == 401
-        assert list(doors.values()).count(401) == 3, (doors, found)
+        ours = [status for p, status in doors.items() if "Agent" not in found[p][1]]
+        assert ours.count(401) == 3, (doors, found)
         assert run.interrupt() == 0, run.lines
 
 
