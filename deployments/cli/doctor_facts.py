@@ -20,7 +20,7 @@ from deployments.engines.known_speeds import KNOWN, cpu_kind
 from deployments.launch.ingress import choose_ingress
 
 PACKAGES = ("rayclassify", "ray", "torch", "transformers", "tokenizers", "numpy")
-EXTRA_PACKAGES = {"openvino": ("openvino", "nncf"), "onnxruntime": ("onnxruntime", "onnx")}
+EXTRA_PACKAGES = {"openvino": ("openvino", "nncf")}
 
 
 @dataclass(frozen=True, slots=True)
