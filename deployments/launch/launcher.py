@@ -29,6 +29,7 @@ from deployments.privacy.coredump import forbid_core_dumps
 
 _TICK_S = 0.2
 _ASK_DASHBOARD_EVERY_S = 1.0
+INGRESS = "Tokenizer"
 # `serve run` gives Serve 30 s to drain, then ends Ray.
 _DRAIN_S = 45.0
 _ABORT_S = 1.0  # nothing is served yet: nothing to drain
@@ -118,6 +119,7 @@ class Launcher:
         child = self._child
         session = child.pid if child is not None else None
         if child is not None and child.poll() is None:
+            door_closed = False
             if ready:
                 # Serve puts it in a directory named after the node; there is one here.
                 for admin_socket in self.run.path.glob(f"*/{ADMIN_SOCKET}"):
@@ -126,8 +128,9 @@ class Launcher:
                     )
                     if left:
                         self._tell(f"{left} requests are cut off.")
+                    door_closed = True
             child.send_signal(signal.SIGINT)
-            self._await_child(child, stop, ready)
+            self._await_child(child, stop, ready, door_closed)
         survivors = processes.of_run(self.run.path, session)
         patience_s = 1.0 if stop.hurried.is_set() else _END_S
         survivors = processes.end(survivors, patience_s)
@@ -138,9 +141,14 @@ class Launcher:
         newborn = processes.of_run(self.run.path, session)
         return [*survivors, *processes.end(newborn, patience_s=2.0)]
 
-    def _await_child(self, child: subprocess.Popen[bytes], stop: StopSignals, ready: bool) -> None:
+    def _await_child(
+        self, child: subprocess.Popen[bytes], stop: StopSignals, ready: bool, door_closed: bool
+    ) -> None:
         """Waits while replicas answer what they have accepted, and for nothing after that."""
         replicas = processes.replicas(processes.of_run(self.run.path, child.pid))
+        if door_closed:
+            # They wait for HAProxy to notice that they go; without Classifiers they can't answer.
+            replicas = {there: name for there, name in replicas.items() if name != INGRESS}
         # In a cluster of somebody's, replicas are elsewhere, and the child ends when it is done.
         only_replicas = ready and bool(replicas)
         patience_s = _DRAIN_S if ready else _ABORT_S
