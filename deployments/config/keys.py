@@ -21,10 +21,14 @@ BUILDER = "deployments.app:build"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a config: where it stands, and what is wrong with the cure."""
+    """One thing that is wrong: where it stands in the config, and what is wrong with the cure.
+
+    path: empty where it is no key's fault. fatal: whether it keeps the service from starting.
+    """
 
     path: str
     message: str
+    fatal: bool = True
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from deployments.config.check import load_config
-from deployments.launch.machine_check import check_files, check_machine
+from deployments.launch.preflight import check_files, check_machine
 from deployments.model import files as model_files
 from deployments.settings import ModelSettings
 
@@ -152,7 +152,7 @@ def test_check_says_so_and_config_only_does_not(tmp_path: Path) -> None:
 
 def test_looking_at_files_needs_no_torch() -> None:
     code = (
-        "import sys; from deployments.launch.machine_check import check_machine; "
+        "import sys; from deployments.launch.preflight import check_machine; "
         "from deployments.config.check import load_config; "
         "assert check_machine(load_config('serve_config.yaml')) == []; "
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"
