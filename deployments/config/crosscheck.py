@@ -71,12 +71,10 @@ def routes(app: dict[str, Any], path: str) -> Iterator[Problem]:
         )
 
 
-def windows(autoscaling: Any, path: str) -> Iterator[Problem]:
+def windows(autoscaling: dict[str, Any], path: str) -> Iterator[Problem]:
     """Delays and windows that Ray takes, and that make replicas come and go needlessly."""
     from ray.serve.config import AutoscalingConfig
 
-    if not isinstance(autoscaling, dict):
-        return
     names = ("look_back_period_s", "metrics_interval_s", "downscale_delay_s")
     defaults = {name: AutoscalingConfig.model_fields[name].default for name in names}
     values = defaults | {n: autoscaling[n] for n in names if n in autoscaling}
