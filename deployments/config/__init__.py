@@ -2,7 +2,7 @@
 
 - check: Strict check of a Serve YAML before anything is deployed
 - crosscheck: Numbers that Ray takes one by one and that hurt in production when they stand together
-- keys: What pydantic finds in a YAML document, as problems: the path, the message, and the near name
+- keys: What pydantic finds in a YAML document, as problems: path, message, and the near name
 
 launch, deploying, replica and cli import it. It imports settings only.
 """

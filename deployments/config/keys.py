@@ -1,4 +1,4 @@
-"""What pydantic finds in a YAML document, as problems: the path, the message, and the near name."""
+"""What pydantic finds in a YAML document, as problems: path, message, and the near name."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
-from deployments.cli.doctor_facts import advice, machine_facts
+from deployments.cli.doctor import advice, machine_facts
 from deployments.engines import cpu
 from deployments.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
 from deployments.model.cache import CACHE_DIR_ENV
