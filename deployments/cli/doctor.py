@@ -29,6 +29,7 @@ from deployments.cli.check import (
     print_problems,
     read_config,
 )
+from deployments.config.ray_inside import other_version
 from deployments.engines import machine
 from deployments.engines.catalog import EXTRAS
 from deployments.engines.cpu import FEATURES, cpu_features, cpu_model
@@ -311,6 +312,8 @@ def _package_rows(facts: dict[str, Any]) -> dict[str, str | Text]:
     rows: dict[str, str | Text] = {"Python": facts["python"]}
     for name, there in facts["packages"].items():
         rows[name] = there or Text("not installed", style="red")
+    if told := other_version():
+        rows["ray"] = Text(told, style="yellow")
     for name, extra in facts["extras"].items():
         versions = [f"{k} {v}" for k, v in extra["packages"].items() if v]
         missing = [k for k, v in extra["packages"].items() if not v]

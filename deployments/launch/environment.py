@@ -8,35 +8,21 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
+from deployments.config.ray_inside import (
+    DEFAULTS,
+    FIRST_INGRESS_PORT,
+    HA_PROXY,
+    HAPROXY_THREADS,
+    SIDE_PORTS,
+    THROUGHPUT,
+    haproxy_files,
+)
 from deployments.engines import machine
 from deployments.launch import ports
-from deployments.launch.ingress import ADMIN_SOCKET, Ingress
+from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_name
 from deployments.model.source import find_packaged
-
-# HAProxy's other doors, with their usual numbers: statistics, metrics, and Serve's own proxy, which
-# answers where no replica does. Nobody needs to know them, so any free port will do.
-_SIDE_PORTS = {
-    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
-    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
-}
-
-_DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's own default here, said aloud: replicas unpickle what comes to their gRPC ports, which
-    # listen on all addresses.
-    "RAY_AUTH_MODE": "token",
-    "RAY_SERVE_LOG_TO_STDERR": "1",  # replicas' log lines reach the child's output
-    "RAY_COLOR_PREFIX": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
-    # As the YAML has it; set here for Serve's own proxies, which start elsewhere.
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.http.serve_edge:middlewares",
-    # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
-    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "536870912",
-}
 
 
 def new_run_dir() -> Path:
@@ -61,7 +47,7 @@ def host_of(address: str) -> str:
 
 def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, str]:
     """The environment of a Ray started here. What the user has set wins, but for the ingress."""
-    env = {**_DEFAULTS, **os.environ}
+    env = {**DEFAULTS, **os.environ}
     env.pop("RAY_ADDRESS", None)
     env |= {
         RUN_VARIABLE: str(run_dir),
@@ -74,18 +60,12 @@ def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, 
     }
     if not ingress.haproxy:
         return env
-    env |= {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / ADMIN_SOCKET),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
-    }
-    if "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT" not in env:
+    env |= haproxy_files(run_dir)
+    if FIRST_INGRESS_PORT not in env:
         env |= ports.ingress_environment()
-    env.setdefault("RAY_SERVE_HAPROXY_NBTHREAD", str(min(4, machine.cpu_count())))
+    env.setdefault(HAPROXY_THREADS, str(min(4, machine.cpu_count())))
     taken = {plan.port}
-    for name, usual in _SIDE_PORTS.items():
+    for name, usual in SIDE_PORTS.items():
         port = ports.first_free(int(env.get(name, usual)), taken)
         taken.add(port)
         env[name] = str(port)

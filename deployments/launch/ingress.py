@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-ADMIN_SOCKET = "admin.sock"  # one a node, below the directory of a run
-_FRONTEND = "http_frontend"  # as Serve's template calls it
+from deployments.config.ray_inside import FRONTEND
+
 _TICK_S = 0.1
 _SOCKET_TIMEOUT_S = 2.0
 
@@ -75,8 +75,8 @@ def drain(
     try:
         # Both: shut down alone, its socket stays open for a next HAProxy to take over, and who
         # connects waits there; disabled alone, kept-alive connections go on for ever.
-        _told(admin_socket, f"disable frontend {_FRONTEND}")
-        _told(admin_socket, f"shutdown frontend {_FRONTEND}")
+        _told(admin_socket, f"disable frontend {FRONTEND}")
+        _told(admin_socket, f"shutdown frontend {FRONTEND}")
         while under_way := _under_way(_told(admin_socket, "show stat")):
             if not told:
                 told = True

@@ -19,6 +19,7 @@ import requests
 import yaml
 from rich.console import Console
 
+from deployments.config.ray_inside import ADMIN_SOCKET
 from deployments.launch import processes, progress
 from deployments.launch.environment import (
     child_config,
@@ -26,7 +27,7 @@ from deployments.launch.environment import (
     cluster_address,
     new_run_dir,
 )
-from deployments.launch.ingress import ADMIN_SOCKET, Ingress, drain
+from deployments.launch.ingress import Ingress, drain
 from deployments.launch.plan import Plan
 from deployments.launch.progress import StartFailed
 from deployments.pipeline.causes import is_loud, is_warning

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployments.config.check import BUILDER
-from deployments.config.crosscheck import HA_PROXY, longest_request_s
+from deployments.config.crosscheck import longest_request_s
+from deployments.config.ray_inside import HA_PROXY
 from deployments.settings import Settings
 
 

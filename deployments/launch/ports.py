@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
+from deployments.config.ray_inside import FIRST_INGRESS_PORT, LAST_INGRESS_PORT
+
 # Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections.
 _BLOCKS = range(20_000, 32_000, 200)
 _claimed: list[socket.socket] = []
@@ -113,6 +115,6 @@ def ingress_environment() -> dict[str, str]:
     """
     first, last = claim_block()
     return {
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
+        FIRST_INGRESS_PORT: str(first),
+        LAST_INGRESS_PORT: str(last),
     }

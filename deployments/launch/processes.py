@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from deployments.config.ray_inside import REPLICA_TITLE
+
 RUN_VARIABLE = "RAYCLASSIFY_RUN"
 OWNER_VARIABLE = "RAYCLASSIFY_RUN_OWNER"
 _TICK_S = 0.05
@@ -54,7 +56,7 @@ def replicas(members: Iterable[psutil.Process]) -> dict[psutil.Process, str]:
             title = process.cmdline()[0]
         except (psutil.Error, OSError, IndexError):
             continue
-        if title.startswith("ray::ServeReplica:"):
+        if title.startswith(REPLICA_TITLE):
             found[process] = title.split(":")[4].partition(".")[0]
     return found
 

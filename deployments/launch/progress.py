@@ -10,6 +10,7 @@ from typing import Any
 
 import requests
 
+from deployments.config.ray_inside import DASHBOARD_TOLD
 from deployments.launch.token_file import read_token
 from deployments.pipeline.causes import causes
 
@@ -19,7 +20,7 @@ LOADING = "loading the model (a first start also measures engines)"
 STARTING_HTTP = "waiting for the HTTP port"
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_DASHBOARD = re.compile(r"dashboard at (https?://\S+)")
+_DASHBOARD = re.compile(DASHBOARD_TOLD)
 
 
 class ChildLog:

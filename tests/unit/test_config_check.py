@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from deployments.config.check import ConfigError, Problem, check_config, load_config
-from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
 from deployments.config.keys import validation_problems
+from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
 
 ROOT = Path(__file__).parents[2]
 GOOD = load_config(ROOT / "serve_config.yaml")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from deployments.cli import app
 from deployments.cli.doctor import advice, machine_facts
+from deployments.config import ray_inside
 from deployments.engines import cpu
 from deployments.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
 from deployments.model.cache import CACHE_DIR_ENV
@@ -101,6 +102,14 @@ def test_a_model_that_is_not_there_is_exit_code_1(config: Callable[..., str]) ->
     result = doctor(config(model="./no/such/model"), "--no-measure")
     assert result.exit_code == 1
     assert "no model in './no/such/model'" in result.output
+
+
+def test_a_ray_that_nobody_has_read_is_warned_of(
+    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_inside, "RAY", "2.59")
+    told = " ".join(doctor(config(name="none"), "--no-measure").output.split())
+    assert "what we rely on inside it was read in 2.59" in told
 
 
 def facts_of(features: str, *installed: str) -> dict[str, Any]:

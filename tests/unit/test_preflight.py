@@ -18,8 +18,8 @@ import pytest
 from filelock import FileLock
 
 from deployments.config.check import load_config
-from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
 from deployments.config.keys import Problem
+from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
 from deployments.engines import machine
 from deployments.launch import ports, preflight, processes
 from deployments.launch.environment import child_config, child_environment, cluster_address, host_of
