@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,19 @@ _LFS = b"version https://git-lfs"
 def refuse_faults(settings: ModelSettings) -> None:
     """Raises ModelNotFound or ModelRefused: the first of `faults`."""
     for check in _CHECKS:
+        check(settings)
+
+
+def refuse_weights(settings: ModelSettings) -> None:
+    """Before weights are loaded, of a directory or the hub: what must not be taken for a model's.
+
+    Raises:
+        ModelRefused: they are an adapter's, quantised, pickled, missing or not whole.
+        ModelNotFound: there is no config.json.
+    """
+    if _directory(settings) is None and _on_hub("adapter_config.json", settings):
+        raise _is_adapter("adapter_config.json", settings)
+    for check in (_adapter, _quantization, _weights):
         check(settings)
 
 
@@ -96,11 +110,23 @@ def _adapter(settings: ModelSettings) -> None:
         path.name for path in found if path.name.startswith(("adapter_config", "adapter_model"))
     ]
     if named:
-        raise ModelRefused(
-            f"model {settings.id!r} is an adapter ({named[0]}), and adapters are not "
-            "served. Merge it first: peft's merge_and_unload(), then save_pretrained() of model "
-            "and tokenizer into a new directory."
-        )
+        raise _is_adapter(named[0], settings)
+
+
+def _is_adapter(name: str, settings: ModelSettings) -> ModelRefused:
+    return ModelRefused(
+        f"model {settings.id!r} is an adapter ({name}), and adapters are not "
+        "served. Merge it first: peft's merge_and_unload(), then save_pretrained() of model "
+        "and tokenizer into a new directory."
+    )
+
+
+def _on_hub(name: str, settings: ModelSettings) -> bool:
+    from huggingface_hub import hf_hub_download
+
+    with contextlib.suppress(Exception):  # there is none, or the hub can't be reached
+        return bool(hf_hub_download(settings.id, name, revision=settings.revision))
+    return False
 
 
 def _config(settings: ModelSettings) -> None:
