@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -21,6 +21,15 @@ class _Strict(BaseModel):
 def _check_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError("no device; write auto, cpu, cuda, cuda:1 (the second GPU) or mps")
+    return name
+
+
+def _check_engine(name: object) -> object:
+    if name == "onnxruntime":
+        raise ValueError(
+            "ONNX Runtime won on no machine and is gone. "
+            "Set args.engine.name: auto (or openvino, torch)."
+        )
     return name
 
 
@@ -84,7 +93,9 @@ class ModelSettings(_Strict):
 class EngineSettings(_Strict):
     """How the model is run."""
 
-    name: Literal["auto", "torch", "openvino", "onnxruntime", "none"] = Field(
+    name: Annotated[
+        Literal["auto", "torch", "openvino", "none"], BeforeValidator(_check_engine)
+    ] = Field(
         default="auto",
         description="Chooses what runs the model. auto measures, and takes the fastest engine "
         "here that agrees with the model; none runs no model at all. Set it to one engine where "

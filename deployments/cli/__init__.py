@@ -8,8 +8,6 @@
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - deploy_show: How an application stands, for eyes and for programmes
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
-- doctor_facts: What `rayclassify doctor` finds out about the machine
-- doctor_show: The doctor's findings as tables
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - serve: `rayclassify serve`: check, start, wait, follow, stop

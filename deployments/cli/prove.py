@@ -22,7 +22,7 @@ def prove_models(
 
     The config is one that `check` finds nothing wrong with.
     """
-    from deployments.launch.machine_check import our_settings
+    from deployments.launch.plan import our_settings
 
     certificates, refusals = [], []
     with contextlib.nullcontext() if verbose else _quiet():

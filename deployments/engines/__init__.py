@@ -26,7 +26,6 @@
 - machine: What this machine has to give
 - measurement: Candidates measured one after the other: whether they agree, and how fast they are
 - null: No model at all: what is left is what the chain itself costs
-- onnxruntime: ONNX Runtime on the CPU: float32, or int8 with activations quantised as they come
 - openvino: OpenVINO on the CPU: float32, bfloat16, or int8 quantised by NNCF
 - packed: Texts without padding: all of a batch in one row, each attending to itself only
 - padded: Padded rows, grouped by length so that little is padding: for what can't run packed

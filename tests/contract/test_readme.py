@@ -123,7 +123,7 @@ def test_the_line_to_paste_is_the_one_that_the_launcher_prints() -> None:
     ("access", "asks"),
     [
         ({"keys_file": "keys.yaml"}, True),
-        ({"jwt_jwks": "jwks.json"}, True),
+        ({"jwt_jwks": "jwks.json", "jwt_issuer": "i", "jwt_audience": "a"}, True),
         ({"keys_file": "keys.yaml", "allow_anonymous": True}, False),
         ({}, False),
     ],

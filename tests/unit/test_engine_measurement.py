@@ -274,7 +274,7 @@ def test_a_regression_has_no_labels() -> None:
     assert far.refusal == "refused: drift 0.04 > 0.01"
 
 
-ALL = {"torch", "openvino", "onnxruntime"}
+ALL = {"torch", "openvino"}
 Fit = Callable[..., list[str]]
 
 
@@ -291,7 +291,7 @@ def fit() -> Fit:
 
 def test_candidates_are_what_fits_the_fixed_fields(fit: Fit) -> None:
     assert fit(name="torch") == ["torch float32", "torch int8", "torch bfloat16"]
-    assert fit(dtype="int8") == ["openvino int8", "torch int8", "onnxruntime int8"]
+    assert fit(dtype="int8") == ["openvino int8", "torch int8"]
     assert fit(name="openvino", dtype="bfloat16") == ["openvino bfloat16"]
 
 
