@@ -26,10 +26,7 @@ def _check_device(name: str) -> str:
 
 def _check_engine(name: object) -> object:
     if name == "onnxruntime":
-        raise ValueError(
-            "ONNX Runtime won on no machine and is gone. "
-            "Set args.engine.name: auto (or openvino, torch)."
-        )
+        raise ValueError("ONNX Runtime won on no machine and is gone. Set auto, openvino or torch.")
     return name
 
 
@@ -61,8 +58,7 @@ class ModelSettings(_Strict):
     )
     revision: str | None = Field(
         default=None,
-        description="Names a hub model's branch, tag or commit; null is its main branch. Set it "
-        "to a commit, all 40 digits, so that nobody changes the model under you.",
+        description="Names a hub model's branch, tag or commit. Set it to a commit: it can't move.",
     )
     fingerprint: str | None = Field(
         default=None,

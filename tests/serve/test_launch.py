@@ -149,7 +149,7 @@ def test_every_open_port_asks_for_a_key_or_a_token_but_for_metrics(config: Path,
         for p, (ip, _) in found.items():
             if ip != "::" and p != dashboard:
                 answer = requests.post(
-                    f"http://{'127.0.0.1' if ip == '0.0.0.0' else ip}:{p}/classify",
+                    f"http://{'127.0.0.1' if ip == '0.0.0.0' else ip}:{p}/classify",  # noqa: S104
                     json={"text": "a"},
                     timeout=10,
                 )
