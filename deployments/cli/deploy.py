@@ -147,7 +147,7 @@ def status(
     Exit code 0: every application shown serves as it was asked to; 1: one does not, or no cluster
     answers. So it can be an alert.
     """
-    from deployments.cli.deploy_show import shown, to_json
+    from deployments.cli.deploy_run import shown, to_json
     from deployments.deploying.dashboard import Dashboard
     from deployments.deploying.kept import Kept
     from deployments.deploying.room import read_nodes

@@ -1,6 +1,5 @@
 """Ways of running a model, and choosing one, all behind the `Engine` protocol. No Ray, no HTTP.
 
-- agreement: How far an engine's answers are from the reference's, and whether that is near enough
 - artefacts: Converted models on disk: made once, whole or not at all, and made again where damaged
 - attention: Attention inside each text of a packed row, without a mask over the whole row
 - auto: The fastest engine here that agrees with the model, found by measurement at the first start

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from deployments.engines.agreement import compare
 from deployments.engines.base import EngineUnavailable
 from deployments.engines.catalog import REFERENCE, Candidate, fitting
 from deployments.engines.measurement import (
@@ -22,6 +21,7 @@ from deployments.engines.measurement import (
     Measurement,
     choose,
 )
+from deployments.engines.parity import compare
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings
 
