@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ray.util.metrics import Counter, Histogram
+from ray.serve.metrics import Counter, Histogram
 
 from deployments.pipeline.observer import Observer, Stage
 
