@@ -10,21 +10,29 @@ import os
 import time
 from collections.abc import Collection
 from typing import Any
+from uuid import uuid4
 
 import ray
 
-from deployments.engines.loaded import load
+from deployments.engines.loaded import load, timed_passes
 from deployments.engines.machine import threads_for
 from deployments.model.certificate import certificate
-from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.batcher import ModelThread, TokenBatcher
 from deployments.pipeline.errors import kind_and_place
-from deployments.pipeline.flow import FlowRuns
 from deployments.pipeline.health import ModelHealth
-from deployments.pipeline.model_thread import ModelThread
 from deployments.pipeline.parts import ModelParts
-from deployments.pipeline.types import Encoded, EngineInfo, Float32, Logits, OtherModel
+from deployments.pipeline.types import (
+    Encoded,
+    EngineInfo,
+    Float32,
+    FlowRuns,
+    Load,
+    Logits,
+    OtherModel,
+)
 from deployments.privacy.coredump import forbid_core_dumps
 from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.replica.metrics import RayObserver
 from deployments.replica.updates import wait_for_the_last_of
 from deployments.settings import ClassifierUserConfig, Settings
 
@@ -57,7 +65,11 @@ class Classifier(Replica):
             max_batch_tokens=live.max_batch_tokens,
             max_queue_tokens=live.max_queue_tokens,
             run=thread,
+            observer=RayObserver(),
         )
+        for passed in thread.wait_for(lambda: timed_passes(loaded)):
+            self._batcher.observe(*passed)
+        self._name = uuid4().hex[:12]
         self._health = ModelHealth(self._batcher, live.max_pass_s, self._parts.info.max_length)
         self._watch: asyncio.Task[None] | None = None
         logger.info(
@@ -95,7 +107,8 @@ class Classifier(Replica):
             loop = asyncio.get_running_loop()
             self._watch = loop.create_task(watching, context=contextvars.Context())
         logits = await self._batcher.submit(mine, timeouts_s, flows, alone, call_id)
-        return Logits(logits.values, logits.errors, self._version)
+        load = Load(self._name, self._batcher.tokens_per_s, self._batcher.queued_tokens)
+        return Logits(logits.values, logits.errors, self._version, load)
 
     async def parts(self, known: Collection[str] = ()) -> ModelParts | None:
         """What others need to know of the model; None where its version is among these."""
@@ -105,9 +118,9 @@ class Classifier(Replica):
         """Of the model's files, as they were when this replica loaded them."""
         return self._parts.fingerprint
 
-    async def at_work(self) -> list[int]:
-        """The `call_id` of the calls in the forward pass under way."""
-        return [piece.call.id for piece in self._batcher.running]
+    async def holding(self) -> set[int]:
+        """The `call_id` of calls that need no second replica; see `TokenBatcher.holding`."""
+        return self._batcher.holding()
 
     async def info(self) -> tuple[EngineInfo, ClassifierUserConfig, dict[str, Any]]:
         """How this replica runs the model, its live settings, and its certificate."""

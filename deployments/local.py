@@ -17,16 +17,15 @@ from typing import Any, Self
 from deployments.engines.loaded import Loaded, load
 from deployments.engines.machine import cpu_count
 from deployments.http.call import Call, read_call
-from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.batcher import ModelThread, TokenBatcher
 from deployments.pipeline.errors import ServiceError
-from deployments.pipeline.flow import FlowRuns
 from deployments.pipeline.live_models import Encodings, LiveModels
-from deployments.pipeline.model_thread import ModelThread
 from deployments.pipeline.pipeline import Pipeline
 from deployments.pipeline.types import (
     Answer,
     Encoded,
     Float32,
+    FlowRuns,
     Logits,
     Options,
     Predicted,

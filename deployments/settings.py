@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -21,6 +21,12 @@ class _Strict(BaseModel):
 def _check_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError("no device; write auto, cpu, cuda, cuda:1 (the second GPU) or mps")
+    return name
+
+
+def _check_engine(name: object) -> object:
+    if name == "onnxruntime":
+        raise ValueError("ONNX Runtime won on no machine and is gone. Set auto, openvino or torch.")
     return name
 
 
@@ -46,89 +52,129 @@ class ModelSettings(_Strict):
     """Which model to serve."""
 
     id: str = Field(
-        default="models/demo", min_length=1, description="Hub id or directory of the model."
+        default="models/demo",
+        min_length=1,
+        description="Names the model: a hub id or a directory. Change it to serve your own.",
     )
     revision: str | None = Field(
-        default=None, description="Branch, tag or commit on the hub; pin it."
+        default=None,
+        description="Names a hub model's branch, tag or commit. Set it to a commit: it can't move.",
     )
     fingerprint: str | None = Field(
         default=None,
-        description="What the directory held when deployed; `rayclassify deploy` writes it.",
+        description="Says what the directory held. Leave it null: `rayclassify deploy` sets it.",
     )
     trust_remote_code: bool = Field(
-        default=False, description="Run code that comes with the model."
+        default=False,
+        description="Runs the model's own Python. Set it to true only if you trust its author.",
     )
     allow_pickle: bool = Field(
-        default=False, description="Load pickled weights (.bin) where there are no safetensors."
+        default=False,
+        description="Loads pickled weights (.bin) where there are no safetensors. Set it to true "
+        "only for a model from somebody you trust: a pickle can hold code.",
     )
     max_length: PositiveInt | None = Field(
         default=None,
-        description="Tokens a text may have; null: what model or tokenizer say, else 512.",
+        description="Limits the tokens of a text; null takes the limit that model or tokenizer "
+        "say, else 512. Lower it where long texts take too much time.",
     )
     temperature: Annotated[float, Field(ge=0.001, le=1_000)] | None = Field(
         default=None,
-        description="Calibration; null: `temperature` of the model's calibration.json, else 1.",
+        description="Divides the logits, for calibrated scores; null takes `temperature` of the "
+        "model's calibration.json, else 1. Set it to 1.0 for the scores of a transformers "
+        "pipeline.",
     )
 
 
 class EngineSettings(_Strict):
     """How the model is run."""
 
-    name: Literal["auto", "torch", "openvino", "onnxruntime", "none"] = Field(
+    name: Annotated[
+        Literal["auto", "torch", "openvino", "none"], BeforeValidator(_check_engine)
+    ] = Field(
         default="auto",
-        description="auto: the fastest here that agrees with the model; none: no model at all.",
+        description="Chooses what runs the model. auto measures, and takes the fastest engine "
+        "here that agrees with the model; none runs no model at all. Set it to one engine where "
+        "no start may measure.",
     )
     device: Annotated[str, AfterValidator(_check_device)] = Field(
-        default="auto", description="auto, cpu, cuda, cuda:1, mps."
+        default="auto",
+        description="Chooses the device: auto, cpu, cuda, cuda:1 (the second GPU) or mps. auto "
+        "takes a GPU where torch sees one. Set it to cpu to leave the GPU to others.",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
-        default="auto", description="auto: the fastest here that agrees with float32."
+        default="auto",
+        description="Chooses the precision. auto takes the fastest that agrees with float32. Set "
+        "it to float32, with `name: torch`, for the same scores on every machine.",
     )
     packing: bool = Field(
-        default=True, description="Run a batch without padding where the model allows it."
+        default=True,
+        description="Runs a batch as one row without padding, where the model allows it. Set it "
+        "to false to compare, or where an architecture misbehaves.",
     )
     num_threads: PositiveInt | None = Field(
         default=None,
-        description="CPU threads per replica; null: its num_cpus, 1 or more, at most what is here.",
+        description="Sets the CPU threads of one replica; null takes its num_cpus, from 1 to the "
+        "cores that are here. Set it where a replica should use more than Ray reserves for it.",
     )
     max_logit_drift: Annotated[float, Field(gt=0)] = Field(
         default=0.1,
-        description="auto refuses an engine whose logits are further than this from float32.",
+        description="Limits how far an engine's logits may be from float32's; auto refuses an "
+        "engine beyond it. Lower it where scores matter, and not only labels.",
     )
     min_label_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.99, description="auto refuses an engine that gives fewer texts the same label."
+        default=0.99,
+        description="Sets the share of probe texts, 0 to 1, that must get float32's label; auto "
+        "refuses an engine below it. Raise it where a changed label costs much.",
     )
 
 
 class LimitSettings(_Strict):
     """What one request may ask for, and how much may wait."""
 
-    max_body_bytes: PositiveInt = Field(default=2_000_000, description="Larger bodies: 413.")
+    max_body_bytes: PositiveInt = Field(
+        default=2_000_000,
+        description="Limits a request's body, in bytes; a larger one gets 413. Raise it for "
+        "longer lists.",
+    )
     max_held_body_bytes: PositiveInt = Field(
         default=250_000_000,
-        description="Of all bodies that arrive at one ingress replica; more: 429 with Retry-After.",
+        description="Limits the bytes of all bodies that arrive at one ingress replica; more get "
+        "429 with Retry-After. Lower it where memory is short.",
     )
     body_timeout_s: Annotated[float, Field(gt=0)] = Field(
-        default=20.0, description="Longest that the body of a request may take to arrive; then 408."
+        default=20.0,
+        description="Limits the seconds a body may take; then 408. Raise it for slow networks.",
     )
     max_batch_texts: PositiveInt = Field(
-        default=1_000, description="More texts in one request: 413."
+        default=1_000,
+        description="Limits the texts of one request; more get 413. Raise it for longer lists, "
+        "and `max_pending_texts` with it.",
     )
-    max_text_chars: PositiveInt = Field(default=100_000, description="Longer texts: 413.")
+    max_text_chars: PositiveInt = Field(
+        default=100_000,
+        description="Limits the characters of a text; a longer one gets 413. Raise it where "
+        "longer documents should be cut rather than refused.",
+    )
     max_pending_texts: PositiveInt = Field(
         default=2_000,
-        description="Texts waiting in one ingress replica; more: 429 with Retry-After.",
+        description="Limits the texts that wait in one ingress replica; more get 429 with "
+        "Retry-After. Raise it where one request holds more texts.",
     )
     max_queue_s: Annotated[float, Field(gt=0)] = Field(
-        default=10.0, description="Expected wait for the model; longer: 429 with Retry-After."
+        default=10.0,
+        description="Limits the expected wait for the model, in seconds; a longer one gets 429 "
+        "with Retry-After. Raise it where callers would rather wait than come back.",
     )
     request_timeout_s: Annotated[float, Field(gt=0)] = Field(
         default=30.0,
-        description="Longest a request may take; then 408. `timeout_ms` asks for less.",
+        description="Limits the seconds that a request may take; then 408. A caller's "
+        "`timeout_ms` asks for less. Lower it where late answers are worth nothing.",
     )
     client_header: Annotated[str, AfterValidator(_check_header)] | None = Field(
         default=None,
-        description="Header that names the client, for fair turns; a proxy must set it.",
+        description="Names the header that tells clients apart, for fair turns. Set it behind a "
+        "proxy that writes this header itself, else callers forge it.",
     )
 
 
@@ -136,13 +182,19 @@ class BatchingSettings(_Strict):
     """How the ingress gathers texts before it calls the classifier."""
 
     max_microbatch_texts: PositiveInt = Field(
-        default=256, description="Texts in one call, at most."
+        default=256,
+        description="Limits the texts of a call. Lower it so that less waits behind a long one.",
     )
     max_inflight_batches: PositiveInt = Field(
-        default=64, description="Calls under way from one ingress replica, at most."
+        default=64,
+        description="Limits the calls under way from one ingress replica. Lower it for larger "
+        "batches that start later.",
     )
     min_gap_ms: Annotated[float, Field(ge=0)] = Field(
-        default=10.0, description="Pause between two calls while one is under way; none when idle."
+        default=10.0,
+        description="Sets the pause between two calls, in ms, while one is under way; an idle "
+        "service never pauses. Raise it to 30 where the model needs all cores; set it to 0 for "
+        "the smallest batches.",
     )
 
 
@@ -151,20 +203,30 @@ class AuditSettings(_Strict):
 
     directory: str | None = Field(
         default=None,
-        description="Each Tokenizer writes a JSON line per text here; null: no audit log.",
+        description="Names the directory where each Tokenizer writes a JSON line per text; null "
+        "keeps no audit log. Set it where you must account for decisions.",
     )
     secret_file: str | None = Field(
-        default=None, description="Its content keys the hashes of texts; needed with `directory`."
+        default=None,
+        description="Names the file that keys the hashes of texts. Set it alike on every node.",
     )
     chain: bool = Field(
-        default=False, description="Sign each line with all before it: `rayclassify audit verify`."
+        default=False,
+        description="Signs each line together with all lines before it, for `rayclassify audit "
+        "verify`. Set it to true where a changed log must show.",
     )
-    scores: bool = Field(default=True, description="Write scores beside labels.")
+    scores: bool = Field(
+        default=True,
+        description="Writes scores beside labels. Set it to false where a score says too much.",
+    )
     max_file_bytes: PositiveInt = Field(
-        default=100_000_000, description="A larger file is put aside and a new one begun."
+        default=100_000_000,
+        description="Limits a file's bytes; a full one is put aside. Lower it to copy them sooner.",
     )
     max_files: int = Field(
-        default=10, ge=2, description="Files of one replica; beyond that the oldest is deleted."
+        default=10,
+        ge=2,
+        description="Limits a replica's files; the oldest goes. Raise it where you copy seldom.",
     )
 
     @model_validator(mode="after")
@@ -183,10 +245,13 @@ class RedactionSettings(_Strict):
     """Personal data taken out of a text before the model reads it; needs the extra `redaction`."""
 
     kinds: list[PersonalData] = Field(
-        default=[], description="Of email, id_card, credit_card, iban, phone, ip; none: nothing."
+        default=[],
+        description="Lists what is cut out of a text: email, id_card, credit_card, iban, phone, "
+        "ip. Set it where the model must not read personal data.",
     )
     phone_region: Annotated[str, Field(pattern="^[A-Z]{2}$")] = Field(
-        default="CN", description="Country whose numbers need no +86 or the like in front."
+        default="CN",
+        description="Names the country whose numbers carry no +86 or the like. Change it to yours.",
     )
 
 
@@ -195,33 +260,49 @@ class AccessSettings(_Strict):
 
     keys_file: str | None = Field(
         default=None,
-        description="Hashed API keys, made by `rayclassify keys new`; null: no keys.",
+        description="Names the file of hashed API keys that `rayclassify keys new` makes; null "
+        "asks for no key. Set it before others reach the port.",
     )
     jwt_jwks: Annotated[str, AfterValidator(_check_jwks)] | None = Field(
         default=None,
-        description="Public keys of who signs JWTs: a JWKS file or https URL; needs the extra jwt.",
+        description="Names the public keys of the provider that signs JWTs: a JWKS file or an "
+        "https URL. Set it to let the provider's users in; it needs the extra jwt.",
     )
-    jwt_issuer: str | None = Field(default=None, description="The `iss` a JWT must have.")
-    jwt_audience: str | None = Field(default=None, description="The `aud` a JWT must have.")
+    jwt_issuer: str | None = Field(
+        default=None, description="Holds the `iss` that a JWT must have. Set it with `jwt_jwks`."
+    )
+    jwt_audience: str | None = Field(
+        default=None, description="Holds the `aud` that a JWT must have. Set it with `jwt_jwks`."
+    )
     jwt_scope_claim: str = Field(
-        default="scope", min_length=1, description="Claim that holds a JWT's scopes."
+        default="scope",
+        min_length=1,
+        description="Names the claim with a JWT's scopes. Change it where yours is scp, say.",
     )
     allow_anonymous: bool = Field(
-        default=False, description="Who shows no key may classify too; all of them as one caller."
+        default=False,
+        description="Lets callers without a key classify too, all of them as one caller. Set it "
+        "to true where keys only raise a rate.",
     )
     texts_per_s: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
-        description="For callers without a rate of their own, in each Tokenizer replica.",
+        description="Limits callers that have no rate of their own, in texts a second in each "
+        "Tokenizer replica; null is no limit. Set it where one caller could take all.",
     )
     texts_per_day: PositiveInt | None = Field(
         default=None,
-        description="For callers without a quota of their own, in each Tokenizer replica.",
+        description="Limits callers that have no quota of their own, in texts a day (UTC) in "
+        "each Tokenizer replica; null is no limit. Set it where use must end somewhere.",
     )
     docs_public: bool = Field(
-        default=True, description="/docs, /openapi.json and / need no key: a browser sends none."
+        default=True,
+        description="Shows /docs, /openapi.json and / without a key, as a browser sends none. "
+        "Set it to false where strangers may not see them.",
     )
     cors_origins: list[Annotated[str, AfterValidator(_check_origin)]] = Field(
-        default=[], description="Web pages that may ask from a browser; none: only our own."
+        default=[],
+        description="Lists the web pages that may ask from a browser; an empty list lets in only "
+        "our own. Set it to origins, as [https://shop.example.com].",
     )
 
     @property
@@ -252,7 +333,8 @@ class TokenizerUserConfig(_Strict):
     """Live settings of the Tokenizer, `user_config:` in the YAML."""
 
     log_level: LogLevel = Field(
-        default="INFO", description="From which level up our logs are kept."
+        default="INFO",
+        description="Keeps our logs from this level up. Set it to DEBUG to look for a fault.",
     )
 
 
@@ -260,23 +342,30 @@ class ClassifierUserConfig(_Strict):
     """Live settings of the Classifier, `user_config:` in the YAML."""
 
     log_level: LogLevel = Field(
-        default="INFO", description="From which level up our logs are kept."
+        default="INFO",
+        description="Keeps our logs from this level up. Set it to DEBUG to look for a fault.",
     )
     max_batch_tokens: PositiveInt = Field(
         default=4_096,
-        description="Tokens in one forward pass, at most (a lone longer text still runs).",
+        description="Limits a pass's tokens; a longer text runs alone. Raise it for throughput, "
+        "lower it for latency.",
     )
     target_p99_ms: Annotated[float, Field(gt=0)] | None = Field(
         default=None,
-        description="Keep batches small enough for this latency; null: as large as allowed.",
+        description="Aims at a 99th percentile of latency, in ms from queue to logits; null "
+        "makes batches as large as allowed. Set it where late answers hurt: batches are cut "
+        "where that keeps more texts in time.",
     )
     max_queue_tokens: PositiveInt = Field(
-        default=262_144, description="Tokens waiting in one replica; more: 429 with Retry-After."
+        default=262_144,
+        description="Limits the tokens that wait in one replica; more get 429 with Retry-After. "
+        "Raise it where one request holds more tokens.",
     )
     max_pass_s: Annotated[float, Field(gt=0)] = Field(
         default=60.0,
-        description="A forward pass that runs longer hangs: the replica ends and is replaced. "
-        "After 10 s already where it is known that 20 such passes take less.",
+        description="Limits a forward pass, in seconds. A pass beyond it hangs: its replica ends "
+        "and is replaced. Once passes have been timed, the limit falls to 20 times the expected "
+        "time, but never below 10 s. Raise it above your longest sane pass.",
     )
 
 
@@ -284,14 +373,22 @@ class PostprocessorUserConfig(_Strict):
     """Live settings of the Postprocessor, `user_config:` in the YAML."""
 
     log_level: LogLevel = Field(
-        default="INFO", description="From which level up our logs are kept."
+        default="INFO",
+        description="Keeps our logs from this level up. Set it to DEBUG to look for a fault.",
     )
     threshold: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.5, description="Multi-label: a label counts from this score up."
+        default=0.5,
+        description="Sets the score, 0 to 1, from which a label counts in a multi-label model. "
+        "Raise it for fewer, surer labels.",
     )
-    top_k: PositiveInt | None = Field(default=None, description="Labels in `scores`; null: all.")
+    top_k: PositiveInt | None = Field(
+        default=None,
+        description="Limits the labels in `scores`; null shows all. Set it to 1 for the best only.",
+    )
     round_scores: Annotated[int, Field(ge=0, le=8)] | None = Field(
-        default=None, description="Decimals of a score; null: all. Few tell a model's copier less."
+        default=None,
+        description="Rounds every score to so many decimals, raw scores too; null rounds none. "
+        "Set it to 2 to make the model harder to copy by asking.",
     )
 
 

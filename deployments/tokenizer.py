@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -16,20 +17,18 @@ from ray.serve.handle import DeploymentHandle
 from deployments import __version__
 from deployments.http.app import create_app
 from deployments.http.call import read_call
-from deployments.pipeline.admission import work_of
 from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.gate import Gate, Readiness, work_of
 from deployments.pipeline.live_models import Encodings, LiveModels
 from deployments.pipeline.microbatch import MicroBatcher, is_long
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.pipeline import Pipeline
 from deployments.pipeline.quarantine import Quarantine
-from deployments.pipeline.readiness import Readiness
 from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
 from deployments.pipeline.types import Answer, Logits, Options, OtherModel, TextInput
 from deployments.privacy.audit import AuditLog
 from deployments.privacy.coredump import forbid_core_dumps
 from deployments.privacy.redact import redactor_of
-from deployments.replica.at_work import AtWork
 from deployments.replica.base import (
     LOST_REPLICA,
     Replica,
@@ -39,6 +38,8 @@ from deployments.replica.base import (
     request_id_of_call,
     set_log_level,
 )
+from deployments.replica.holding import Holding
+from deployments.replica.metrics import RayObserver
 from deployments.replica.updates import update_state
 from deployments.settings import Settings, TokenizerUserConfig
 
@@ -88,32 +89,36 @@ class Tokenizer(Replica):
         self._predicting = Attempts(lost, stuck, loading=True)
         self._postprocessing = Attempts(lost, stuck, loading=True)
         self._asking = Attempts(lost, stuck)
-        self._quarantine = Quarantine(self._predict, self._predicting, AtWork(classifier))
+        self._quarantine = Quarantine(self._predict, self._predicting, Holding(classifier))
+        self._observer = RayObserver()
         self._pipeline = Pipeline(
             self._encode,
             self._quarantine.predict,
             self._postprocess,
             self._models.meet,
             name_model=self._audit is not None,
+            observer=self._observer,
         )
+        limits = settings.limits
+        self._gate = Gate(limits.max_pending_texts, limits.max_queue_s, time.monotonic)
         self._microbatcher = MicroBatcher(
             self._pipeline.run,
             max_texts=batching.max_microbatch_texts,
             max_inflight=batching.max_inflight_batches,
             min_gap_s=batching.min_gap_ms / 1_000,
-            max_pending=settings.limits.max_pending_texts,
-            max_queue_s=settings.limits.max_queue_s,
+            gate=self._gate,
             work_of=lambda item: work_of(item, self._max_chars),
         )
         self._max_chars = 0  # known once the model is
         self._live: TokenizerUserConfig | None = None
-        self._ready = Readiness(settings.limits.max_pending_texts, settings.limits.max_queue_s)
+        self._ready = Readiness(limits.max_pending_texts, limits.max_queue_s)
         self._readiness_task = asyncio.get_running_loop().create_task(
             self._become_ready(), context=contextvars.Context()
         )
 
     def __serve_build_asgi_app__(self) -> Any:
-        return create_app(self, self._settings.limits, self._settings.access, self._audit)
+        settings = self._settings
+        return create_app(self, settings.limits, settings.access, self._audit, self._observer)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)
@@ -230,6 +235,8 @@ class Tokenizer(Replica):
         answer: Logits | OtherModel = await _tried(self._predict_call.remote(*call))
         if isinstance(answer, Logits):
             self._models.heard_of(answer.model)
+            if answer.load is not None:
+                self._gate.heard(answer.load)
         return answer
 
     async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:

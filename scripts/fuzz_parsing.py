@@ -13,13 +13,13 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["deployments.http", "python_multipart"]):
-    from deployments.http.body import read_request
-    from deployments.http.held_bytes import HeldBytes
-    from deployments.http.inputs import inputs_of
+    from deployments.http.body import HeldBytes, read_question
+    from deployments.http.dialects.classify import ClassifyDialect
 from deployments.pipeline.errors import ServiceError
 from deployments.settings import LimitSettings
 
 LIMITS = LimitSettings(max_batch_texts=8, max_text_chars=200)
+DIALECT = ClassifyDialect(LIMITS)
 HELD = HeldBytes(LIMITS.max_held_body_bytes)
 TYPES = (
     b"application/json",
@@ -47,7 +47,8 @@ def try_one(data: bytes) -> None:
 
     scope = {"type": "http", "headers": [(b"content-type", content_type)]}
     try:
-        for item in inputs_of(asyncio.run(read_request(scope, receive, LIMITS, HELD)), LIMITS):
+        question = asyncio.run(read_question(scope, receive, DIALECT, LIMITS, HELD))
+        for item in question.inputs:
             if isinstance(item, ServiceError):
                 raise item
     except ServiceError as error:

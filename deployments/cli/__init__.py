@@ -5,15 +5,12 @@
 - classify: `rayclassify classify`: texts in, labels out, from a running service
 - client: Asks a running service: batches, a few in flight, patient with 429
 - deploy: `rayclassify deploy`, `status` and `rollback`: change what a running cluster serves
-- deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
-- deploy_show: How an application stands, for eyes and for programmes
+- deploy_run: A deploy as a person sees it: what is going on, how it ended, how it stands, and the
+  way back
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
-- doctor_facts: What `rayclassify doctor` finds out about the machine
-- doctor_show: The doctor's findings as tables
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - serve: `rayclassify serve`: check, start, wait, follow, stop
-- show: Answers for eyes (a table) and for programmes (JSON lines)
 - tune: `rayclassify tune`: the engine, replicas and batch size that suit a machine and its texts
 
 Nobody imports it; it may import everything.

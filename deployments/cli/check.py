@@ -50,7 +50,7 @@ def check(
     """
     loaded, problems = read_config(config)
     if not problems and not config_only:
-        from deployments.launch.machine_check import check_machine
+        from deployments.launch.preflight import check_machine
 
         problems = check_machine(loaded)
     if problems:

@@ -87,7 +87,7 @@ def deploy(
             chosen = pick_application(picked, app)
         except CannotDeploy as exc:
             _fail(str(exc), BAD_CONFIG)
-        _check_model(picked, chosen, cluster)
+        _check_model(chosen, cluster)
         dashboard = _open(cluster, no_rayservice)
         chosen = pinned(chosen)
         run = _run(dashboard, str(chosen.get("name", "default")), timeout_s)
@@ -147,7 +147,7 @@ def status(
     Exit code 0: every application shown serves as it was asked to; 1: one does not, or no cluster
     answers. So it can be an alert.
     """
-    from deployments.cli.deploy_show import shown, to_json
+    from deployments.cli.deploy_run import shown, to_json
     from deployments.deploying.dashboard import Dashboard
     from deployments.deploying.kept import Kept
     from deployments.deploying.room import read_nodes
@@ -177,30 +177,15 @@ def status(
         raise typer.Exit(NOT_SERVED)
 
 
-def _check_model(config: dict[str, Any], app: dict[str, Any], cluster: Cluster) -> None:
-    from deployments.config.keys import BUILDER
-    from deployments.launch.plan import read_plan
-    from deployments.launch.preflight import check_model
-    from deployments.model.files import faults
-    from deployments.settings import Settings
+def _check_model(app: dict[str, Any], cluster: Cluster) -> None:
+    from deployments.launch.preflight import check_models
 
     if not cluster.is_local:
         return  # a directory there need not be here
-    findings = list(check_model(read_plan({**config, "applications": [app]}).model))
-    faulty = any(finding.fatal for finding in findings)
-    for finding in findings:
-        kind = "error" if finding.fatal else "warning"
-        typer.echo(f"{kind}: {finding.message}", err=True)
-    settings = (
-        Settings.model_validate(app.get("args") or {})
-        if app.get("import_path") == BUILDER
-        else None
-    )
-    if settings is not None and settings.engine.name != "none" and not faulty:
-        for fault in faults(settings.model):
-            faulty = True
-            typer.echo(f"error: {fault}", err=True)
-    if faulty:
+    problems = list(check_models({"applications": [app]}))
+    for problem in problems:
+        typer.echo(f"error: {problem.message}", err=True)
+    if problems:
         raise typer.Exit(BAD_CONFIG)
 
 

@@ -22,7 +22,7 @@ def prove_models(
 
     The config is one that `check` finds nothing wrong with.
     """
-    from deployments.launch.machine_check import our_settings
+    from deployments.launch.plan import our_settings
 
     certificates, refusals = [], []
     with contextlib.nullcontext() if verbose else _quiet():
@@ -48,7 +48,7 @@ def _proven(settings: Settings) -> Certificate:
     from deployments.engines.parity import MAX_DRIFT
     from deployments.engines.proof import measured_drift
     from deployments.model.certificate import certificate
-    from deployments.pipeline.model_thread import ModelThread
+    from deployments.pipeline.batcher import ModelThread
 
     thread = ModelThread()
     started = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,56 +54,45 @@ def serve(
     from deployments.launch.launcher import Launcher
     from deployments.launch.plan import read_plan
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     plan = read_plan(loaded)
     address = cluster_address()
     if address is None:
         _check_machine(plan, loaded, force)
-        _secure_token()
         ingress = choose_ingress(plan.wants_haproxy)
-        console.print(str(ingress), soft_wrap=True)
+        console.print(str(ingress))
     else:
         ingress = choose_ingress(wanted=False)
         plan = replace(plan, host=host_of(address))
         console.print(
             f"RAY_ADDRESS is {address}: deploying into that cluster. Ctrl-C shuts Serve down there "
-            "and leaves the cluster running.",
-            soft_wrap=True,
+            "and leaves the cluster running."
         )
-    launcher = Launcher(plan, ingress, console, verbose)
-    raise typer.Exit(_run(launcher, loaded, console, timeout_s))
+    raise typer.Exit(_run(Launcher(plan, ingress, console, verbose), loaded, console, timeout_s))
 
 
 def _check_machine(plan: Plan, config: dict[str, Any], force: bool) -> None:
-    from deployments.launch.machine_check import check_files
-    from deployments.launch.preflight import Finding, preflight
-
-    findings = preflight(plan)
-    said = [finding.message for finding in findings]
-    findings += [Finding(str(p)) for p in check_files(config) if p.message not in said]
-    for finding in findings:
-        kind = "error" if finding.fatal and not force else "warning"
-        typer.echo(f"{kind}: {finding.message}", err=True)
-    if any(finding.fatal for finding in findings) and not force:
-        raise typer.Exit(1)
-
-
-def _secure_token() -> None:
+    from deployments.launch.preflight import preflight
     from deployments.launch.token_file import secure_token
 
+    found = preflight(plan, config)
+    for problem in found:
+        _complain(f"{'error' if problem.fatal and not force else 'warning'}: {problem}")
+    if any(problem.fatal for problem in found) and not force:
+        raise typer.Exit(1)
     make = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
     if told := secure_token(os.environ, make):
-        typer.echo(f"warning: {told}", err=True)
+        _complain(f"warning: {told}")
 
 
-def _run(launcher: Launcher, config: dict[str, object], console: Console, timeout_s: float) -> int:
-    from deployments.launch.launcher import StartFailed
-    from deployments.launch.signals import StopSignals
+def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s: float) -> int:
+    from deployments.launch.launcher import StopSignals
+    from deployments.launch.progress import StartFailed
 
     ready, failed = False, False
     with StopSignals() as stop:
         try:
-            console.print(f"Log: {launcher.run.log}", soft_wrap=True)
+            console.print(f"Log: {launcher.log}")
             launcher.start(config)
             ready = launcher.wait_ready(stop, timeout_s)
             if ready:
@@ -110,29 +100,20 @@ def _run(launcher: Launcher, config: dict[str, object], console: Console, timeou
                 launcher.follow(stop)
         except StartFailed as exc:
             failed = True
-            _complain(f"error: {exc.message}", *(f"  {line}" for line in exc.lines))
+            _complain(f"error: {exc}", *(f"  {line}" for line in exc.lines))
         finally:
-            _say(console, "Stopping ... (Ctrl-C again: at once)")
+            launcher.tell("Stopping ... (Ctrl-C again: at once)")
             survivors = launcher.stop(stop, ready)
     if survivors:
         pids = " ".join(str(process.pid) for process in survivors)
         _complain(f"error: these would not end: kill -9 {pids}")
-        return 1
     if failed:
-        _complain(f"The whole log: {launcher.run.log}")
+        _complain(f"The whole log: {launcher.log}")
+    if survivors or failed:
         return 1
-    launcher.run.remove()
-    _say(console, "Stopped.")
+    shutil.rmtree(launcher.run_dir, ignore_errors=True)
+    launcher.tell("Stopped.")
     return 0
-
-
-def _say(console: Console, line: str) -> None:
-    """Prints, if anybody still listens: a closed terminal or pipe must not keep us from stopping.
-
-    rich ends the programme by SystemExit where the pipe is closed.
-    """
-    with contextlib.suppress(OSError, SystemExit):
-        console.print(line, soft_wrap=True)
 
 
 def _complain(*lines: str) -> None:
@@ -144,12 +125,13 @@ def _complain(*lines: str) -> None:
 def _announce(plan: Plan, console: Console) -> None:
     # As people keep it in their shell; `rayclassify classify` reads the same variable.
     key = '-H "Authorization: Bearer $RAYCLASSIFY_KEY" ' if plan.wants_key else ""
-    lines = (
+    console.print(
         f"Ready: {plan.url or '/'}",
         f"  curl {plan.url}/classify {key}-H 'Content-Type: application/json' "
         '-d \'{"text": "质量很好，会再来"}\'',
         f"  documentation, and a form to try it: {plan.url}/docs",
         "Ctrl-C stops it.",
+        sep="\n",
+        markup=False,
+        soft_wrap=True,
     )
-    for line in lines:
-        console.print(line, markup=False, soft_wrap=True)

@@ -10,17 +10,17 @@ import copy
 import warnings
 from collections.abc import Generator, Hashable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.config import crosscheck
 from deployments.config.keys import (
     BUILDER,
     Problem,
-    dict_or_model_fields,
     join,
+    models_in,
     nearest,
     unknown_keys,
     validation_problems,
@@ -61,25 +61,44 @@ def load_config(path: str | Path) -> dict[str, Any]:
     return document
 
 
+class _Shape(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+
+class _Deployment(_Shape):
+    ray_actor_options: dict[str, Any] = {}
+
+
+class _Application(_Shape):
+    args: dict[str, Any] = {}
+    deployments: list[_Deployment] = []
+
+
+class _Config(_Shape):
+    """What must be a mapping and what a list, or nothing further in can be looked at."""
+
+    http_options: dict[str, Any] | None = None
+    controller_options: dict[str, Any] | None = None
+    applications: list[_Application]
+
+
 def check_config(config: dict[str, Any]) -> list[Problem]:
     """Everything wrong in a Serve config, in the order it is found; empty if it can be deployed."""
     # Imported here: this takes a second, which importers of this module should not pay.
     from ray.serve.schema import ServeDeploySchema
 
-    # Ray's validators write into what they are given.
+    if problems := list(_validated(_Config, config, "", extra=None)):
+        return problems
     config = copy.deepcopy(config)
-    problems = list(unknown_keys(config, ServeDeploySchema))
-    if any("unknown key" not in p.message for p in problems):
-        return problems  # the shape is wrong: what is built on it would only repeat that
-    problems += _free_dict_keys(config)
     problems += crosscheck.take_out_replica_counts(config)
-    problems += _rejected(ServeDeploySchema, config, "")
+    # Ray's validators write into what they are given.
+    problems += _validated(ServeDeploySchema, copy.deepcopy(config), "")
     problems += crosscheck.flags(config)
     problems += crosscheck.port(config)
-    for index, app in enumerate(config.get("applications", [])):
+    for index, app in enumerate(config["applications"]):
         path = join("applications", index)
         problems += crosscheck.routes(app, path)
-        problems += _deployments(app, path)
+        problems += _untyped(app, path)
         if (import_path := app.get("import_path")) == BUILDER:
             problems += _our_application(app, path, config)
         elif str(import_path).startswith(_OUR_PACKAGE):
@@ -115,57 +134,57 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _rejected(model: type[BaseModel], data: Any, path: str) -> Iterator[Problem]:
+def _validated(
+    model: type[Model], data: Any, path: str, extra: Literal["forbid"] | None = "forbid"
+) -> Generator[Problem, None, Model | None]:
+    """What is wrong with `data`; returns it as a `model`, or None where it is none.
+
+    Most of Ray's models ignore keys that they do not know, so a misspelt one would change nothing
+    and say nothing; `extra` forbids them.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray deprecates metrics_interval_s for dead code
-            model.model_validate(data)
+            return model.model_validate(data, extra=extra)
     except ValidationError as error:
-        yield from validation_problems(error, data, path)
+        yield from validation_problems(error, data, model, path)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         # Policies and routers are imported by name when their config is built.
         yield Problem(path, f"Ray cannot use this: {error}")
+    return None
 
 
-def _free_dict_keys(config: dict[str, Any]) -> Iterator[Problem]:
-    """Keys of dicts that Ray leaves untyped in its schema and reads as something known later."""
+def _untyped(app: dict[str, Any], path: str) -> Iterator[Problem]:
+    """What Ray's schema takes as any dict, and what it reads as something known later."""
     from ray.runtime_env import RuntimeEnv
     from ray.serve.config import AutoscalingPolicy
-
-    for index, app in enumerate(config.get("applications", [])):
-        path = join("applications", index)
-        policy = app.get("autoscaling_policy")
-        yield from unknown_keys(policy, AutoscalingPolicy | None, join(path, "autoscaling_policy"))
-        holders = [(app, path)]
-        for number, deployment in enumerate(app.get("deployments", [])):
-            options = join(join(join(path, "deployments"), number), "ray_actor_options")
-            holders.append((deployment.get("ray_actor_options", {}), options))
-        for holder, where in holders:
-            runtime_env = holder.get("runtime_env")
-            if not isinstance(runtime_env, dict):
-                continue
-            for key in runtime_env.keys() - RuntimeEnv.known_fields:
-                message = f"unknown key; {nearest(key, RuntimeEnv.known_fields)}"
-                yield Problem(join(join(where, "runtime_env"), key), message)
-
-
-def _deployments(app: dict[str, Any], path: str) -> Iterator[Problem]:
     from ray.serve.schema import DeploymentSchema
 
-    models = dict_or_model_fields(DeploymentSchema)
+    policies = [(join(path, "autoscaling_policy"), app.get("autoscaling_policy"))]
+    runtime_envs = [(join(path, "runtime_env"), app.get("runtime_env"))]
     seen: set[str] = set()
     for number, deployment in enumerate(app.get("deployments", [])):
-        where = join(join(path, "deployments"), number)
+        where = join(path, "deployments", number)
         if isinstance(name := deployment.get("name"), str):
             if name in seen:
                 yield Problem(join(where, "name"), f"{name} is declared twice; keep one of the two")
             seen.add(name)
-        for field, model in models.items():
-            if isinstance(data := deployment.get(field), dict):
-                yield from _rejected(model, data, join(where, field))
-        yield from crosscheck.windows(
-            deployment.get("autoscaling_config"), join(where, "autoscaling_config")
-        )
+        options = deployment.get("ray_actor_options", {})
+        of_replicas = join(where, "ray_actor_options", "runtime_env")
+        runtime_envs.append((of_replicas, options.get("runtime_env")))
+        for key, field in DeploymentSchema.model_fields.items():
+            models = models_in(field.annotation)
+            if models and isinstance(data := deployment.get(key), dict):
+                yield from _validated(models[0], data, join(where, key))
+                if "__init__" in vars(models[0]):  # it forgets what is forbidden
+                    yield from unknown_keys(data, models[0].model_fields, join(where, key))
+        if isinstance(autoscaling := deployment.get("autoscaling_config"), dict):
+            yield from crosscheck.windows(autoscaling, join(where, "autoscaling_config"))
+            policies.append((join(where, "autoscaling_config.policy"), autoscaling.get("policy")))
+    for where, policy in policies:
+        yield from unknown_keys(policy, AutoscalingPolicy.model_fields, where)
+    for where, runtime_env in runtime_envs:
+        yield from unknown_keys(runtime_env, RuntimeEnv.known_fields, where)
 
 
 def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> Iterator[Problem]:
@@ -175,7 +194,7 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
         if isinstance(name := deployment.get("name"), str)
     }
     for name, (number, deployment) in declared.items():
-        where = join(join(path, "deployments"), number)
+        where = join(path, "deployments", number)
         if name in USER_CONFIGS:
             yield from _user_config(USER_CONFIGS[name], deployment, join(where, "user_config"))
         else:
@@ -194,7 +213,7 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
     tokenizer = declared.get("Tokenizer")
     yield from crosscheck.limits(settings, args_path, config)
     if tokenizer:
-        where = join(join(path, "deployments"), tokenizer[0])
+        where = join(path, "deployments", tokenizer[0])
         yield from crosscheck.tokenizer_limits(settings, tokenizer[1], where, config)
 
 
@@ -210,15 +229,3 @@ def _user_config(
             f"{parsed.max_queue_tokens} tokens never fill a batch of max_batch_tokens, {batch}; "
             f"set it to a few times {batch}",
         )
-
-
-def _validated(model: type[Model], data: Any, path: str) -> Generator[Problem, None, Model | None]:
-    """What is wrong with `data`; returns it as a `model`, or None where it is none."""
-    if not isinstance(data, dict):
-        return None  # reported already
-    yield from unknown_keys(data, model, path)
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        yield from validation_problems(error, data, path)
-        return None

@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from deployments.config.keys import Problem, join
+from deployments.config.ray_inside import (
+    GRACEFUL_SHUTDOWN_S,
+    HA_PROXY,
+    MAX_ONGOING_REQUESTS,
+    THROUGHPUT,
+)
 from deployments.settings import LimitSettings, Settings
 
-HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 _ENV_VARS = "controller_options.runtime_env.env_vars"
-THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 
 
 def take_out_replica_counts(config: dict[str, Any]) -> Iterator[Problem]:
@@ -71,12 +75,10 @@ def routes(app: dict[str, Any], path: str) -> Iterator[Problem]:
         )
 
 
-def windows(autoscaling: Any, path: str) -> Iterator[Problem]:
+def windows(autoscaling: dict[str, Any], path: str) -> Iterator[Problem]:
     """Delays and windows that Ray takes, and that make replicas come and go needlessly."""
     from ray.serve.config import AutoscalingConfig
 
-    if not isinstance(autoscaling, dict):
-        return
     names = ("look_back_period_s", "metrics_interval_s", "downscale_delay_s")
     defaults = {name: AutoscalingConfig.model_fields[name].default for name in names}
     values = defaults | {n: autoscaling[n] for n in names if n in autoscaling}
@@ -134,14 +136,9 @@ def tokenizer_limits(
     settings: Settings, deployment: dict[str, Any], path: str, config: dict[str, Any]
 ) -> Iterator[Problem]:
     """Limits of the ingress that contradict the limits of one request."""
-    from ray.serve._private.constants import (
-        DEFAULT_GRACEFUL_SHUTDOWN_TIMEOUT_S,
-        DEFAULT_MAX_ONGOING_REQUESTS,
-    )
-
     limits = settings.limits
     request = longest_request_s(limits, config)
-    shutdown = deployment.get("graceful_shutdown_timeout_s", DEFAULT_GRACEFUL_SHUTDOWN_TIMEOUT_S)
+    shutdown = deployment.get("graceful_shutdown_timeout_s", GRACEFUL_SHUTDOWN_S)
     if isinstance(shutdown, (int, float)) and shutdown < request:
         yield Problem(
             join(path, "graceful_shutdown_timeout_s"),
@@ -150,7 +147,7 @@ def tokenizer_limits(
             f"it above {request:g}",
         )
     pending = limits.max_pending_texts
-    ongoing = deployment.get("max_ongoing_requests", DEFAULT_MAX_ONGOING_REQUESTS)
+    ongoing = deployment.get("max_ongoing_requests", MAX_ONGOING_REQUESTS)
     if isinstance(ongoing, int) and ongoing <= pending:
         yield Problem(
             join(path, "max_ongoing_requests"),

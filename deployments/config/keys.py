@@ -1,16 +1,11 @@
-"""Unknown keys of a YAML document, found by walking the pydantic models it is meant for.
-
-Most of Ray Serve's schemas ignore keys that they do not know, so a misspelt one changes nothing
-and says nothing. The walk reads `model_fields`, so it knows whatever the installed Ray knows.
-"""
+"""What pydantic finds in a YAML document, as problems: path, message, and the near name."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -21,20 +16,25 @@ BUILDER = "deployments.app:build"
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong in a config: where it stands, and what is wrong with the cure."""
+    """One thing that is wrong: where it stands in the config, and what is wrong with the cure.
+
+    path: empty where it is no key's fault. fatal: whether it keeps the service from starting.
+    """
 
     path: str
     message: str
+    fatal: bool = True
 
     def __str__(self) -> str:
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-def join(path: str, key: object) -> str:
-    """The path of `key` inside `path`: `applications[0]` + `name` → `applications[0].name`."""
-    if isinstance(key, int):
-        return f"{path}[{key}]"
-    return f"{path}.{key}" if path else str(key)
+def join(path: str, *keys: object) -> str:
+    """The path of keys inside `path`: `applications[0]` + `name` → `applications[0].name`."""
+    for key in keys:
+        inside = f"{path}.{key}" if path else str(key)
+        path = f"{path}[{key}]" if isinstance(key, int) else inside
+    return path
 
 
 def nearest(name: object, known: Collection[str]) -> str:
@@ -44,114 +44,62 @@ def nearest(name: object, known: Collection[str]) -> str:
     return f"known here: {', '.join(sorted(known))}"
 
 
-def unknown_keys(value: Any, annotation: Any, path: str = "") -> Iterator[Problem]:
-    """Keys in `value` that no model in `annotation` knows, and values of the wrong shape."""
-    options = _options(annotation)
-    if value is None and NoneType in options:
-        return
-    if models := [o for o in options if _is_model(o)]:
-        if isinstance(value, dict):
-            yield from _model_keys(value, models, path)
-        else:
-            yield Problem(path, f"must be a mapping of keys to values; got {_shape(value)}")
-    elif lists := [o for o in options if get_origin(o) in (list, tuple)]:
-        if isinstance(value, list):
-            for index, item in enumerate(value):
-                yield from unknown_keys(item, _argument(lists[0], 0), join(path, index))
-        else:
-            yield Problem(path, f"must be a list; got {_shape(value)}")
-    elif isinstance(value, dict):
-        for mapping in [o for o in options if get_origin(o) is dict]:
-            for key, item in value.items():
-                yield from unknown_keys(item, _argument(mapping, 1), join(path, key))
+def unknown_keys(data: Any, known: Collection[str], path: str) -> Iterator[Problem]:
+    """Keys of a mapping that are none of the known ones."""
+    for key in data.keys() - set(known) if isinstance(data, dict) else ():
+        yield Problem(join(path, key), f"unknown key; {nearest(key, known)}")
 
 
-def validation_problems(error: ValidationError, data: Any, path: str = "") -> Iterator[Problem]:
-    """What pydantic found in `data`, as problems; unknown keys are left to `unknown_keys`."""
+def validation_problems(
+    error: ValidationError, data: Any, model: type[BaseModel], path: str = ""
+) -> Iterator[Problem]:
+    """What pydantic found wrong in `data`, which it held against `model`."""
     for found in error.errors(include_url=False):
-        if found["type"] == "extra_forbidden":
-            continue
-        message = found["msg"].removeprefix("Value error, ")
-        given = found["input"]
-        if found["type"] != "missing" and not isinstance(given, (dict, list, tuple)):
-            message += f"; got {'null' if given is None else repr(given)}"
-        where = _locate(found["loc"], data, path)
+        where, message = _locate(found["loc"], data, path), found["msg"]
         if found["type"] == "missing":
             where = join(where, found["loc"][-1])
+        elif found["type"] == "extra_forbidden":
+            message = f"unknown key; {_cure(model, found['loc'])}"
+        else:
+            message = message.removeprefix("Value error, ").partition(" or instance of")[0]
+            message += _given(found["input"])
         yield Problem(where, message)
 
 
-def dict_or_model_fields(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Fields typed `dict | SomeModel`: pydantic takes any dict there and validates nothing."""
-    fields: dict[str, type[BaseModel]] = {}
-    for name, field in model.model_fields.items():
-        options = _options(field.annotation)
-        models = [o for o in options if _is_model(o)]
-        if models and any(o is dict or get_origin(o) is dict for o in options):
-            fields[name] = models[0]
-    return fields
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that an annotation names, be they optional, in a list or in a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in models_in(inner)]
 
 
-def _model_keys(
-    value: dict[Any, Any], models: list[type[BaseModel]], path: str
-) -> Iterator[Problem]:
-    model = max(models, key=lambda m: len(value.keys() & _fields(m).keys()))
+def _cure(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    """For an unknown key at a place that pydantic names: the nearest key that is known there."""
+    *parents, key = loc
+    for parent in parents:  # or the number in a list, or the branch of a union
+        if field := _fields(model).get(str(parent)):
+            model = next(iter(models_in(field.annotation)), model)
     fields = _fields(model)
-    for key, item in value.items():
-        if key in fields:
-            yield from unknown_keys(item, fields[key].annotation, join(path, key))
-        else:
-            yield Problem(join(path, key), f"unknown key; {_cure(key, fields)}")
-
-
-def _cure(key: object, fields: dict[str, FieldInfo]) -> str:
     for name, field in fields.items():
-        inner = [m for m in _options(field.annotation) if _is_model(m)]
-        if any(key in _fields(m) for m in inner):
+        if any(key in _fields(inner) for inner in models_in(field.annotation)):
             return f"it belongs under {name}"
-    return nearest(key, fields.keys())
+    return nearest(key, fields)
 
 
 def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The keys a model reads, aliases included."""
-    by_name = model.model_config.get("populate_by_name") or model.model_config.get(
-        "validate_by_name"
-    )
     keys: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
         alias = field.validation_alias
-        aliases = alias.choices if isinstance(alias, AliasChoices) else [alias]
-        keys.update({a: field for a in aliases if isinstance(a, str)})
-        if alias is None or by_name:
-            keys[name] = field
+        aliases = alias.choices if isinstance(alias, AliasChoices) else [alias or name]
+        keys |= {one: field for one in aliases if isinstance(one, str)}
     return keys
 
 
-def _options(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of an annotation: Optional, Union and Annotated are opened."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _options(get_args(annotation)[0])
-    if origin in (Union, UnionType):
-        return tuple(o for arg in get_args(annotation) for o in _options(arg))
-    return (annotation,)
-
-
-def _argument(annotation: Any, index: int) -> Any:
-    arguments = get_args(annotation)  # none for a bare `Dict` or `List`
-    return arguments[index] if index < len(arguments) else Any
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _shape(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping"
-    return "a list" if isinstance(value, list) else repr(value)
+def _given(value: Any) -> str:
+    if isinstance(value, (dict, list, tuple)):
+        return f"; got {'a mapping' if isinstance(value, dict) else 'a list'}"
+    return f"; got {'null' if value is None else repr(value)}"
 
 
 def _locate(loc: tuple[int | str, ...], data: Any, path: str) -> str:

@@ -11,13 +11,12 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from deployments.config.ray_inside import DASHBOARD_PORT_RETRIES, DASHBOARD_PROCESS
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_of
 from deployments.launch.token_file import read_token
 
 DASHBOARD_PORT = 8265
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_DASHBOARD_ADDRESS", "RAY_ADDRESS")
-# How many ports Ray tries after the one it wants; `--port-retries` of its dashboard.
-_PORT_RETRIES = 50
 _HEAD_GROUP = "headgroup"
 
 
@@ -108,7 +107,7 @@ def local_rays() -> Iterator[LocalRay]:
     for process in psutil.process_iter():
         try:
             command = process.cmdline()
-            if not any(part.endswith("/ray/dashboard/dashboard.py") for part in command[:4]):
+            if not any(part.endswith(DASHBOARD_PROCESS) for part in command[:4]):
                 continue
             listening = {
                 (connection.laddr.ip, connection.laddr.port)
@@ -132,7 +131,7 @@ def dashboard_url(command: list[str], listening: set[tuple[str, int]]) -> str | 
     options = _options(command)
     host = options.get("--host", "127.0.0.1")
     first = int(options.get("--port") or DASHBOARD_PORT)
-    ports = [port for _, port in listening if first <= port <= first + _PORT_RETRIES]
+    ports = [port for _, port in listening if first <= port <= first + DASHBOARD_PORT_RETRIES]
     if not ports:
         return None
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104

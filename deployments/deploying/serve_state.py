@@ -92,12 +92,13 @@ class AppState:
 def read_applications(details: dict[str, Any]) -> dict[str, AppState]:
     """Name → application, of the answer of /api/serve/applications/."""
     return {
-        name: _read_application(name, app)
+        name: read_application(name, app)
         for name, app in (details.get("applications") or {}).items()
     }
 
 
-def _read_application(name: str, app: dict[str, Any]) -> AppState:
+def read_application(name: str, app: dict[str, Any]) -> AppState:
+    """One of them; `serve.status()` has fewer of the same facts under the same names."""
     stages = tuple(_read_stage(n, d) for n, d in (app.get("deployments") or {}).items())
     return AppState(
         name=name,

@@ -1,6 +1,5 @@
 """Ways of running a model, and choosing one, all behind the `Engine` protocol. No Ray, no HTTP.
 
-- agreement: How far an engine's answers are from the reference's, and whether that is near enough
 - artefacts: Converted models on disk: made once, whole or not at all, and made again where damaged
 - attention: Attention inside each text of a packed row, without a mask over the whole row
 - auto: The fastest engine here that agrees with the model, found by measurement at the first start
@@ -14,8 +13,6 @@
 - graph: What engines that run a converted model have in common; each adds `convert` and
   `open_runner`
 - hardware: Which device and precision to run on: what was asked for, or the best that is here
-- heads: What each architecture does after its encoder: pooling and head, as its own class defines
-  them
 - ids: Which token ids a model has rows for: what lies outside is found before a pass, on any device
 - isolation: Measures candidates in a process of their own
 - known_speeds: How fast engines were on other machines, by kind of CPU: what an extra would bring
@@ -28,7 +25,6 @@
 - machine: What this machine has to give
 - measurement: Candidates measured one after the other: whether they agree, and how fast they are
 - null: No model at all: what is left is what the chain itself costs
-- onnxruntime: ONNX Runtime on the CPU: float32, or int8 with activations quantised as they come
 - openvino: OpenVINO on the CPU: float32, bfloat16, or int8 quantised by NNCF
 - packed: Texts without padding: all of a batch in one row, each attending to itself only
 - padded: Padded rows, grouped by length so that little is padding: for what can't run packed

@@ -25,13 +25,12 @@ class Candidate:
 REFERENCE = Candidate("torch", "float32")
 """What every other engine must agree with, and what runs where none does."""
 
-EXTRAS = {"openvino": ("openvino",), "onnxruntime": ("onnxruntime", "onnx")}
+EXTRAS = {"openvino": ("openvino",)}
 """The extra of our package that brings an engine → the modules that it needs."""
 
 _CLASSES = {
     "torch": ("torch_engine", "TorchEngine"),
     "openvino": ("openvino", "OpenVinoEngine"),
-    "onnxruntime": ("onnxruntime", "OnnxRuntimeEngine"),
 }
 
 EXACTNESS = ("float32", "float16", "bfloat16", "int8")
@@ -46,9 +45,7 @@ _ON_CPU = (
     Candidate("torch", "int8"),
     Candidate("openvino", "bfloat16"),
     Candidate("torch", "bfloat16"),
-    Candidate("onnxruntime", "int8"),
     Candidate("openvino", "float32"),
-    Candidate("onnxruntime", "float32"),
 )
 
 

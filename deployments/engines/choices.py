@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 LOCK_TIMEOUT_S = 600.0
 # Replicas that start together, and a restart, need not measure again; the next day's start does.
 DISTURBED_S = 3600.0
-_PACKAGES = ("rayclassify", "torch", "transformers", "numpy", "openvino", "nncf", "onnxruntime")
+_PACKAGES = ("rayclassify", "torch", "transformers", "numpy", "openvino", "nncf")
 # Changes whenever rows would be read or judged differently.
 _FORMAT = 3
 

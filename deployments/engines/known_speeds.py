@@ -50,8 +50,6 @@ KNOWN: dict[str, KnownSpeeds] = {
             "openvino float32": 14.4,
             "openvino bfloat16": 28.3,
             "openvino int8": 49.9,
-            "onnxruntime float32": 13.7,
-            "onnxruntime int8": 38.4,
         },
     ),
 }

@@ -6,6 +6,7 @@ Replicas, LocalClassifier, `rayclassify tune`, the benchmark and the trials load
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from deployments.pipeline.types import Encoded, Logits
 from deployments.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+# What the passes that are timed hold: texts of the length of a sentence or two.
+_TEXTS, _TEXT_TOKENS = 8, 64
 
 REFUSALS = (ModelNotFound, EngineUnavailable, ModelBroken)
 """All that `load` raises: messages in our own words, written for who runs the service."""
@@ -59,6 +63,25 @@ def load_engine(settings: Settings, num_threads: int, max_length: int = 512) -> 
         engine.load()
         prove(engine.predict, settings.model.id, max_length)
         return engine
+
+
+def timed_passes(loaded: Loaded) -> list[tuple[int, int, float]]:
+    """Tokens, tokens of the longest text, and seconds, of passes over harmless texts.
+
+    So that it is known how fast the model is before anybody asks: one short text and many, each
+    twice, as the second pass is the warm one.
+    """
+    longest = min(loaded.parts.info.max_length, _TEXT_TOKENS)
+    few = harmless(loaded.parts.info.max_length)
+    text = Encoded(np.resize(few.input_ids, longest), np.asarray([longest], np.int32))
+    seen = []
+    for batch in (few, Encoded.concat([text] * _TEXTS)):
+        for _ in range(2):
+            started = time.perf_counter()
+            loaded.engine.predict(batch)
+            elapsed_s = time.perf_counter() - started
+        seen.append((batch.total_tokens, int(batch.lengths.max()), elapsed_s))
+    return seen
 
 
 def prove(predict: Callable[[Encoded], Logits], model: str, max_length: int = PROBE_TOKENS) -> None:

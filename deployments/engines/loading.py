@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +17,11 @@ from deployments.engines.weights import (
     refuse_other_task,
     refuse_whole_numbers,
 )
-from deployments.model.source import ModelNotFound, find_model, read_config
+from deployments.model.files import refuse_weights
+from deployments.model.source import ModelNotFound, find_model
 from deployments.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
-
-_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +48,7 @@ def load(settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Loaded:
         ModelNotFound: as `load_model`.
     """
     source = find_model(settings.id)
-    _refuse_adapter(source, settings)
-    _refuse_quantised(settings)
-    _refuse_pickle(source, settings)
+    refuse_weights(settings)
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
             source,
@@ -126,52 +121,3 @@ def _in_our_words(exc: Exception, settings: ModelSettings) -> ModelNotFound:
         "names no class with a …ForSequenceClassification, or holds what that class can't take "
         f"({kind}: {detail}). Set args.model.id to another model, or correct the file."
     )
-
-
-def _refuse_quantised(settings: ModelSettings) -> None:
-    config = read_config(settings)
-    for key in ("quantization_config", "compression_config"):
-        for part in (config, config.get("text_config")):
-            if isinstance(part, dict) and (named := part.get(key)):
-                method = named.get("quant_method") if isinstance(named, dict) else named
-                raise ModelNotFound(
-                    f"the weights of {settings.id!r} are quantised ({key} in config.json, "
-                    f"quant_method: {method or 'none'}), which is not served. Save the model in "
-                    "float32, float16 or bfloat16, without that entry; args.engine.dtype: int8 "
-                    "quantises it here."
-                )
-
-
-def _refuse_adapter(source: str, settings: ModelSettings) -> None:
-    if not _has(source, _ADAPTER, settings):
-        return
-    raise ModelNotFound(
-        f"{settings.id!r} is an adapter ({_ADAPTER}) beside or without its base model, and "
-        "adapters are not served. Merge it first: load it with peft, call "
-        "model.merge_and_unload(), save what that returns with its tokenizer in a directory of "
-        "its own, and set args.model.id to that."
-    )
-
-
-def _has(source: str, name: str, settings: ModelSettings) -> bool:
-    """Whether the model's directory, or its repository on the hub, has this file."""
-    if Path(source).is_dir():
-        return Path(source, name).is_file()
-    from huggingface_hub import hf_hub_download
-
-    with suppress(Exception):  # there is none, or the hub can't be reached
-        return bool(hf_hub_download(source, name, revision=settings.revision))
-    return False
-
-
-def _refuse_pickle(source: str, settings: ModelSettings) -> None:
-    folder = Path(source)
-    if settings.allow_pickle or not folder.is_dir() or any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for path in folder.glob("*.bin"))
-    if pickled:
-        raise ModelNotFound(
-            f"the weights of {settings.id!r} are pickled ({pickled[0]}), and a pickle can hold "
-            "code. Load the model with transformers and save it again, which writes safetensors; "
-            "or, if you trust who made it, set args.model.allow_pickle: true."
-        )

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.agreement import Agreement, compare
 from deployments.engines.base import Engine, EngineUnavailable
 from deployments.engines.catalog import EXACTNESS, REFERENCE, Candidate
+from deployments.engines.parity import Agreement, compare
 from deployments.model.source import ModelNotFound
 from deployments.pipeline.types import Encoded, Float32
 from deployments.settings import EngineSettings

@@ -10,9 +10,8 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from deployments.engines.attention import Spans, attend
-from deployments.engines.encoder import PostNormEncoder, can_encode
+from deployments.engines.encoder import HEADS, PostNormEncoder, can_encode, pools_mean
 from deployments.engines.forward import takes_token_types
-from deployments.engines.heads import HEADS, pools_mean
 from deployments.pipeline.types import Encoded, Float32
 
 # A CPU's rows are cut so that a layer's activations stay in its cache; the log has the figures.

@@ -1,21 +1,21 @@
 """The HTTP edge: bytes in, JSON out. It knows the service by a protocol, and nothing of Ray.
 
 - access_gate: The gate in front of the application: who may ask what, decided before a body is read
-- app: The ASGI application: a shortcut for POST /classify, Starlette for the rest
-- body: The body of a request: read within its limit, and understood by its content type
+- app: The ASGI application: a look-up for the dialects' paths, Starlette for the rest
+- body: The body of a request: read within its limits, and parsed beside the loop where it is large
 - call: `classify(text, **options)` in Python: by a handle of the service, or of a LocalClassifier
-- caller: Who asks and how urgently, as far as headers say it
-- classify_route: POST /classify: the hot path, plain ASGI
+- classify_route: POST to a dialect's paths: the hot path, plain ASGI
+- dialects: Ways of asking over HTTP: whose JSON it is, and at which paths
 - docs: GET /docs: Swagger UI from the package, so that it works where no CDN is reached
 - examples: Requests, answers and errors as the documentation shows them
 - forms: Forms → ClassifyRequest
-- held_bytes: How much memory the bodies of all requests may take before they are understood
-- inputs: ClassifyRequest → what the service classifies
+- inputs: ClassifyRequest → what the service classifies, for whom
 - json_body: JSON → ClassifyRequest
+- media_types: The content types that a request's body may have
 - openapi: GET /openapi.json: OpenAPI 3.1, made of the structs that decode requests
 - responses: Answers in JSON: bodies, and the one way from an exception to a status
+- routes: The one table of paths: what answers there, what a key needs for it, how OpenAPI shows it
 - schemas: The JSON that goes in and out
-- security: Headers that every answer of ours carries
 - serve_edge: Around Ray Serve's own part of a request, before it reads a header and after it says
   an error
 - service: What the HTTP edge asks of whoever classifies

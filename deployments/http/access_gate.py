@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.access.callers import Callers
-from deployments.access.keys import Scope as AccessScope
-from deployments.http.caller import CLIENT
+from deployments.http.inputs import CLIENT
 from deployments.http.responses import error_answer
+from deployments.http.routes import DOCS_ASSETS, Entry
 from deployments.pipeline.errors import Forbidden, Unauthorized
 from deployments.settings import AccessSettings
 
-# Probes carry no key. Prometheus asks another port, which is Ray's.
-_OPEN = frozenset({"/health", "/ready"})
-_DOCS = frozenset({"/", "/docs", "/openapi.json"})
-_DOCS_ASSETS = "/docs/assets/"
+_UNKNOWN = Entry("GET", "never", "classify")
 
 ALLOWANCE = "rayclassify.allowance"
 """Key of the ASGI scope that holds the caller's `Allowance`."""
@@ -23,21 +22,22 @@ ALLOWANCE = "rayclassify.allowance"
 class AccessGate:
     """Lets a request through to `app`, or answers 401, 403 or 429 in its place.
 
-    Shut by default: a path that is named nowhere here needs a key with the scope `classify`.
+    Shut by default: a path that the table does not name needs a key with the scope `classify`.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessSettings) -> None:
+    def __init__(self, app: ASGIApp, access: AccessSettings, entries: Mapping[str, Entry]) -> None:
         self._app = app
+        self._entries = entries
         self._callers = Callers(access)
         self._docs_public = access.docs_public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_open(path := _path_of(scope)):
+        if scope["type"] != "http" or self._is_open(entry := self._entry_of(_path_of(scope))):
             await self._app(scope, receive, send)
             return
         try:
             caller = await self._callers.identify(_token_of(scope))
-            needed = _scope_of(path)
+            needed = entry.access_scope
             if needed is not None and not caller.may(needed):
                 raise Forbidden(
                     f"This key has no scope {needed}; it has {', '.join(sorted(caller.scopes))}. "
@@ -54,10 +54,13 @@ class AccessGate:
         scope[ALLOWANCE] = caller.allowance
         await self._app(scope, receive, send)
 
-    def _is_open(self, path: str) -> bool:
-        return path in _OPEN or (
-            self._docs_public and (path in _DOCS or path.startswith(_DOCS_ASSETS))
-        )
+    def _entry_of(self, path: str) -> Entry:
+        if path.startswith(DOCS_ASSETS):
+            path = "/docs"
+        return self._entries.get(path, _UNKNOWN)
+
+    def _is_open(self, entry: Entry) -> bool:
+        return entry.open == "always" or (self._docs_public and entry.open == "if docs_public")
 
 
 def _path_of(scope: Scope) -> str:
@@ -65,13 +68,6 @@ def _path_of(scope: Scope) -> str:
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
-
-
-def _scope_of(path: str) -> AccessScope | None:
-    """The scope that a path needs; None where any valid key will do."""
-    if path == "/info" or path in _DOCS or path.startswith(_DOCS_ASSETS):
-        return None
-    return "explain" if path == "/explain" else "classify"
 
 
 def _token_of(scope: Scope) -> bytes | None:

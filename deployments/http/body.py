@@ -1,30 +1,20 @@
-"""The body of a request: read within its limit, and understood by its content type.
-
-A body declared as a form that starts with `{` is taken as JSON: that is what `curl -d '{...}'`
-sends without a header, and no form of ours starts with a brace.
-"""
+"""The body of a request: read within its limits, and parsed beside the loop where it is large."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from deployments.http.forms import parse_multipart, parse_urlencoded
-from deployments.http.held_bytes import HeldBytes, Share
-from deployments.http.json_body import decode_utf8, parse_json
-from deployments.http.schemas import ClassifyRequest
-from deployments.pipeline.errors import DeadlineExceeded, TooLarge, UnsupportedMediaType
+from deployments.http.dialects.base import Body, Dialect, Question
+from deployments.http.media_types import JSON, media_type_of
+from deployments.pipeline.errors import DeadlineExceeded, Overloaded, TooLarge, UnsupportedMediaType
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.settings import LimitSettings
-
-JSON = "application/json"
-URLENCODED = "application/x-www-form-urlencoded"
-MULTIPART = "multipart/form-data"
-PLAIN = "text/plain"
-ACCEPTED = (JSON, URLENCODED, MULTIPART, PLAIN)
 
 # Larger bodies can hold up to 0.1 s of parsing: one at a time, beside the event loop.
 LARGE_BYTES = 100_000
@@ -34,10 +24,15 @@ _large_bodies = ThreadPoolExecutor(1, thread_name_prefix="large-bodies")
 _MAX_LENGTH_DIGITS = 18
 
 
-async def read_request(
-    scope: Scope, receive: Receive, limits: LimitSettings, held: HeldBytes
-) -> ClassifyRequest:
-    """Reads and decodes the body of a POST.
+async def read_question(
+    scope: Scope,
+    receive: Receive,
+    dialect: Dialect,
+    limits: LimitSettings,
+    held: HeldBytes,
+    observer: Observer = SILENT,
+) -> Question:
+    """Reads the body of a POST, and has the dialect understand it.
 
     held: counts what is read, until it is decoded.
 
@@ -59,39 +54,32 @@ async def read_request(
         raise UnsupportedMediaType("Compressed bodies are not accepted. Send it uncompressed.")
     _check_declared(length, limits.max_body_bytes)
     header = content_type.decode("latin-1")
-    media_type = JSON if content_type in (b"application/json", b"") else _media_type(header)
+    media_type = JSON if content_type in (b"application/json", b"") else media_type_of(header)
     share = held.share()
     try:
         body = await _body_in_time(receive, limits, share)
+        asked = Body(body, media_type, header)
+        started = time.perf_counter()
         if len(body) < LARGE_BYTES:
-            return _parsed(body, media_type, header, limits)
-        return await asyncio.get_running_loop().run_in_executor(
-            _large_bodies, _parsed_apart, body, media_type, header, limits
-        )
+            question = dialect.parse(asked, scope)
+        else:
+            question = await asyncio.get_running_loop().run_in_executor(
+                _large_bodies, _parsed_apart, dialect, asked, scope
+            )
+        observer.stage("parse", time.perf_counter() - started, len(question.inputs))
+        return question
     finally:
         share.give_back()
 
 
-def _parsed(body: bytes, media_type: str, header: str, limits: LimitSettings) -> ClassifyRequest:
-    if media_type == URLENCODED and not body.lstrip().startswith(b"{"):
-        return parse_urlencoded(body, limits.max_batch_texts)
-    if media_type == MULTIPART:
-        return parse_multipart(body, header, limits.max_batch_texts)
-    if media_type == PLAIN:
-        return ClassifyRequest(text=decode_utf8(body))
-    return parse_json(body)
-
-
-def _parsed_apart(
-    body: bytes, media_type: str, header: str, limits: LimitSettings
-) -> ClassifyRequest:
+def _parsed_apart(dialect: Dialect, body: Body, scope: Scope) -> Question:
     # As it makes objects by the hundred thousand, Python's collector would look through all of them
     # and the whole process again and again, with everybody waiting: `{"text": [[],[],...` took five
     # times as long.
     collects = gc.isenabled()
     gc.disable()
     try:
-        return _parsed(body, media_type, header, limits)
+        return dialect.parse(body, scope)
     finally:
         if collects:
             gc.enable()
@@ -144,21 +132,44 @@ def _too_large(size: str, limit: int) -> TooLarge:
     return TooLarge(f"The body has {size} bytes; the limit is {limit}. Send several requests.")
 
 
-def _media_type(header: str) -> str:
-    """The accepted type that a Content-Type header names, without its parameters.
+class HeldBytes:
+    """Bytes of bodies that are not whole or not parsed yet, of one process.
 
-    Raises:
-        UnsupportedMediaType: another type, or a charset other than UTF-8.
+    Thousands of connections that each send most of a body and then pause would else fill its
+    memory, long before anything counts their texts.
     """
-    media_type, *parameters = (part.strip().lower() for part in header.split(";"))
-    for parameter in parameters:
-        key, _, charset = parameter.partition("=")
-        if key.strip() == "charset" and charset.strip('" ') not in ("utf-8", "utf8", "us-ascii"):
-            raise UnsupportedMediaType("Only the charset utf-8 is accepted. Encode it as UTF-8.")
-    if media_type.startswith("application/") and media_type.endswith("+json"):
-        return JSON
-    if media_type and media_type not in ACCEPTED:
-        raise UnsupportedMediaType(
-            f"This content type is not accepted. Send one of {', '.join(ACCEPTED)}."
-        )
-    return media_type
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.now = 0
+
+    def share(self) -> Share:
+        """What one request holds of them."""
+        return Share(self)
+
+    def _take(self, size: int) -> None:
+        if self.now + size > self._limit:
+            raise Overloaded(
+                f"The bodies under way hold {self.now} bytes, the limit is {self._limit}. "
+                "Retry later, or send smaller requests."
+            )
+        self.now += size
+
+
+class Share:
+    """One request's part; `give_back` it when the body is parsed or given up."""
+
+    __slots__ = ("_of", "_size")
+
+    def __init__(self, of: HeldBytes) -> None:
+        self._of = of
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded: all requests together would hold too much."""
+        self._of._take(size)
+        self._size += size
+
+    def give_back(self) -> None:
+        self._of.now -= self._size
+        self._size = 0

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, cast
 
-from deployments.http.caller import Caller
-from deployments.http.inputs import inputs_of
+from deployments.http.inputs import Caller, inputs_of
 from deployments.http.json_body import request_from
 from deployments.pipeline.errors import InvalidInput, ServiceError
 from deployments.pipeline.types import Answer, TextInput

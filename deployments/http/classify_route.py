@@ -1,22 +1,22 @@
-"""POST /classify: the hot path, plain ASGI."""
+"""POST to a dialect's paths: the hot path, plain ASGI."""
 
 from __future__ import annotations
 
+import time
 from asyncio import CancelledError
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from deployments.http.access_gate import ALLOWANCE
-from deployments.http.body import read_request
-from deployments.http.caller import CLIENT, caller_of
-from deployments.http.held_bytes import HeldBytes
-from deployments.http.inputs import inputs_of
-from deployments.http.responses import encode_json, error_answer, request_id_of
-from deployments.http.security import ANSWER_HEADERS
+from deployments.http.body import HeldBytes, read_question
+from deployments.http.dialects.base import Dialect
+from deployments.http.inputs import CLIENT
+from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.types import Answer, TextInput
 from deployments.privacy.audit import AuditLog
 from deployments.settings import LimitSettings
@@ -26,21 +26,30 @@ _OF_THE_SERVICE = (Overloaded, NotReady, DeadlineExceeded)
 
 
 class ClassifyRoute:
-    """Answers POST /classify, whatever the path is: routing happened before.
+    """Answers a POST in one dialect, whatever the path is: routing happened before.
 
     A cancelled request cancels its own `classify_inputs` and goes no further; there is nobody left
     to answer.
     """
 
     def __init__(
-        self, service: ClassifyService, limits: LimitSettings, audit: AuditLog | None = None
+        self,
+        dialect: Dialect,
+        service: ClassifyService,
+        limits: LimitSettings,
+        held: HeldBytes,
+        audit: AuditLog | None = None,
+        observer: Observer = SILENT,
     ) -> None:
+        self._dialect = dialect
         self._service = service
         self._limits = limits
+        self._held = held
         self._audit = audit
-        self._held = HeldBytes(limits.max_held_body_bytes)
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
         try:
             content = await self._content(scope, receive)
         except ClientDisconnect:
@@ -49,9 +58,12 @@ class ClassifyRoute:
             exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold the text
             raise
         except Exception as exc:
-            answer = error_answer(exc, scope)
+            answer = error_answer(exc, scope, self._dialect.render_error)
             # Its frames hold the text, and one of them the error: only the collector would end it.
             exc.__traceback__ = None
+            self._observer.refused(
+                exc.code if isinstance(exc, ServiceError) else "internal_error", 1
+            )
             await answer(scope, receive, send)
             return
         # Starlette's Response would do the same at several times the cost.
@@ -62,25 +74,30 @@ class ClassifyRoute:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+        self._observer.stage("http", time.perf_counter() - started, 1)
 
     async def _content(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the 200; every other status is an exception."""
-        request = await read_request(scope, receive, self._limits, self._held)
-        caller = caller_of(scope, request, self._limits)
-        inputs = inputs_of(request, self._limits, caller)
-        timeout_s = caller.timeout_s or scope.get(TIMEOUT_S)
-        if isinstance(request.text, str):
+        question = await read_question(
+            scope, receive, self._dialect, self._limits, self._held, self._observer
+        )
+        inputs = question.inputs
+        timeout_s = question.timeout_s or scope.get(TIMEOUT_S)
+        if question.single:
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            (answer,) = await self._classified(inputs, scope, timeout_s)
-            if isinstance(answer, ServiceError):
-                raise answer
-            return encode_json(answer)
-        if (allowance := scope.get(ALLOWANCE)) is not None:
-            allowance.charge(len(inputs) - 1)  # the gate took one
-        answers = await self._classified(inputs, scope, timeout_s)
-        _raise_if_refused(inputs, answers)
-        return encode_json(_in_place(answers, scope))
+            answers = await self._classified(inputs, scope, timeout_s)
+            if isinstance(answers[0], ServiceError):
+                raise answers[0]
+        else:
+            if (allowance := scope.get(ALLOWANCE)) is not None:
+                allowance.charge(len(inputs) - 1)  # the gate took one
+            answers = await self._classified(inputs, scope, timeout_s)
+            _raise_if_refused(inputs, answers)
+            for answer in answers:
+                if isinstance(answer, ServiceError):
+                    self._observer.refused(answer.code, 1)
+        return self._dialect.render(question, answers, scope)
 
     async def _classified(
         self, inputs: list[TextInput | ServiceError], scope: Scope, timeout_s: float | None
@@ -105,14 +122,3 @@ def _raise_if_refused(
     refusals = [answer for answer in asked if isinstance(answer, _OF_THE_SERVICE)]
     if refusals and len(refusals) == len(asked):
         raise refusals[0]
-
-
-def _in_place(answers: list[Answer | ServiceError], scope: Scope) -> list[object]:
-    """Errors as `{"error": {...}}` between the others."""
-    if not any(isinstance(answer, ServiceError) for answer in answers):
-        return list(answers)
-    request_id = request_id_of(scope)
-    return [
-        {"error": answer.body(request_id)} if isinstance(answer, ServiceError) else answer
-        for answer in answers
-    ]

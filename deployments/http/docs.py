@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from deployments.http.security import NOSNIFF
+from deployments.http.responses import NOSNIFF
 
 STATIC = Path(__file__).parent / "static"
 

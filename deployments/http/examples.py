@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from deployments.http.dialects.base import Json
+from deployments.http.media_types import JSON
+from deployments.http.schemas import SCHEMA_REF
 from deployments.pipeline.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -117,3 +120,34 @@ def errors_by_status(limits: LimitSettings, with_keys: bool) -> dict[int, list[S
     for error in errors:
         by_status.setdefault(error.status, []).append(error)
     return by_status
+
+
+def error_responses(limits: LimitSettings, with_keys: bool) -> Json:
+    """Status → OpenAPI's response object, of all errors of POST /classify."""
+    return {
+        str(status): error_response(errors)
+        for status, errors in errors_by_status(limits, with_keys).items()
+    }
+
+
+def error_response(errors: list[ServiceError]) -> Json:
+    """OpenAPI's response object for errors of one status."""
+    response: Json = {
+        "description": " or ".join(f"`{error.code}`" for error in errors),
+        "content": {
+            JSON: {
+                "schema": ref("ErrorAnswer"),
+                "examples": {
+                    error.code: {"value": {"error": error.body("6f1c")}} for error in errors
+                },
+            }
+        },
+    }
+    if any(hasattr(error, "retry_after_s") for error in errors):
+        response["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
+    return response
+
+
+def ref(name: str) -> Json:
+    """A reference to the schema of one of schemas.py's structs."""
+    return {"$ref": SCHEMA_REF.format(name=name)}

@@ -11,7 +11,7 @@ import msgspec
 
 from deployments.http.schemas import FIELDS, ClassifyRequest
 from deployments.pipeline.errors import BadRequest, InvalidInput
-from deployments.pipeline.flow import WEIGHTS
+from deployments.pipeline.types import WEIGHTS
 
 EXAMPLE = 'Send {"text": "..."}.'
 

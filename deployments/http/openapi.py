@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from deployments import __version__
-from deployments.http.body import JSON, MULTIPART, PLAIN, URLENCODED
-from deployments.http.examples import ANSWERS, REQUESTS, errors_by_status
+from deployments.http.dialects import dialects
+from deployments.http.dialects.base import Json
+from deployments.http.examples import error_response
 from deployments.http.responses import JSONAnswer
-from deployments.http.schemas import MAX_TIMEOUT_MS, SCHEMA_REF, components
-from deployments.pipeline.errors import NotReady, ServiceError, Unauthorized
-from deployments.pipeline.flow import WEIGHTS
+from deployments.http.routes import Entry, table
+from deployments.http.schemas import MAX_TIMEOUT_MS, components
+from deployments.pipeline.errors import Unauthorized
+from deployments.pipeline.types import WEIGHTS
 from deployments.settings import AccessSettings, LimitSettings
-
-Json = dict[str, Any]
 
 _DESCRIPTION = """\
 Send one text or a list of texts to `POST /classify`, in any language the model reads.
@@ -50,9 +50,9 @@ _HEADERS: Json = {
 }
 
 
-def openapi_route(limits: LimitSettings, access: AccessSettings) -> Route:
+def openapi_route(entries: Mapping[str, Entry], access: AccessSettings) -> Route:
     """The document's route; a path prefix becomes its server."""
-    document = openapi_document(limits, access)
+    document = _document(entries, access)
 
     async def openapi(request: Request) -> Response:
         root = request.scope.get("root_path", "")
@@ -63,7 +63,11 @@ def openapi_route(limits: LimitSettings, access: AccessSettings) -> Route:
 
 def openapi_document(limits: LimitSettings, access: AccessSettings | None = None) -> Json:
     """The whole document as JSON-ready values. access: None is open to all."""
-    with_keys = access is not None and access.enabled
+    access = access or AccessSettings()
+    return _document(table(dialects(limits), access.enabled), access)
+
+
+def _document(entries: Mapping[str, Entry], access: AccessSettings) -> Json:
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -78,15 +82,9 @@ def openapi_document(limits: LimitSettings, access: AccessSettings | None = None
             {"name": "Service", "description": "Whether it runs, and what it runs."},
         ],
         "paths": {
-            "/classify": {"post": _classify(limits, with_keys)},
-            "/health": {"get": _get("health", "Does the process live?", "Health", ANSWERS["ok"])},
-            "/ready": {
-                "get": _get("ready", "Is the model loaded and warm?", "Health", ANSWERS["ready"])
-            },
-            "/info": {
-                "get": _get("info", "Which model, on which device?", "Info", ANSWERS["info"])
-                | {"parameters": [_CERTIFICATE]}
-            },
+            path: {entry.method.lower(): entry.operation}
+            for path, entry in entries.items()
+            if entry.operation is not None
         },
         "components": {
             "schemas": components(),
@@ -99,12 +97,12 @@ def openapi_document(limits: LimitSettings, access: AccessSettings | None = None
             },
         },
     }
-    if access is not None and access.enabled:
-        _require_keys(document, access)
+    if access.enabled:
+        _require_keys(document, access, entries)
     return document
 
 
-def _require_keys(document: Json, access: AccessSettings) -> None:
+def _require_keys(document: Json, access: AccessSettings, entries: Mapping[str, Entry]) -> None:
     """Says how callers show who they are, and which paths ask."""
     bearer: Json = {"type": "http", "scheme": "bearer"}
     bearer["description"] = "An API key" if access.jwt_jwks is None else "An API key or a JWT"
@@ -112,93 +110,9 @@ def _require_keys(document: Json, access: AccessSettings) -> None:
     document["components"]["securitySchemes"] = {"Bearer": bearer, "Key": header}
     either: list[Json] = [{"Bearer": []}, {"Key": []}]
     anybody: list[Json] = [{}] if access.allow_anonymous else []
-    document["paths"]["/classify"]["post"]["security"] = [*either, *anybody]
-    info = document["paths"]["/info"]["get"]
-    info["security"] = [*either, *anybody]
-    unauthorized: list[ServiceError] = [Unauthorized("This service needs a key.")]
-    info["responses"]["401"] = _error_response(unauthorized)
-
-
-_CERTIFICATE: Json = {
-    "name": "certificate",
-    "in": "query",
-    "description": "Present, whatever its value: what was proven of the model when it was loaded.",
-    "schema": {"type": "string"},
-}
-
-
-def _classify(limits: LimitSettings, with_keys: bool) -> Json:
-    form = {"schema": _ref("ClassifyRequest")}
-    prediction = _ref("Prediction")
-    item = {"anyOf": [prediction, _ref("ErrorAnswer")]}
-    return {
-        "operationId": "classify",
-        "tags": ["Classification"],
-        "summary": "Classify one text or a list of texts",
-        "description": (
-            "One text gets one object; a list gets a list in the same order. "
-            f"At most {limits.max_batch_texts} texts, {limits.max_text_chars} characters each, "
-            f"{limits.max_body_bytes} bytes in all."
-        ),
-        "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in _HEADERS],
-        "requestBody": {
-            "required": True,
-            "content": {
-                JSON: {"schema": _ref("ClassifyRequest"), "examples": REQUESTS},
-                URLENCODED: form,
-                MULTIPART: form,
-                PLAIN: {"schema": {"type": "string", "minLength": 1}},
-            },
-        },
-        "responses": {
-            "200": {
-                "description": "What the model says",
-                "content": {
-                    JSON: {
-                        "schema": {"anyOf": [prediction, {"type": "array", "items": item}]},
-                        "examples": {
-                            "one": {"summary": "One text", "value": ANSWERS["one"]},
-                            "list": {"summary": "A list with a bad text", "value": ANSWERS["list"]},
-                        },
-                    }
-                },
-            },
-            **{
-                str(status): _error_response(errors)
-                for status, errors in errors_by_status(limits, with_keys).items()
-            },
-        },
-    }
-
-
-def _get(name: str, summary: str, schema: str, example: object) -> Json:
-    responses: Json = {
-        "200": {
-            "description": "Yes" if summary.startswith(("Does", "Is")) else "The service's answer",
-            "content": {JSON: {"schema": _ref(schema), "example": example}},
-        }
-    }
-    if name != "health":
-        responses["503"] = _error_response([NotReady("The model is loading. Try again soon.")])
-    return {"operationId": name, "tags": ["Service"], "summary": summary, "responses": responses}
-
-
-def _error_response(errors: list[ServiceError]) -> Json:
-    response: Json = {
-        "description": " or ".join(f"`{error.code}`" for error in errors),
-        "content": {
-            JSON: {
-                "schema": _ref("ErrorAnswer"),
-                "examples": {
-                    error.code: {"value": {"error": error.body("6f1c")}} for error in errors
-                },
-            }
-        },
-    }
-    if any(hasattr(error, "retry_after_s") for error in errors):
-        response["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
-    return response
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": SCHEMA_REF.format(name=name)}
+    unauthorized = error_response([Unauthorized("This service needs a key.")])
+    for path, methods in document["paths"].items():
+        if entries[path].open == "never":
+            for operation in methods.values():
+                operation["security"] = [*either, *anybody]
+                operation["responses"].setdefault("401", unauthorized)

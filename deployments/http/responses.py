@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
-from deployments.http.security import ANSWER_HEADERS
 from deployments.pipeline.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -24,6 +23,16 @@ from deployments.pipeline.errors import (
     kind_and_place,
     loggable_id,
 )
+
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+NO_STORE = (b"cache-control", b"no-store")
+
+ANSWER_HEADERS = (NOSNIFF, NO_STORE)
+"""Of all that is said about a text or by the service: no guessing of types, no copy in a cache.
+
+Constants, added where answers are made: a wrapper around `send` would cost every request more.
+"""
+
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +68,18 @@ def request_id_of(scope: Scope) -> str:
     return uuid4().hex
 
 
-def error_answer(exc: Exception, scope: Scope) -> JSONAnswer:
-    """The answer to any exception. What is not a ServiceError is logged, and told to nobody."""
+RenderError = Callable[[ServiceError, str], tuple[int, bytes]]
+
+
+def _rendered(error: ServiceError, request_id: str) -> tuple[int, bytes]:
+    return error.status, encode_json({"error": error.body(request_id)})
+
+
+def error_answer(exc: Exception, scope: Scope, render: RenderError = _rendered) -> JSONAnswer:
+    """The answer to any exception. What is not a ServiceError is logged, and told to nobody.
+
+    render: status and body of an error with this request id.
+    """
     request_id = request_id_of(scope)
     headers: dict[str, str] = {}
     if isinstance(exc, HTTPException):
@@ -73,7 +92,8 @@ def error_answer(exc: Exception, scope: Scope) -> JSONAnswer:
     else:
         logger.error("request %s: unexpected %s", loggable_id(request_id), kind_and_place(exc))
         error = ServiceError()
-    return JSONAnswer({"error": error.body(request_id)}, error.status, headers)
+    status, body = render(error, request_id)
+    return JSONAnswer(msgspec.Raw(body), status, headers)
 
 
 def _of_starlette(exc: HTTPException, scope: Scope, headers: dict[str, str]) -> ServiceError:

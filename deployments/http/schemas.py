@@ -12,8 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from deployments.model.certificate import Certificate
-from deployments.pipeline.flow import BULK_FROM_TEXTS, Priority
-from deployments.pipeline.types import Options
+from deployments.pipeline.types import BULK_FROM_TEXTS, Options, Priority
 
 # Equal options are one object, which pickle sends once per micro-batch instead of once per text.
 _options = lru_cache(maxsize=256)(Options)

@@ -1,42 +1,35 @@
-"""What the child `serve run` finds in its environment, and the config it is given."""
+"""What the child `serve run` finds: its directory, its environment, and the config it is given."""
 
 from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
+from deployments.config.ray_inside import (
+    DEFAULTS,
+    FIRST_INGRESS_PORT,
+    HA_PROXY,
+    HAPROXY_THREADS,
+    SIDE_PORTS,
+    THROUGHPUT,
+    haproxy_files,
+)
 from deployments.engines import machine
 from deployments.launch import ports
-from deployments.launch.drain import ADMIN_SOCKET
 from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_name
 from deployments.model.source import find_packaged
 
-# HAProxy's other doors, with their usual numbers: statistics, metrics, and Serve's own proxy, which
-# answers where no replica does. Nobody needs to know them, so any free port will do.
-_SIDE_PORTS = {
-    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
-    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
-}
 
-_DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's own default here, said aloud: replicas unpickle what comes to their gRPC ports, which
-    # listen on all addresses.
-    "RAY_AUTH_MODE": "token",
-    "RAY_SERVE_LOG_TO_STDERR": "1",  # replicas' log lines reach the child's output
-    "RAY_COLOR_PREFIX": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
-    # As the YAML has it; set here for Serve's own proxies, which start elsewhere.
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.http.serve_edge:middlewares",
-    # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
-    "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": "536870912",
-}
+def new_run_dir() -> Path:
+    """A private directory for a run: Ray's session, HAProxy's sockets and config, the log."""
+    # Short on purpose: a Unix socket's path has 107 characters at most (HAProxy: 97), and Ray and
+    # Serve append up to 76. macOS's own temporary directory is too long for that.
+    return Path(tempfile.mkdtemp(prefix="rayclassify-", dir="/tmp"))
 
 
 def cluster_address() -> str | None:
@@ -54,7 +47,7 @@ def host_of(address: str) -> str:
 
 def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, str]:
     """The environment of a Ray started here. What the user has set wins, but for the ingress."""
-    env = {**_DEFAULTS, **os.environ}
+    env = {**DEFAULTS, **os.environ}
     env.pop("RAY_ADDRESS", None)
     env |= {
         RUN_VARIABLE: str(run_dir),
@@ -65,24 +58,15 @@ def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, 
         # The config sets it, for Serve's processes only: elsewhere it breaks handles (docs/log.md).
         THROUGHPUT: "0",
     }
-    return env | (_haproxy_environment(run_dir, plan) if ingress.haproxy else {})
-
-
-def _haproxy_environment(run_dir: Path, plan: Plan) -> dict[str, str]:
-    env = {
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run_dir / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run_dir / ADMIN_SOCKET),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(run_dir),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(run_dir / "metrics.sock"),
-    }
-    if "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT" not in os.environ:
+    if not ingress.haproxy:
+        return env
+    env |= haproxy_files(run_dir)
+    if FIRST_INGRESS_PORT not in env:
         env |= ports.ingress_environment()
-    threads = min(4, machine.cpu_count())
-    env["RAY_SERVE_HAPROXY_NBTHREAD"] = os.environ.get("RAY_SERVE_HAPROXY_NBTHREAD", str(threads))
+    env.setdefault(HAPROXY_THREADS, str(min(4, machine.cpu_count())))
     taken = {plan.port}
-    for name, usual in _SIDE_PORTS.items():
-        port = ports.first_free(int(os.environ.get(name, usual)), taken)
+    for name, usual in SIDE_PORTS.items():
+        port = ports.first_free(int(env.get(name, usual)), taken)
         taken.add(port)
         env[name] = str(port)
     return env
@@ -95,16 +79,14 @@ def child_config(config: dict[str, Any], ingress: Ingress, workdir: Path) -> dic
     if not ingress.haproxy and runtime_env.get("env_vars"):
         runtime_env["env_vars"] |= {HA_PROXY: "0", THROUGHPUT: "0"}
     for app in deployed.get("applications") or []:
-        access = (app.get("args") or {}).get("access") or {}
+        args = app.get("args") or {}
+        access, model = args.get("access") or {}, args.get("model") or {}
         for name in ("keys_file", "jwt_jwks"):
             if access.get(name) and (workdir / str(access[name])).is_file():
                 # Not resolved: a link that is swapped later must be followed again.
                 access[name] = str(workdir / str(access[name]))
-        model = (app.get("args") or {}).get("model") or {}
-        if not model.get("id") or find_packaged(model["id"]):
-            continue
         # Only what stands below the working directory depends on it: workers have another.
-        local = workdir / str(model["id"])
-        if (local / "config.json").is_file():
+        local = workdir / str(model.get("id"))
+        if (local / "config.json").is_file() and not find_packaged(model["id"]):
             model["id"] = str(local.resolve())
     return deployed

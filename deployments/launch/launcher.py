@@ -7,8 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import psutil
@@ -16,63 +19,83 @@ import requests
 import yaml
 from rich.console import Console
 
+from deployments.config.ray_inside import ADMIN_SOCKET
 from deployments.launch import processes, progress
-from deployments.launch.childlog import ChildLog
-from deployments.launch.drain import ADMIN_SOCKET, drain
-from deployments.launch.environment import child_config, child_environment, cluster_address
-from deployments.launch.ingress import Ingress
+from deployments.launch.environment import (
+    child_config,
+    child_environment,
+    cluster_address,
+    new_run_dir,
+)
+from deployments.launch.ingress import Ingress, drain
 from deployments.launch.plan import Plan
-from deployments.launch.rundir import RunDir
-from deployments.launch.signals import StopSignals
-from deployments.pipeline.causes import causes, is_loud, is_warning
+from deployments.launch.progress import StartFailed
+from deployments.pipeline.causes import is_loud, is_warning
 from deployments.privacy.coredump import forbid_core_dumps
 
+INGRESS = "Tokenizer"
 _TICK_S = 0.2
 _ASK_DASHBOARD_EVERY_S = 1.0
 # `serve run` gives Serve 30 s to drain, then ends Ray.
 _DRAIN_S = 45.0
-_ABORT_S = 1.0  # nothing is served yet: nothing to drain
 _TELL_AFTER_S = 3.0
-_END_S = 1.0  # of Ray's own processes, which have nothing to finish
+# Of what has nothing to finish: Ray's own processes, and all before anything is served.
+_END_S = 1.0
 
 
-class StartFailed(Exception):
-    """It did not come up. `lines` say why, as far as the child told."""
+class StopSignals:
+    """Ctrl-C and its kin as events, so that stopping is a step of the programme and no accident.
 
-    def __init__(self, message: str, lines: list[str] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.lines = lines or []
+    `asked` after the first signal, `hurried` after the second. A context manager.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.hurried = threading.Event(), threading.Event()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        # A handler also undoes "ignore", which background jobs inherit from some shells and would
+        # hand on to the child, which then could not be interrupted.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        (self.hurried if self.asked.is_set() else self.asked).set()
 
 
 class Launcher:
-    """One run of the service."""
+    """One run of the service. Its directory goes after a clean stop and stays after a failure."""
 
     def __init__(self, plan: Plan, ingress: Ingress, console: Console, verbose: bool) -> None:
         self.plan, self.ingress = plan, ingress
-        self.run = RunDir()
+        self.run_dir = new_run_dir()
+        self.log = self.run_dir / "serve.log"
+        self.log.touch()
+        self._output = progress.ChildLog(self.log)
         self._console, self._verbose = console, verbose
         self._session = progress.local_session()
         self._child: subprocess.Popen[bytes] | None = None
-        self.run.log.touch()
-        self._log = ChildLog(self.run.log)
-        self._asked_dashboard_at = 0.0
+        self._ask_dashboard_at = 0.0
         self._phase = progress.STARTING_RAY
 
     def start(self, config: dict[str, Any]) -> None:
         """Begins `serve run` in a session of its own: the terminal's Ctrl-C reaches only us."""
+        env = dict(os.environ)
         if cluster_address() is None:
-            env = child_environment(self.run.path, self.plan, self.ingress)
+            env = child_environment(self.run_dir, self.plan, self.ingress)
             config = child_config(config, self.ingress, Path.cwd())
-        else:
-            env = dict(os.environ)
-        self.run.config.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        path = self.run_dir / "config.yaml"
+        path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         forbid_core_dumps()  # nor of HAProxy and Ray, through which texts go too
-        # Not the script `serve`: where pip installs for a user, it is not beside the interpreter.
-        command = [sys.executable, "-m", "ray.serve.scripts", "run", str(self.run.config)]
-        with self.run.log.open("wb") as log:
+        with self.log.open("wb") as log:
             self._child = subprocess.Popen(  # noqa: S603
-                command,
+                # Not the script `serve`: where pip installs for a user, it is not beside Python.
+                [sys.executable, "-m", "ray.serve.scripts", "run", str(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -89,17 +112,18 @@ class Launcher:
         deadline = time.monotonic() + timeout_s
         with self._console.status(self._phase) as status:
             while not stop.asked.wait(_TICK_S):
-                self._follow(starting=True)
-                self._check_alive("it ended before it was ready")
-                if self._answers():
-                    return True
+                # Errors of a start are told once, when Serve has given up trying again.
+                self._follow(is_warning, "it ended before it was ready")
+                with contextlib.suppress(requests.RequestException):
+                    if self._session.get(self.plan.ready_url, timeout=2).ok:
+                        return True
                 self._check_progress()
                 status.update(self._phase)
                 if time.monotonic() > deadline:
                     raise StartFailed(
                         f"not ready after {timeout_s:g} s; it was still {self._phase}. "
                         "Give it more time with --timeout-s.",
-                        self._log.cause(),
+                        self._output.cause(),
                     )
         return False
 
@@ -110,43 +134,50 @@ class Launcher:
             StartFailed: the child died.
         """
         while not stop.asked.wait(_TICK_S):
-            self._follow()
-            self._check_alive("`serve run` ended by itself")
+            self._follow(is_loud, "`serve run` ended by itself")
 
     def stop(self, stop: StopSignals, ready: bool) -> list[psutil.Process]:
         """Drains, then ends every process of the run. Returns what would not end."""
         child = self._child
-        session = child.pid if child is not None else None
         if child is not None and child.poll() is None:
-            if ready:
-                # Serve puts it in a directory named after the node; there is one here.
-                for admin_socket in self.run.path.glob(f"*/{ADMIN_SOCKET}"):
-                    left = drain(
-                        admin_socket, self.plan.request_s, stop.hurried, self._tell_under_way
-                    )
-                    if left:
-                        self._tell(f"{left} requests are cut off.")
+            door_closed = ready and self._close_door(stop)
             child.send_signal(signal.SIGINT)
-            self._await_child(child, stop, ready)
-        survivors = processes.of_run(self.run.path, session)
-        patience_s = 1.0 if stop.hurried.is_set() else _END_S
-        survivors = processes.end(survivors, patience_s)
+            self._await_child(child, stop, ready, door_closed)
+        session = None if child is None else child.pid
+        survivors = processes.end(processes.of_run(self.run_dir, session), _END_S)
         if child is not None:
             child.poll()
-        self._log.close()
+        self._output.close()
         # What was born while the others ended: Ray's daemons restart each other.
-        newborn = processes.of_run(self.run.path, session)
+        newborn = processes.of_run(self.run_dir, session)
         return [*survivors, *processes.end(newborn, patience_s=2.0)]
 
-    def _await_child(self, child: subprocess.Popen[bytes], stop: StopSignals, ready: bool) -> None:
+    def _close_door(self, stop: StopSignals) -> bool:
+        """Whether HAProxy stood there."""
+
+        def tell(under_way: int) -> None:
+            at_most = f"{self.plan.request_s:g} s at most"
+            self.tell(f"Waiting for {under_way} requests under way, {at_most}")
+
+        # Serve puts it in a directory named after the node; there is one here.
+        admin_sockets = list(self.run_dir.glob(f"*/{ADMIN_SOCKET}"))
+        for admin_socket in admin_sockets:
+            if left := drain(admin_socket, self.plan.request_s, stop.hurried, tell):
+                self.tell(f"{left} requests are cut off.")
+        return bool(admin_sockets)
+
+    def _await_child(
+        self, child: subprocess.Popen[bytes], stop: StopSignals, ready: bool, door_closed: bool
+    ) -> None:
         """Waits while replicas answer what they have accepted, and for nothing after that."""
-        replicas = processes.replicas(processes.of_run(self.run.path, child.pid))
+        replicas = processes.replicas(processes.of_run(self.run_dir, child.pid))
+        if door_closed:
+            # They wait for HAProxy to notice that they go; without Classifiers they can't answer.
+            replicas = {there: name for there, name in replicas.items() if name != INGRESS}
         # In a cluster of somebody's, replicas are elsewhere, and the child ends when it is done.
         only_replicas = ready and bool(replicas)
-        patience_s = _DRAIN_S if ready else _ABORT_S
-        began = time.monotonic()
-        told = False
-        while child.poll() is None and time.monotonic() < began + patience_s:
+        began, told = time.monotonic(), False
+        while child.poll() is None and time.monotonic() < began + (_DRAIN_S if ready else _END_S):
             if stop.hurried.wait(_TICK_S):
                 return
             living = processes.wait(replicas, 0.0)
@@ -155,49 +186,31 @@ class Launcher:
             if only_replicas and not told and time.monotonic() > began + _TELL_AFTER_S:
                 told = True
                 names = ", ".join(sorted({replicas[process] for process in living}))
-                self._tell(f"Waiting for replicas to end: {names}")
+                self.tell(f"Waiting for replicas to end: {names}")
 
-    def _tell_under_way(self, requests_under_way: int) -> None:
-        self._tell(
-            f"Waiting for {requests_under_way} requests under way, "
-            f"{self.plan.request_s:g} s at most"
-        )
+    def tell(self, line: str) -> None:
+        """Prints, if anybody still listens: a closed terminal or pipe keeps nobody from stopping.
 
-    def _tell(self, line: str) -> None:
-        # A closed terminal or pipe must not keep us from stopping.
+        rich ends the programme by SystemExit where the pipe is closed.
+        """
         with contextlib.suppress(OSError, SystemExit):
-            self._console.print(line, highlight=False, soft_wrap=True)
-
-    def _answers(self) -> bool:
-        try:
-            return self._session.get(self.plan.ready_url, timeout=2).ok
-        except requests.RequestException:
-            return False
-
-    def _check_alive(self, message: str) -> None:
-        if self._child is not None and self._child.poll() is not None:
-            self._follow(starting=True)
-            raise StartFailed(message, self._log.cause())
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _check_progress(self) -> None:
         now = time.monotonic()
-        if self._log.dashboard is None or now < self._asked_dashboard_at + _ASK_DASHBOARD_EVERY_S:
+        if self._output.dashboard is None or now < self._ask_dashboard_at:
             return
-        self._asked_dashboard_at = now
-        told = progress.read_progress(self._session, self._log.dashboard, self.plan.app)
-        if told.failure is not None:
-            raise StartFailed("the deployment failed", causes(told.failure.splitlines()))
-        self._enter(told.phase)
+        self._ask_dashboard_at = now + _ASK_DASHBOARD_EVERY_S
+        phase = progress.ask_phase(self._session, self._output.dashboard, self.plan.app)
+        if phase != self._phase and not self._console.is_terminal:
+            self._console.print(f"{phase} ...", highlight=False)  # else the spinner shows it
+        self._phase = phase
 
-    def _enter(self, phase: str) -> None:
-        if phase != self._phase:
-            self._phase = phase
-            if not self._console.is_terminal:  # the spinner shows it on a terminal
-                self._console.print(f"{phase} ...", highlight=False)
-
-    def _follow(self, starting: bool = False) -> None:
-        for line in self._log.read():
-            # Errors of a start are told once, when Serve has given up trying again.
-            shown = is_warning(line) if starting else is_loud(line)
-            if self._verbose or shown:
+    def _follow(self, shown: Callable[[str], bool], if_dead: str) -> None:
+        """Prints what the child has written; raises StartFailed where it has ended."""
+        ended = self._child is not None and self._child.poll() is not None
+        for line in self._output.read():
+            if self._verbose or shown(line):
                 self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if ended:
+            raise StartFailed(if_dead, self._output.cause())

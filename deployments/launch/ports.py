@@ -1,8 +1,7 @@
-"""Which TCP ports are taken, and by whom."""
+"""Which TCP ports are taken, by whom, and which are claimed by a start that is under way."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import random
 import socket
@@ -11,11 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
+from filelock import FileLock, Timeout
+
+from deployments.config.ray_inside import FIRST_INGRESS_PORT, LAST_INGRESS_PORT
 
 # Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections.
 _BLOCKS = range(20_000, 32_000, 200)
 _claimed: list[socket.socket] = []
-_doors: dict[str, int] = {}
+_doors: dict[Path, FileLock] = {}
 
 
 def is_free(port: int, host: str = "") -> bool:
@@ -40,30 +42,23 @@ def why_not(port: int, host: str = "") -> OSError | None:
 def holder(port: int) -> psutil.Process | None:
     """The process that listens on a port, where this user may see it."""
     try:
-        connections = psutil.net_connections(kind="tcp")
-    except psutil.AccessDenied:  # macOS shows only root the whole list
-        return None
-    for connection in connections:
-        if connection.status != psutil.CONN_LISTEN or connection.pid is None:
-            continue
-        if connection.laddr and connection.laddr.port == port:
-            try:
-                return psutil.Process(connection.pid)
-            except psutil.NoSuchProcess:
-                return None
+        for there in psutil.net_connections("tcp"):
+            here = there.status == psutil.CONN_LISTEN and getattr(there.laddr, "port", 0) == port
+            if here and there.pid:
+                return psutil.Process(there.pid)
+    except psutil.Error:  # it ended, or this is macOS, which shows only root the list
+        pass
     return None
 
 
 def first_free(preferred: int, taken: Iterable[int] = ()) -> int:
     """The preferred port, or any other that nobody listens on."""
-    if preferred not in taken and is_free(preferred):
-        return preferred
-    while True:
+    port = preferred
+    while port in taken or not is_free(port):
         with socket.socket() as probe:
             probe.bind(("", 0))
             port = int(probe.getsockname()[1])
-        if port not in taken:
-            return port
+    return port
 
 
 def claim_block() -> tuple[int, int]:
@@ -95,19 +90,17 @@ def claim_door(port: int, host: str = "") -> bool:
     Where no mark can be made there is none: it only helps.
     """
     name = f"rayclassify-{os.getuid()}-{host or 'any'}-{port}.lock".replace("/", "-")
-    mark = str(Path(tempfile.gettempdir(), name))
+    mark = Path(tempfile.gettempdir(), name)
     if mark in _doors:
         return True
+    lock = FileLock(mark, mode=0o600)
     try:
-        handle = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
     except OSError:
         return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return False
-    _doors[mark] = handle
+    _doors[mark] = lock
     return True
 
 
@@ -122,6 +115,6 @@ def ingress_environment() -> dict[str, str]:
     """
     first, last = claim_block()
     return {
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
+        FIRST_INGRESS_PORT: str(first),
+        LAST_INGRESS_PORT: str(last),
     }

@@ -8,6 +8,7 @@ environment stays, but for Ray's agents, which write their titles over it: the s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Iterator
@@ -15,35 +16,36 @@ from pathlib import Path
 
 import psutil
 
+from deployments.config.ray_inside import REPLICA_TITLE
+
 RUN_VARIABLE = "RAYCLASSIFY_RUN"
 OWNER_VARIABLE = "RAYCLASSIFY_RUN_OWNER"
 _TICK_S = 0.05
 
 
-def with_environment() -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-    """Every process whose environment this user may read."""
-    for process in psutil.process_iter():
-        try:
-            yield process, process.environ()
-        except (psutil.Error, OSError):
-            continue
-
-
 def of_run(run_dir: Path, session: int | None = None) -> list[psutil.Process]:
     """All living processes of a run. session: its id, known to whoever started the run."""
-    name = str(run_dir)
-    named = [process for process, env in with_environment() if env.get(RUN_VARIABLE) == name]
+    named = [process for process, run, _ in _named() if run == str(run_dir)]
     return _with_their_sessions(named, {session})
 
 
 def leftovers() -> dict[str, list[psutil.Process]]:
     """Run → its processes, for runs whose launcher has ended without stopping them."""
     runs: dict[str, list[psutil.Process]] = {}
-    for process, env in with_environment():
-        run, owner = env.get(RUN_VARIABLE), env.get(OWNER_VARIABLE, "")
-        if run and not _owner_lives(owner) and not _is_dead(process):
+    for process, run, owner in _named():
+        if run and _living_owner(owner) is None and not _is_dead(process):
             runs.setdefault(run, []).append(process)
     return {run: _with_their_sessions(named, {None}) for run, named in runs.items()}
+
+
+def _named() -> Iterator[tuple[psutil.Process, str, str]]:
+    """Every process whose environment this user may read, its run and its owner, if it has any."""
+    for process in psutil.process_iter():
+        try:
+            env = process.environ()
+        except (psutil.Error, OSError):
+            continue
+        yield process, env.get(RUN_VARIABLE, ""), env.get(OWNER_VARIABLE, "")
 
 
 def replicas(members: Iterable[psutil.Process]) -> dict[psutil.Process, str]:
@@ -54,7 +56,7 @@ def replicas(members: Iterable[psutil.Process]) -> dict[psutil.Process, str]:
             title = process.cmdline()[0]
         except (psutil.Error, OSError, IndexError):
             continue
-        if title.startswith("ray::ServeReplica:"):
+        if title.startswith(REPLICA_TITLE):
             found[process] = title.split(":")[4].partition(".")[0]
     return found
 
@@ -62,10 +64,9 @@ def replicas(members: Iterable[psutil.Process]) -> dict[psutil.Process, str]:
 def owner_of(process: psutil.Process) -> int | None:
     """The pid of the `rayclassify serve` that started a process, if one did and still lives."""
     try:
-        owner = process.environ().get(OWNER_VARIABLE, "")
+        return _living_owner(process.environ().get(OWNER_VARIABLE, ""))
     except (psutil.Error, OSError):
         return None
-    return int(owner.split("@")[0]) if _owner_lives(owner) else None
 
 
 def owner_name() -> str:
@@ -79,10 +80,8 @@ def end(processes: Iterable[psutil.Process], patience_s: float = 5.0) -> list[ps
     living = list(processes)
     for signal_all in (psutil.Process.terminate, psutil.Process.kill):
         for process in living:
-            try:
+            with contextlib.suppress(psutil.Error):
                 signal_all(process)
-            except psutil.Error:
-                continue
         living = wait(living, patience_s)
     return living
 
@@ -93,7 +92,8 @@ def wait(processes: Iterable[psutil.Process], patience_s: float) -> list[psutil.
     A zombie has ended: nobody may be there to reap what was handed to a container's init.
     """
     deadline = time.monotonic() + patience_s
-    while living := [process for process in processes if not _is_dead(process)]:
+    living = list(processes)
+    while living := [process for process in living if not _is_dead(process)]:
         if time.monotonic() > deadline:
             break
         time.sleep(_TICK_S)
@@ -106,9 +106,7 @@ def _with_their_sessions(
     """These, and whoever is in a session with one of them; but never with this process."""
     found = {process.pid: process for process in named}
     theirs = (sessions | {_session(pid) for pid in found}) - {None, _session(0)}
-    for process in psutil.process_iter():
-        if _session(process.pid) in theirs:
-            found.setdefault(process.pid, process)
+    found |= {other.pid: other for other in psutil.process_iter() if _session(other.pid) in theirs}
     return [process for process in found.values() if not _is_dead(process)]
 
 
@@ -119,12 +117,14 @@ def _session(pid: int) -> int | None:
         return None
 
 
-def _owner_lives(owner: str) -> bool:
+def _living_owner(owner: str) -> int | None:
+    """Its pid; None where it has ended. owner: as `owner_name` gave it."""
     pid, _, created = owner.partition("@")
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) < 1.0
+        age_s = abs(psutil.Process(int(pid)).create_time() - float(created))
     except (psutil.Error, ValueError):
-        return False
+        return None
+    return int(pid) if age_s < 1.0 else None
 
 
 def _is_dead(process: psutil.Process) -> bool:

@@ -47,10 +47,10 @@ def secure_token(environment: Mapping[str, str], make: bool) -> str | None:
     try:
         path = token_path(environment)
         ours = not environment.get("RAY_AUTH_TOKEN_PATH")
-        if make and ours and not path.exists():
-            _make(path)
         if not path.exists():
-            return None
+            if not (make and ours):
+                return None
+            _make(path)
         if ours:
             _take_from_others(path.parent)
         was_open = _take_from_others(path)

@@ -52,9 +52,7 @@ def class_facts(settings: ModelSettings, raw: dict[str, Any]) -> ClassFacts:
     Raises:
         ModelRefused: transformers reads no text classifier from it, or drops what it says.
     """
-    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
-
-    refuse_quantization(raw, frozenset(AUTO_QUANTIZATION_CONFIG_MAPPING))
+    refuse_quantization(raw)
     config = _config(settings, raw)
     model = _without_weights(config, settings)
     _refuse_position_type(raw, config, model)

@@ -215,30 +215,24 @@ def tokenizer_limit_of(value: Any) -> int | None:
     return int(value)
 
 
-def refuse_quantization(config: Mapping[str, Any], known: frozenset[str] | None = None) -> None:
-    """known: the methods that the installed transformers reads; None: not asked here.
+def refuse_quantization(config: Mapping[str, Any]) -> None:
+    """Quantised weights are not served, whatever transformers would do with them.
 
     Raises:
-        ModelRefused: its weights would be read as if they were not quantised.
+        ModelRefused: config.json says that they are.
     """
-    quantization = config.get("quantization_config")
-    if quantization is None:
-        return
-    method = quantization.get("quant_method") if isinstance(quantization, Mapping) else quantization
-    if isinstance(quantization, Mapping) and (
-        quantization.get("load_in_8bit") or quantization.get("load_in_4bit")
-    ):
-        return
-    if method == "bitsandbytes" or (isinstance(method, str) and (known is None or method in known)):
-        return
-    raise _refused(
-        "quantization_config.quant_method",
-        shown(method),
-        "a method that the installed transformers reads; it would skip this one with a warning, "
-        "and take quantised weights for plain ones",
-        "Set args.model.id to the model before quantisation; rayclassify quantises by itself "
-        "(args.engine.dtype: int8).",
-    )
+    for part, prefix in ((config, ""), (config.get("text_config"), "text_config.")):
+        for key in ("quantization_config", "compression_config"):
+            named = part.get(key) if isinstance(part, Mapping) else None
+            if named is not None:
+                method = named.get("quant_method") if isinstance(named, Mapping) else named
+                raise _refused(
+                    f"{prefix}{key}.quant_method",
+                    shown(method),
+                    "no such entry, and weights in float32, float16 or bfloat16",
+                    "Set args.model.id to the model before quantisation; rayclassify quantises by "
+                    "itself (args.engine.dtype: int8).",
+                )
 
 
 def _refused(key: str, holds: str, should: str, cure: str) -> ModelRefused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from deployments.model.source import (
     find_model,
     read_config,
     read_json,
+    refuse_unfetched,
 )
 from deployments.settings import ModelSettings
 
@@ -23,12 +25,24 @@ _VOCABULARIES = (
     *("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.tiktoken", "tekken.json"),
     *("spm.*", "bpe.codes", "sentencepiece*", "vocab*", "tokenizer*.txt"),
 )
-_LFS = b"version https://git-lfs"
 
 
 def refuse_faults(settings: ModelSettings) -> None:
     """Raises ModelNotFound or ModelRefused: the first of `faults`."""
     for check in _CHECKS:
+        check(settings)
+
+
+def refuse_weights(settings: ModelSettings) -> None:
+    """Before weights are loaded, of a directory or the hub: what must not be taken for a model's.
+
+    Raises:
+        ModelRefused: they are an adapter's, quantised, pickled, missing or not whole.
+        ModelNotFound: there is no config.json.
+    """
+    if _directory(settings) is None and _on_hub("adapter_config.json", settings):
+        raise _is_adapter("adapter_config.json", settings)
+    for check in (_adapter, _quantization, _weights):
         check(settings)
 
 
@@ -57,7 +71,7 @@ def read_optional(name: str, settings: ModelSettings) -> Any:
         ModelRefused: it is there, and no JSON.
     """
     source = _directory(settings)
-    if source is not None and not (source / name).exists() and not (source / name).is_symlink():
+    if source is not None and not (source / name).exists() and not _stands(source / name):
         return None
     try:
         found = read_json(name, settings)
@@ -96,11 +110,23 @@ def _adapter(settings: ModelSettings) -> None:
         path.name for path in found if path.name.startswith(("adapter_config", "adapter_model"))
     ]
     if named:
-        raise ModelRefused(
-            f"model {settings.id!r} is an adapter ({named[0]}), and adapters are not "
-            "served. Merge it first: peft's merge_and_unload(), then save_pretrained() of model "
-            "and tokenizer into a new directory."
-        )
+        raise _is_adapter(named[0], settings)
+
+
+def _is_adapter(name: str, settings: ModelSettings) -> ModelRefused:
+    return ModelRefused(
+        f"model {settings.id!r} is an adapter ({name}), and adapters are not "
+        "served. Merge it first: peft's merge_and_unload(), then save_pretrained() of model "
+        "and tokenizer into a new directory."
+    )
+
+
+def _on_hub(name: str, settings: ModelSettings) -> bool:
+    from huggingface_hub import hf_hub_download
+
+    with contextlib.suppress(Exception):  # there is none, or the hub can't be reached
+        return bool(hf_hub_download(settings.id, name, revision=settings.revision))
+    return False
 
 
 def _config(settings: ModelSettings) -> None:
@@ -123,11 +149,11 @@ def _weights(settings: ModelSettings) -> None:
     if source is None or _names_weights_itself(settings):
         return
     for name in (_SAFE, _PICKLED):
-        if (source / name).is_file():
+        if _stands(source / name):
             _allowed(source / name, settings)
             _whole(source / name, settings)
             return
-        if (source / f"{name}.index.json").is_file():
+        if _stands(source / f"{name}.index.json"):
             _shards(source / f"{name}.index.json", settings)
             return
     others = sorted(path.name for path in (*source.glob("*.safetensors"), *source.glob("*.bin")))
@@ -159,7 +185,7 @@ def _shards(index: Path, settings: ModelSettings) -> None:
             )
         )
     names = sorted({str(name) for name in shards.values()})
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [name for name in names if not _stands(index.parent / name)]
     if missing:
         raise ModelRefused(
             f"model {settings.id!r} lacks {len(missing)} of its {len(names)} files of weights, "
@@ -168,6 +194,11 @@ def _shards(index: Path, settings: ModelSettings) -> None:
     for name in names:
         _allowed(index.parent / name, settings)
         _whole(index.parent / name, settings)
+
+
+def _stands(path: Path) -> bool:
+    """Whether there is something of this name, be it a link to no file."""
+    return path.is_file() or path.is_symlink()
 
 
 def _allowed(path: Path, settings: ModelSettings) -> None:
@@ -181,17 +212,12 @@ def _allowed(path: Path, settings: ModelSettings) -> None:
 
 def _whole(path: Path, settings: ModelSettings) -> None:
     """A file that was not fetched wholly is found by its own beginning."""
+    refuse_unfetched(path, settings.id)
+    if path.suffix != ".safetensors":
+        return
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(max(8, len(_LFS)))
-        if start.startswith(_LFS):
-            raise ModelRefused(
-                f"{path.name} of model {settings.id!r} is a pointer of git-lfs, {size} bytes, and "
-                "no weights. Fetch them with `git lfs pull`."
-            )
-        if path.suffix != ".safetensors":
-            return
-        file.seek(8)
+        start = file.read(8)
         length = int.from_bytes(start[:8], "little")
         try:
             if len(start) < 8 or not 0 < length <= size - 8:
@@ -217,13 +243,18 @@ def _tokenizer(settings: ModelSettings) -> None:
         return
     named = _tokenizer_config(settings)
     model_config.tokenizer_limit_of(named_tokenizer_limit(settings))
-    if not any(any(source.glob(pattern)) for pattern in _VOCABULARIES) and not _coded(named):
+    # Not glob: it leaves out a link to no file.
+    found = [path for path in sorted(source.iterdir()) if any(map(path.match, _VOCABULARIES))]
+    if not found and not _coded(named):
         raise ModelRefused(
             f"model {settings.id!r} has no tokenizer: expected tokenizer.json, or a vocabulary "
             "(vocab.txt, vocab.json, a .model), beside config.json. Copy it there, or save it "
             "with AutoTokenizer.from_pretrained(…).save_pretrained(…)."
         )
-    if (source / "tokenizer.json").is_file():
+    if not _stands(source / "tokenizer.json"):
+        for path in found:
+            refuse_unfetched(path, settings.id)
+    else:
         content = read_optional("tokenizer.json", settings)
         model = content.get("model") if isinstance(content, dict) else None
         if not isinstance(model, dict):

@@ -18,6 +18,7 @@ from deployments.settings import ModelSettings
 logger = logging.getLogger(__name__)
 
 DEMO_MODEL = ModelSettings().id
+_LFS = b"version https://git-lfs"
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -41,6 +42,7 @@ def find_model(model_id: str) -> str:
     """
     if found := _find_below((Path.cwd(),), model_id) or find_packaged(model_id):
         return str(found)
+    refuse_unfetched(Path(model_id).expanduser() / "config.json", model_id)
     looks_like_path = model_id.startswith((".", "/", "~")) or model_id.count("/") > 1
     if (Path(model_id).expanduser() / "adapter_config.json").is_file():
         raise ModelRefused(
@@ -116,6 +118,7 @@ def read_json(name: str, settings: ModelSettings) -> Any:
 
     Raises:
         OSError, ValueError, RecursionError: there is none, or it is no JSON.
+        ModelRefused: as `refuse_unfetched`.
     """
     source = find_model(settings.id)
     path = Path(source, name)
@@ -123,7 +126,25 @@ def read_json(name: str, settings: ModelSettings) -> Any:
         from huggingface_hub import hf_hub_download
 
         path = Path(hf_hub_download(source, name, revision=settings.revision))
+    refuse_unfetched(path, settings.id)
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def refuse_unfetched(path: Path, model_id: str) -> None:
+    """Raises ModelRefused: in the file's place is a pointer of git-lfs, or a link to no file."""
+    if path.is_symlink() and not path.exists():
+        raise ModelRefused(
+            f"{path.name} of model {model_id!r} is a link to {str(path.readlink())!r}, where no "
+            "file is. Copy the file itself there, or fetch the model again."
+        )
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            raise ModelRefused(
+                f"{path.name} of model {model_id!r} is a git-lfs pointer, not the file: run "
+                "`git lfs pull` in its directory."
+            )
 
 
 def is_commit(revision: str | None) -> bool:

@@ -1,31 +1,28 @@
 """What happens to a text, from its tokens to its label. No Ray, no HTTP.
 
-- admission: Whether a request is taken in: by how long it would wait, not by how many wait
 - batcher: The classifier's queue: merges micro-batches from all callers into batches by token
   budget
-- beginnings: Beginnings of long texts that give the same first tokens as all of the text
 - causes: What went wrong, out of a long text with tracebacks: a log's, or what Serve says of a
   failure
 - decode: Logits → labels and scores
 - errors: Every error a caller can meet, in one tree
 - fair_queue: Turns for flows: each gets its share of what is served, however much it has waiting
-- flow: Whose text it is and how urgent: what a fair order of waiting texts goes by
+- gate: The gate: whether a request is taken in, by how long it would wait
 - health: Whether a replica's model gets on with its work, not only whether its process answers
 - latency_model: What a forward pass costs on this machine, learned from those that ran
 - live_models: The models that Classifiers hold now, and texts encoded for each of them
 - microbatch: The ingress's gatherer: one call to the classifier carries all texts that arrived
   meanwhile
-- model_thread: The thread that a model lives in
+- observer: The seam for whoever wants to know what happens: called at each stage, silent by default
 - parts: All that texts and logits need of a model beside its weights, under one name on the wire
 - pipeline: The order of the stages, in one place: encode → predict → postprocess
 - quarantine: Texts under suspicion of killing the model's process, and those found guilty
 - queue: Calls that wait for the model, and the slices of them that make up a batch
-- readiness: Whether a replica has answered yet, and who waits for its first answer
 - retry: A call to one of several replicas, tried again where one dies, and beside it where one is
   stuck
-- slo: How many of the oldest texts to run together, so that few are answered too late
 - tokenize: Text → token ids, by the model's own Rust tokenizer, many texts a call
-- types: What travels between the stages
+- types: What travels between the stages: plain arrays, tuples and frozen dataclasses, cheap to
+  pickle
 
 Anybody may import it. It imports settings only.
 """

@@ -9,22 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
 from deployments.pipeline.errors import Overloaded, PredictionFailed, ServiceError
-from deployments.pipeline.flow import FlowRuns
-from deployments.pipeline.latency_model import Coefficients, CostCurve
-from deployments.pipeline.model_thread import ModelThread
-from deployments.pipeline.queue import Call, Slice, TokenQueue, cut, living
-from deployments.pipeline.retry import Hung
-from deployments.pipeline.slo import texts_within
-from deployments.pipeline.types import Encoded, Float32, Logits
+from deployments.pipeline.latency_model import (
+    SPEED_MEMORY,
+    Coefficients,
+    CostCurve,
+    texts_within,
+)
+from deployments.pipeline.observer import SILENT, Observer
+from deployments.pipeline.queue import Call, Slice, TokenQueue, cut, lengths_and_waits, living
+from deployments.pipeline.retry import MIN_PATIENCE_S, STUCK_FACTOR, Hung
+from deployments.pipeline.types import Encoded, Float32, FlowRuns, Logits
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,9 @@ MAX_FAILURES = 31
 # always idle; less on a busy one.
 MAX_SLACK = 0.1
 _IDLE_MEMORY = 50  # passes
+# Until a pass was half full: small ones tell as little as a third of the speed of full ones, and an
+# idle service must not refuse by that.
+HOPE = 3.0
 
 
 class TokenBatcher:
@@ -61,7 +67,9 @@ class TokenBatcher:
         target_p99_ms: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[..., Awaitable[Any]] | None = None,
+        observer: Observer = SILENT,
     ) -> None:
+        self._observer = observer
         self.max_batch_tokens = max_batch_tokens
         self.max_queue_tokens = max_queue_tokens
         self.target_p99_ms = target_p99_ms
@@ -74,7 +82,7 @@ class TokenBatcher:
         self._run = run or ModelThread()
         self._queue = TokenQueue()
         self._loop_task: asyncio.Task[None] | None = None
-        self._tokens_per_s = 0.0
+        self._usual_longest = 0.0  # tokens, of the longest text of a pass, on average
         self._n_labels: int | None = None
         self._pass_started: float | None = None
         self._ended = clock()
@@ -164,7 +172,9 @@ class TokenBatcher:
         batch = self._queue.take(self.max_batch_tokens, now)
         if batch and self.target_p99_ms is not None:
             slack = MAX_SLACK * self._idle_s / max(self._idle_s + self._busy_s, 1e-9)
-            n_texts = texts_within(self.curve, self.target_p99_ms / 1e3, batch, now, slack)
+            lengths, waits_s = lengths_and_waits(batch, now)
+            target_s = self.target_p99_ms / 1e3
+            n_texts = texts_within(self.curve, target_s, lengths, waits_s, slack)
             batch, rest = cut(batch, n_texts)
             self._queue.put_back(rest)
         return batch
@@ -208,6 +218,8 @@ class TokenBatcher:
         parts = [piece.encoded() for piece in group]
         self.running = group
         started = self._pass_started = self._clock()
+        for piece in group:
+            self._observer.stage("queue", started - piece.call.arrived, len(piece))
         try:
             outcome: Logits | BaseException = await self._run(self._predict_all, parts)
         except Exception as exc:  # no thread to be had, for one
@@ -250,15 +262,39 @@ class TokenBatcher:
     def _learn(self, parts: list[Encoded], elapsed_s: float) -> None:
         tokens = sum(part.total_tokens for part in parts)
         longest = max(int(part.lengths.max()) for part in parts)
-        self.curve.observe(tokens, longest, elapsed_s)
-        rate = tokens / max(elapsed_s, 1e-6)
-        self._tokens_per_s = 0.8 * self._tokens_per_s + 0.2 * rate if self._tokens_per_s else rate
+        self.observe(tokens, longest, elapsed_s)
+        n_texts = sum(map(len, parts))
+        self._observer.stage("model", elapsed_s, n_texts)
+        self._observer.batch(n_texts, tokens, longest)
         logger.debug("%d tokens in %.4f s; %d wait", tokens, elapsed_s, self.queued_tokens)
 
+    def observe(self, tokens: int, longest: int, elapsed_s: float) -> None:
+        """A pass over `tokens` tokens, of which the longest text has `longest`, took so long."""
+        self.curve.observe(tokens, longest, elapsed_s)
+        before = self._usual_longest or longest
+        self._usual_longest = before + (longest - before) / SPEED_MEMORY
+
+    @property
+    def tokens_per_s(self) -> float:
+        """What the model reads in full batches of texts as they come; 0 before the first pass."""
+        if not self.curve.n_observed:
+            return 0.0
+        tokens = self.max_batch_tokens
+        pass_s = max(self.curve.coefficients().pass_s(tokens, self._usual_longest), 1e-6)
+        return tokens / pass_s * (HOPE if self.curve.most_tokens < tokens / 2 else 1.0)
+
+    def holding(self) -> set[int]:
+        """The `call_id` of calls that need no second replica: those in the pass under way, and
+        those that wait while the model gets on with its passes."""
+        held = {piece.call.id for piece in self.running}
+        tokens = sum(piece.tokens for piece in self.running)
+        expected_s = self.curve.coefficients().pass_s(tokens, self._usual_longest)
+        if self.pass_age_s <= max(MIN_PATIENCE_S, STUCK_FACTOR * expected_s):
+            held |= self._queue.call_ids()
+        return held
+
     def _drain_time_s(self) -> float:
-        if not self._tokens_per_s:
-            return 1.0
-        return float(math.ceil(min(self.queued_tokens / self._tokens_per_s, 60.0)))
+        return min(max(self.queued_tokens / max(self.tokens_per_s, 1.0), 1.0), 60.0)
 
 
 _NOT_FINITE = PredictionFailed("The model gave no finite number for this text.")
@@ -287,3 +323,28 @@ def _failure(exc: BaseException) -> ServiceError:
     if isinstance(exc, ServiceError):
         return exc
     return PredictionFailed(f"The model failed on this text ({type(exc).__name__}).")
+
+
+T = TypeVar("T")
+
+
+class ModelThread:
+    """One function at a time, outside the event loop.
+
+    An engine is loaded here too. OpenMP keeps a pool of threads for each thread that it is called
+    from, and two pools on the same cores double the time of a short pass (docs/log.md).
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+
+    async def __call__(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+    def wait_for(self, function: Callable[[], T]) -> T:
+        """The same for callers that may block, such as a replica that starts."""
+        return self._executor.submit(function).result()
+
+    def close(self) -> None:
+        """Ends the thread once it is done with what it was given."""
+        self._executor.shutdown(wait=True)

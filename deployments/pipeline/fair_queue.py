@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,10 @@ class FairQueue(Generic[T]):
 
     def __len__(self) -> int:
         return self._n
+
+    def __iter__(self) -> Iterator[T]:
+        """All items, in no order."""
+        return self._root.items()
 
     def push(self, path: Sequence[Hashable], item: T) -> None:
         self._leaf(path).append(item)
@@ -155,6 +159,10 @@ class _Level(Generic[T]):
         else:
             heapq.heappop(self.heap)
             del self.members[member.key]
+
+    def items(self) -> Iterator[T]:
+        for member in self.members.values():
+            yield from member.inner if isinstance(member.inner, deque) else member.inner.items()
 
     def keep(self, wanted: Callable[[T], bool]) -> int:
         """How many items are left below."""

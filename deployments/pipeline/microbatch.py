@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import math
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from deployments.pipeline.admission import Admission
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError
 from deployments.pipeline.fair_queue import FairQueue
-from deployments.pipeline.flow import BULK_FROM_TEXTS, WEIGHTS, Flow
-from deployments.pipeline.types import Answer, TextInput
+from deployments.pipeline.gate import Gate
+from deployments.pipeline.types import BULK_FROM_TEXTS, WEIGHTS, Answer, Flow, TextInput
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +51,7 @@ class MicroBatcher:
     theirs: nobody else's answer may wait for its last text, nor for its tokenizing.
 
     run: answers a micro-batch; gets the texts and the seconds left to each.
-    work_of: what a text costs, in any unit; `max_queue_s` is about the wait that comes of it.
+    gate: takes requests in, or refuses them. work_of: what a text costs, in the gate's unit.
     """
 
     def __init__(
@@ -64,13 +61,10 @@ class MicroBatcher:
         max_texts: int,
         max_inflight: int,
         min_gap_s: float,
-        max_pending: int,
-        max_queue_s: float = math.inf,
+        gate: Gate,
         work_of: Callable[[TextInput], float] = lambda item: 1.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._admission = Admission(max_pending, max_queue_s, clock)
-        self._clock = clock
+        self._gate = gate
         self._work_of = work_of
         self._run = run
         self._max_texts = max_texts
@@ -87,7 +81,7 @@ class MicroBatcher:
     @property
     def pending(self) -> int:
         """Texts taken in and not answered yet."""
-        return self._admission.pending
+        return self._gate.pending
 
     async def submit(self, items: Sequence[TextInput], timeout_s: float) -> list[Result]:
         """One result per item, in order. All items are of one flow.
@@ -101,7 +95,7 @@ class MicroBatcher:
         flow = items[0].flow
         works = [self._work_of(item) for item in items]
         work = sum(works)
-        self._admission.enter(flow, len(items), work, timeout_s)
+        self._gate.enter(flow, len(items), work, timeout_s)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         waiters = [
@@ -120,7 +114,7 @@ class MicroBatcher:
         except TimeoutError:
             pass  # raised below: as its context this one would hold the task, which may hold it
         finally:
-            self._admission.leave(flow, len(items), work)
+            self._gate.leave(flow, len(items), work)
             if not answered:
                 gone = TextInput("", flow=flow)
                 for waiter in waiters:
@@ -205,7 +199,7 @@ class MicroBatcher:
                 task.cancel()
 
     async def _answer(self, waiters: list[_Waiter], loop: asyncio.AbstractEventLoop) -> None:
-        now, sent = loop.time(), self._clock()
+        now = loop.time()
         results: Sequence[Result]
         try:
             results = await self._run(
@@ -223,15 +217,12 @@ class MicroBatcher:
             if not all(waiter.future.done() for waiter in waiters):
                 logger.error("micro-batch of %d texts failed: %s", len(waiters), type(exc).__name__)
         self._expected = self.pending
-        self._admission.rate.record(
-            sum(
-                waiter.work
-                for waiter, result in zip(waiters, results, strict=True)
-                if not isinstance(result, ServiceError)
-            ),
-            sent,
-            self._clock(),
-        )
+        answered = [
+            (waiter.work, result["tokens"])
+            for waiter, result in zip(waiters, results, strict=True)
+            if not isinstance(result, ServiceError) and "tokens" in result
+        ]
+        self._gate.capacity.answered(sum(w for w, _ in answered), sum(n for _, n in answered))
         for waiter, result in zip(waiters, results, strict=True):
             if not waiter.future.done():
                 waiter.future.set_result(result)

@@ -7,22 +7,26 @@ tests.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError
-from deployments.pipeline.flow import FlowRuns, runs_of
 from deployments.pipeline.live_models import Encodings
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.types import (
     Answer,
     Encoded,
     Float32,
+    FlowRuns,
     Logits,
     Options,
     Predicted,
     TextInput,
+    runs_of,
 )
 
 Encode = Callable[[Sequence[TextInput]], Awaitable[Encodings]]
@@ -54,6 +58,7 @@ class Pipeline:
     postprocess: Postprocess
     meet: Meet = _no_other
     name_model: bool = False
+    observer: Observer = SILENT
 
     async def run(
         self, inputs: Sequence[TextInput], timeouts_s: Sequence[float]
@@ -89,7 +94,9 @@ class Pipeline:
     ) -> dict[int, str]:
         """Fills in `results` of the chosen inputs, and returns which were for no model that is
         there, with the version that is."""
+        started = time.perf_counter()
         encoded = await self.encode([inputs[i] for i in chosen])
+        self.observer.stage("tokenize", time.perf_counter() - started, len(chosen))
         for k, error in encoded.errors.items():
             results[chosen[k]] = error
         if not encoded.index:
@@ -104,7 +111,12 @@ class Pipeline:
             made = encoded.batch.of(logits.model)
             assert made is not None  # noqa: S101 - a Classifier takes its own
             cut = encoded.truncated[logits.model]
+            started = time.perf_counter()
             answers = await self.postprocess(logits, [inputs[index[k]].options for k in places])
+            self.observer.stage("postprocess", time.perf_counter() - started, len(answers))
+            if n_cut := sum(cut[k] for k in places):
+                self.observer.truncated(n_cut)
+            self.observer.labelled(Counter(answer["label"] for answer in answers))
             failed = logits.errors or {}
             for row, k in enumerate(places):
                 results[index[k]] = failed.get(row) or {

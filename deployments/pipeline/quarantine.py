@@ -24,14 +24,21 @@ import numpy as np
 import numpy.typing as npt
 
 from deployments.pipeline.errors import DeadlineExceeded, PredictionFailed, ServiceError
-from deployments.pipeline.flow import FlowRuns, only
 from deployments.pipeline.retry import Attempts, Hung, LostReplica
-from deployments.pipeline.types import Encoded, Float32, Logits, OtherModel, Predicted
+from deployments.pipeline.types import (
+    Encoded,
+    Float32,
+    FlowRuns,
+    Logits,
+    OtherModel,
+    Predicted,
+    only,
+)
 
 logger = logging.getLogger(__name__)
 
 Predict = Callable[..., Awaitable[Logits | OtherModel]]
-AtWork = Callable[[], Awaitable[Set[int]]]
+Holding = Callable[[], Awaitable[Set[int]]]
 Deadlines = npt.NDArray[np.float64]
 
 REFUSED_S = 300.0
@@ -50,13 +57,13 @@ class Quarantine:
     """`predict`, by several tries, so that a text that kills its process fails alone.
 
     predict: one try, called as `TokenBatcher.submit` is; raises LostReplica.
-    at_work: the `call_id` of all calls that replicas work on now.
+    holding: the `call_id` of all calls that replicas have and get on with.
     """
 
-    def __init__(self, predict: Predict, attempts: Attempts, at_work: AtWork) -> None:
+    def __init__(self, predict: Predict, attempts: Attempts, holding: Holding) -> None:
         self._predict = predict
         self._attempts = attempts
-        self._at_work = at_work
+        self._holding = holding
         self._one_at_a_time = asyncio.Lock()
         # Calls of several ingress replicas meet in one classifier.
         self._call_ids = count(random.getrandbits(60))
@@ -142,7 +149,7 @@ class Quarantine:
         call_id = next(self._call_ids)
 
         async def held() -> bool:
-            return call_id in await self._at_work()
+            return call_id in await self._holding()
 
         return await self._attempts.run(
             lambda: self._predict(

@@ -15,8 +15,15 @@ import numpy.typing as npt
 
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError
 from deployments.pipeline.fair_queue import FairQueue
-from deployments.pipeline.flow import DEFAULT_FLOW, WEIGHTS, Flow, FlowRuns
-from deployments.pipeline.types import Encoded, Float32, Logits
+from deployments.pipeline.types import (
+    DEFAULT_FLOW,
+    WEIGHTS,
+    Encoded,
+    Float32,
+    Flow,
+    FlowRuns,
+    Logits,
+)
 
 Float64 = npt.NDArray[np.float64]
 _NO_IDS = np.zeros(0, np.int32)
@@ -169,6 +176,13 @@ def cut(batch: Sequence[Slice], n_texts: int) -> tuple[list[Slice], list[Slice]]
     return first, []
 
 
+def lengths_and_waits(batch: list[Slice], now: float) -> tuple[Float64, Float64]:
+    """Tokens of each text, and the seconds since it arrived: float64 [n] each."""
+    lengths = [piece.call.texts.lengths[piece.start : piece.stop] for piece in batch]
+    waits_s = [now - piece.call.arrived for piece in batch]
+    return np.concatenate(lengths).astype(np.float64), np.repeat(waits_s, [*map(len, batch)])
+
+
 class TokenQueue:
     """Slices of calls: those of one flow in the order of arrival, flows in turns.
 
@@ -212,6 +226,10 @@ class TokenQueue:
         if 2 * self._forgotten > len(self._slices):  # a model that hangs must not fill the memory
             self._slices.keep(lambda piece: not piece.call.future.done())
             self._forgotten = 0
+
+    def call_ids(self) -> set[int]:
+        """Of all calls of which something waits."""
+        return {piece.call.id for piece in self._slices}
 
     def drain(self) -> list[Call]:
         """Empties it. The calls of which something waited."""

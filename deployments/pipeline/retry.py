@@ -31,6 +31,8 @@ STUCK_FACTOR = 3.0
 MIN_PATIENCE_S = 1.0
 # A replica that ends itself is gone by then, and out of Serve's choice.
 ENDING_S = 1.0
+# What no replica holds any more may be answered already, and the answer be on its way.
+_UNDER_WAY_S = 0.1
 _FADING = 0.99  # of the longest, with each call: half of it after 69
 _DYING = "Replicas die faster than calls can be tried again. Retry in a few seconds."
 
@@ -97,7 +99,7 @@ class Attempts:
         """The first answer.
 
         tries: how many replicas may be lost with it. held: asked when a call is stuck, whether a
-        replica is at work on it: then another would only be stuck too.
+        replica has it and gets on: then another would only do the work twice.
 
         Raises:
             LostReplica: the last of `tries`; or Hung, at once.
@@ -158,9 +160,11 @@ class Attempts:
                             raise NotReady(_DYING, 2.0)
                     joined = 0
                 else:
-                    if held is not None and await held():
-                        stuck_at = loop.time() + patience_s
-                        continue
+                    if held is not None:
+                        if await held():
+                            stuck_at = loop.time() + patience_s
+                            continue
+                        await asyncio.wait(pending, timeout=_UNDER_WAY_S)
                     if any(task.done() for task in pending):
                         continue
                     if joined >= MAX_JOINED or not self._joining.spend():

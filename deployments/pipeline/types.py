@@ -1,22 +1,77 @@
-"""What travels between the stages. Plain arrays and frozen dataclasses: cheap to pickle."""
+"""What travels between the stages: plain arrays, tuples and frozen dataclasses, cheap to pickle."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count, groupby
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from deployments.pipeline.errors import ServiceError
-from deployments.pipeline.flow import DEFAULT_FLOW, Flow
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
 
 Answer = dict[str, Any]
 """One classified text as JSON-ready values, or `{"error": {...}}` in the place of a bad one."""
+
+
+Priority = Literal["interactive", "bulk"]
+
+WEIGHTS: dict[Priority, float] = {"interactive": 9.0, "bulk": 1.0}
+"""Shares of the model where both wait: bulk never stands in the way, and never stands still."""
+
+BULK_FROM_TEXTS = 33
+"""Requests with as many texts are bulk unless they say otherwise."""
+
+
+class Flow(NamedTuple):
+    """Texts that take turns with those of other flows, and among themselves stay in order.
+
+    client: who asks, "" where nobody can tell. request: a number of its own for each bulk request,
+    so that a short list need not wait for a long one; 0 for all interactive requests of a client.
+    """
+
+    priority: Priority = "interactive"
+    client: str = ""
+    request: int = 0
+
+
+DEFAULT_FLOW = Flow()
+
+FlowRuns = list[tuple[Flow, int]]
+"""Flows of n texts in order, each with how many texts in a row are its."""
+
+# Bulk requests of several ingress replicas meet in one classifier.
+_request_numbers = count(random.getrandbits(60))
+
+
+def flow_of(priority: Priority | None, client: str, n_texts: int) -> Flow:
+    """The flow of one request."""
+    if priority is None:
+        priority = "interactive" if n_texts < BULK_FROM_TEXTS else "bulk"
+    if priority == "bulk":
+        return Flow("bulk", client, next(_request_numbers))
+    return Flow("interactive", client) if client else DEFAULT_FLOW
+
+
+def runs_of(flows: Sequence[Flow]) -> FlowRuns | None:
+    """None where all are the default one, which is the usual case and costs nothing to send."""
+    if all(flow is DEFAULT_FLOW for flow in flows):
+        return None
+    return [(flow, len(list(run))) for flow, run in groupby(flows)]
+
+
+def only(places: Sequence[int], flows: FlowRuns | None) -> FlowRuns | None:
+    """The flows of the texts at these places."""
+    if flows is None:
+        return None
+    by_text = [flow for flow, n in flows for _ in range(n)]
+    return runs_of([by_text[i] for i in places])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +172,31 @@ class Encoded:
         )
 
 
+class Load(NamedTuple):
+    """How a Classifier stands, said with each answer.
+
+    replica: its name. tokens_per_s: what it reads in full batches; 0 where that is not known yet.
+    queued_tokens: how many wait there for the model.
+    """
+
+    replica: str
+    tokens_per_s: float
+    queued_tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Logits:
     """The model's answer for n texts. values: float32 [n, labels].
 
     errors: index of a text → why it has no answer; its row in `values` is meaningless.
-    model: version of the `ModelParts` that decode it; a Classifier names its own.
+    model: version of the `ModelParts` that decode it; a Classifier names its own, and says how it
+    stands by `load`.
     """
 
     values: Float32
     errors: dict[int, ServiceError] | None = None
     model: str = ""
+    load: Load | None = None
 
     def __len__(self) -> int:
         return len(self.values)

@@ -17,8 +17,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from queue import SimpleQueue
@@ -42,9 +43,7 @@ MAX_REQUESTS_A_WRITE = 100
 _CHAIN = b',"chain":"'
 _encode = msgspec.json.Encoder().encode
 
-# Unix time, request id, key id; and of each text its hash, the answer or an error's code, and the
-# model that gave it.
-_Request = tuple[float, str | None, str | None, list[tuple[str, Answer | str, str | None]]]
+_Line = dict[str, Any]
 
 
 class AuditLog:
@@ -66,10 +65,8 @@ class AuditLog:
         self._text_key = derived_key(secret, "text")
         self._chain_key = derived_key(secret, "chain") if settings.chain else None
         self._with_score = settings.scores
-        self._requests: SimpleQueue[_Request | None] = SimpleQueue()
-        self._n = 0
-        self._last = b""
-        self._failing = False
+        self._requests: SimpleQueue[list[_Line] | None] = SimpleQueue()
+        self._n, self._last, self._failing = 0, b"", False
         directory = Path(settings.directory)
         directory.mkdir(parents=True, exist_ok=True)
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
@@ -103,23 +100,34 @@ class AuditLog:
 
         Takes out of each answer which model gave it (`pipeline.MODEL`): callers are not told.
         """
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        # Both ids may be a caller's own words.
+        about = {
+            "time": now,
+            "request_id": request_id and loggable_id(request_id),
+            "key_id": key_id and key_id.encode(errors="replace").decode(),
+        }
         # Hashed here and not in the thread: a text is held no longer than its request.
-        decisions = [
-            (
-                text_digest(self._text_key, item.text, item.text_pair),
-                result.code if isinstance(result, ServiceError) else result,
-                None if isinstance(result, ServiceError) else result.pop(MODEL, None),
-            )
+        lines = [
+            {
+                **about,
+                "text": text_digest(self._text_key, item.text, item.text_pair),
+                **self._outcome(result),
+                "engine": self.engine,
+            }
             for item, result in zip(inputs, results, strict=True)
             if isinstance(item, TextInput)
         ]
-        # Both may be a caller's own words.
-        request_id = request_id and loggable_id(request_id)
-        key_id = key_id and key_id.encode(errors="replace").decode()
         if self._requests.qsize() < MAX_WAITING_REQUESTS:
-            self._requests.put((time.time(), request_id, key_id, decisions))
+            self._requests.put(lines)
         else:
-            self._dropped += len(decisions)
+            self._dropped += len(lines)
+
+    def _outcome(self, result: Answer | ServiceError) -> _Line:
+        if isinstance(result, ServiceError):
+            return {"error": result.code, "model": None}
+        kept = ("label", "tokens", "score") if self._with_score else ("label", "tokens")
+        return {**{name: result[name] for name in kept}, "model": result.pop(MODEL, None)}
 
     def close(self) -> None:
         """Returns when all is written."""
@@ -134,17 +142,17 @@ class AuditLog:
             if first is not None:
                 # What comes within a moment is written at once: a write costs more than a line.
                 time.sleep(PAUSE_S)
-            requests = [first, *(self._requests.get() for _ in range(self._requests.qsize()))]
-            more = None not in requests
+            waiting = [first, *(self._requests.get() for _ in range(self._requests.qsize()))]
+            more = None not in waiting
+            requests = [lines for lines in waiting if lines is not None]
             for i in range(0, len(requests), MAX_REQUESTS_A_WRITE):
-                part = [one for one in requests[i : i + MAX_REQUESTS_A_WRITE] if one is not None]
-                self._write_all(part)
+                self._write_all([*chain(*requests[i : i + MAX_REQUESTS_A_WRITE])])
 
-    def _write_all(self, requests: Sequence[_Request]) -> None:
+    def _write_all(self, lines: list[_Line]) -> None:
         n, last = self._n, self._last
         written = bytearray()
         try:
-            for line in (line for request in requests for line in self._lines_of(request)):
+            for line in lines:
                 facts = {"n": n, **line}
                 if self.lost and not written:
                     facts["lost_before"] = self.lost
@@ -157,30 +165,12 @@ class AuditLog:
             if written:
                 self._file.append(written)
         except Exception as exc:
-            self._unwritten += sum(len(decisions) for *_, decisions in requests)
+            self._unwritten += len(lines)
             if not self._failing:
                 logger.error("the audit log can't be written: %s", kind_and_place(exc))
             self._failing = True
         else:
             self._n, self._last, self._failing = n, last, False
-
-    def _lines_of(self, request: _Request) -> Iterator[dict[str, Any]]:
-        at_s, request_id, key_id, decisions = request
-        at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="milliseconds")
-        for digest, result, model in decisions:
-            line = {
-                "time": at.replace("+00:00", "Z"),
-                "request_id": request_id,
-                "key_id": key_id,
-                "text": digest,
-            }
-            if isinstance(result, str):
-                line["error"] = result
-            else:
-                line |= {"label": result["label"], "tokens": result["tokens"]}
-                if self._with_score:
-                    line["score"] = result["score"]
-            yield {**line, "model": model, "engine": self.engine}
 
 
 def read_secret(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from ray.serve.exceptions import (
     ReplicaUnavailableError,
 )
 
-from deployments.config.keys import unknown_keys, validation_problems
+from deployments.config.keys import validation_problems
 from deployments.pipeline.errors import (
     NotReady,
     Overloaded,
@@ -84,7 +84,7 @@ def live_settings(model: type[Live], user_config: dict[str, Any], old: Live | No
     except ValidationError as exc:
         if old is None:
             raise
-        problems = [*unknown_keys(user_config, model), *validation_problems(exc, user_config)]
+        problems = validation_problems(exc, user_config, model)
         logger.error(
             "user_config is refused and the old one stays, but no new replica starts until it is "
             "right; `rayclassify check` finds this before it is deployed: %s",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+from dataclasses import asdict
 from typing import Any
 
 from ray import serve
 from ray.serve.exceptions import RayServeException
 
-from deployments.pipeline.causes import causes
+from deployments.deploying.serve_state import RUNNING, read_application
 from deployments.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -75,16 +77,17 @@ async def update_state(
             status = await asyncio.to_thread(serve.status)
     except (RayServeException, TimeoutError):
         return None
-    app = status.applications.get(app_name)
-    if app is None:
+    if app_name not in status.applications:
         return None
+    # As the REST API has it: values instead of enumerations.
+    told = json.loads(json.dumps(asdict(status.applications[app_name])))
+    app = read_application(app_name, told)
     other = (deployed.id, deployed.revision) != (model, revision)
-    if app.status == "RUNNING" and not other:
+    if app.status == RUNNING and not other:
         return None
-    told = [app.message, *(one.message for one in app.deployments.values())]
     return {
-        "status": str(getattr(app.status, "value", app.status)),
+        "status": app.status,
         "model": deployed.id if other else None,
         "revision": deployed.revision if other else None,
-        "message": " ".join(causes("\n".join(told).splitlines(), 2)) if any(told) else "",
+        "message": " ".join(app.reasons()[-2:]),
     }

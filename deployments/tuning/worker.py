@@ -15,8 +15,7 @@ import numpy as np
 
 from deployments.engines.catalog import Candidate
 from deployments.engines.loaded import load_engine
-from deployments.pipeline.batcher import TokenBatcher
-from deployments.pipeline.model_thread import ModelThread
+from deployments.pipeline.batcher import ModelThread, TokenBatcher
 from deployments.pipeline.types import Encoded, Float32
 from deployments.settings import EngineSettings, ModelSettings, Settings
 

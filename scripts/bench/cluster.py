@@ -17,6 +17,7 @@ from .child import answer_lines
 from .service import CONFIG, changed_config, free_port
 
 START_TIMEOUT_S = 120.0
+DRAIN = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 CPUS_PER_NODE = 4  # as Ray counts them: what is reserved, not what there is
 
 
@@ -28,7 +29,7 @@ class LocalCluster:
         os.environ |= {
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+            DRAIN: os.environ.get(DRAIN, "5"),
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),

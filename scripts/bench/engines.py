@@ -38,7 +38,7 @@ class EngineSpec:
     @property
     def missing(self) -> str | None:
         """What would have to be installed; None where nothing is missing."""
-        if self.name in ("openvino", "onnxruntime") and not importlib.util.find_spec(self.name):
+        if self.name == "openvino" and not importlib.util.find_spec(self.name):
             return f"{self.name} is not installed: pip install 'rayclassify[{self.name}]'"
         return None
 
@@ -50,9 +50,7 @@ REFERENCES = (
 ENGINES = (
     *(EngineSpec("torch", dtype, packing) for dtype in ("float32", "bfloat16", "int8")
       for packing in (False, True)),
-    *(EngineSpec(name, dtype) for name, dtypes in {
-        "openvino": ("float32", "bfloat16", "int8"), "onnxruntime": ("float32", "int8"),
-    }.items() for dtype in dtypes),
+    *(EngineSpec("openvino", dtype) for dtype in ("float32", "bfloat16", "int8")),
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What it costs a micro-batch that ids and logits name their model.
 
-`python -m scripts.bench.naming`: the best of many rounds, in microseconds a micro-batch, in one thread.
+`python -m scripts.bench.naming`: the best of many rounds, in microseconds a micro-batch, in one
+thread.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from .report import (
 )
 
 START, END = "<!-- benchmark.py report: start -->", "<!-- benchmark.py report: end -->"
-NOT_MEASURED = "Not measured yet; the command below does it."
+NOT_MEASURED = "Not measured yet; `python scripts/benchmark.py` does it."
 
 
 def readme_block(modes: Modes) -> str:
@@ -29,13 +29,27 @@ def readme_block(modes: Modes) -> str:
     if part is None:
         return NOT_MEASURED + "\n"
     rows = [(row["title"], precision_of(row), *_figures(row)) for row in part["rows"]]
-    head = (part["shape"], "precision", "requests/s", "p50", "errors", "labels as transformers'")
+    head = (part["shape"], "precision", "requests/s", "p50")
     out = [picture("peers", "Requests a second, ours and others", f"docs/{IMAGES}")]
     out.append(table(head, rows))
-    out += [_null_line(part["null"]), _share_line(modes.get("service", {}))]
+    out += [_wrong_line(part["rows"]), _null_line(part["null"])]
+    out += [_share_line(modes.get("service", {}))]
     counts = sorted({run["connections"] for row in part["rows"] for run in row.get("runs", ())})
     out.append(f"At the better of {' and '.join(map(str, counts))} connections. {caption(part)}\n")
     return "\n".join(line for line in out if line)
+
+
+def _wrong_line(rows: list[Part]) -> str:
+    """All errors, and how many labels are transformers' own: once, where all rows have as many."""
+    ran = [row for row in rows if row.get("runs")]
+    counts = ", ".join(f"{row['title']} {_errors(row)}" for row in ran if _errors(row)) or "none"
+    agreed = {labels_of(row) for row in ran}
+    labels = ", ".join(sorted(agreed)) if len(agreed) == 1 else _labels_by_row(ran)
+    return f"Errors: {counts}. Labels as transformers': {labels}.\n"
+
+
+def _labels_by_row(rows: list[Part]) -> str:
+    return ", ".join(f"{row['title']} {labels_of(row)}" for row in rows)
 
 
 def _null_line(rows: list[Part]) -> str:
@@ -81,9 +95,12 @@ def write(modes: Modes, docs: Path, readme: Path | None) -> None:
         readme.write_text(put_into(text, readme_block(modes)), encoding="utf-8")
 
 
-def _figures(row: Part) -> tuple[object, ...]:
+def _figures(row: Part) -> tuple[str, str]:
     if not row.get("runs"):
-        return "–", "", f"can't run: {one_line(row.get('unavailable', 'interrupted'))}", ""
+        return f"can't run: {one_line(row.get('unavailable', 'interrupted'))}", ""
     p50_ms = max(row["runs"], key=lambda run: run["requests_per_s"])["p50_ms"]
-    errors = sum(int(str(counts_of(run)[0])) for run in row["runs"])
-    return f"{best(row):,.1f}", f"{p50_ms:,.0f} ms", errors, labels_of(row)
+    return f"{best(row):,.1f}", f"{p50_ms:,.0f} ms"
+
+
+def _errors(row: Part) -> int:
+    return sum(int(str(counts_of(run)[0])) for run in row["runs"])

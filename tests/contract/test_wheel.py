@@ -39,7 +39,7 @@ def test_it_holds_the_package_its_pages_and_the_demo_model(installed: Path) -> N
     sources = {p.relative_to(ROOT) for p in (ROOT / "deployments").rglob("*.py")}
     assert {p.relative_to(installed) for p in package.rglob("*.py")} == sources
     assert (package / "py.typed").is_file()
-    assert list((package / "api" / "static").rglob("*.js"))
+    assert list((package / "http" / "static").rglob("*.js"))
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert (package / "models" / "demo" / name).is_file()
 

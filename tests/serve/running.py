@@ -83,12 +83,17 @@ class Service:
 
     def logged(self, deployment: str, words: str) -> str | None:
         """The first line with these words in the logs of that deployment's replicas."""
-        for path in log_files():
-            if f"replica_classify_{deployment}" in path.name:
-                for line in path.read_text(encoding="utf-8").splitlines():
-                    if words in line:
-                        return line
-        return None
+        return next(iter(self.all_logged(deployment, words)), None)
+
+    def all_logged(self, deployment: str, words: str) -> list[str]:
+        """All of those lines."""
+        return [
+            line
+            for path in log_files()
+            if f"replica_classify_{deployment}" in path.name
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if words in line
+        ]
 
     def answers(self, path: str) -> bool:
         try:

@@ -1,7 +1,7 @@
 """A model that does at one character what a model may do at its worst.
 
-For `import_path: tests.trials.faulty:build`; everything else is the service as it is. Its label says
-whether the sum of a text's token ids is odd, so that whoever asks knows what to be told.
+For `import_path: tests.trials.faulty:build`; everything else is the service as it is. Its label
+says whether the sum of a text's token ids is odd, so that whoever asks knows what to be told.
 """
 
 from __future__ import annotations

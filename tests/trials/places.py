@@ -15,8 +15,7 @@ from types import TracebackType
 import requests
 
 from deployments.launch import processes
-from deployments.launch.childlog import ChildLog
-from deployments.launch.progress import local_session
+from deployments.launch.progress import ChildLog, local_session
 from deployments.launch.token_file import read_token
 
 TIMEOUT_S = 20

@@ -1,4 +1,6 @@
-"""The service with faults built in, for texts that ask: `import_path: tests.trials.privacy_faults:build`.
+"""The service with faults built in, for texts that ask.
+
+Its `import_path` is `tests.trials.privacy_faults:build`.
 
 Every other text takes the way it always takes. Faults quote the text wherever they can: nothing of
 it may be seen anywhere.

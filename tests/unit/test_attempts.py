@@ -119,7 +119,7 @@ def test_what_a_replica_is_at_work_on_is_given_to_no_other() -> None:
         answer = await Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, 30.0, held=held)
         return answer, asyncio.get_running_loop().time()
 
-    assert run_virtually(main()) == (1, pytest.approx(3 * MIN_PATIENCE_S + 0.1))
+    assert run_virtually(main()) == (1, pytest.approx(3 * MIN_PATIENCE_S + 0.2))
 
 
 def test_a_replica_that_ends_itself_with_a_text_is_told_at_once() -> None:

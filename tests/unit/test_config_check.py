@@ -12,11 +12,11 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import AliasChoices, BaseModel, Field
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from deployments.config.check import ConfigError, Problem, check_config, load_config
-from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
-from deployments.config.keys import unknown_keys
+from deployments.config.keys import validation_problems
+from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
 
 ROOT = Path(__file__).parents[2]
 GOOD = load_config(ROOT / "serve_config.yaml")
@@ -118,10 +118,10 @@ def test_free_dicts_are_left_alone(path: str, value: Any) -> None:
 WRONG_VALUES = [
     ("proxy_location", "Everywhere", "proxy_location", "EveryNode"),
     ("http_options.port", "eighty", "http_options.port", "got 'eighty'"),
-    ("applications", None, "applications", "must be a list; got nothing"),
+    ("applications", None, "applications", "valid list; got null"),
     ("applications", ..., "applications", "required"),
     ("applications[0].import_path", ..., "applications[0].import_path", "required"),
-    ("applications[0].deployments[0]", "x", TOKENIZER, "must be a mapping"),
+    ("applications[0].deployments[0]", "x", TOKENIZER, "valid dictionary; got 'x'"),
     (f"{ARGS}", None, ARGS, "got null"),
     (f"{CLASSIFIER}.ray_actor_options", [1], f"{CLASSIFIER}.ray_actor_options", "got a list"),
     (f"{CLASSIFIER}.ray_actor_options.num_gpus", -1, None, "got -1"),
@@ -158,6 +158,7 @@ WRONG_VALUES = [
     (f"{ARGS}.model.temperature", float("inf"), None, "finite number"),
     (f"{ARGS}.limits.max_body_bytes", "2000000", None, "valid integer"),
     (f"{ARGS}.engine.name", None, None, "got null"),
+    (f"{ARGS}.engine.name", "onnxruntime", None, "is gone. Set auto, openvino or torch"),
     (f"{CLASSIFIER}.user_config.max_batch_tokens", 0, None, "got 0"),
     (f"{CLASSIFIER}.user_config", [1], None, "dictionary"),
     (f"{POSTPROCESSOR}.user_config.threshold", 1.5, None, "got 1.5"),
@@ -289,26 +290,36 @@ class _Tree(BaseModel):
     listed: list[_Leaf] = []
     inner: list[Annotated[_Leaf, "why"]] = []
     mapped: dict[str, _Leaf] = {}
-    annotated: Annotated[_Leaf | dict[str, Any], "why"] = {}
     renamed: int = Field(0, alias="new-name")
     choice: int = Field(0, validation_alias=AliasChoices("one", "two"))
 
 
 @pytest.mark.parametrize(
-    ("value", "paths"),
+    ("value", "problems"),
     [
-        ({"plain": {"siz": 1}}, ["plain.siz"]),
-        ({"plain": None, "listed": [{"size": 1}, {"siz": 1}]}, ["listed[1].siz"]),
-        ({"inner": [{"siz": 1}]}, ["inner[0].siz"]),
-        ({"mapped": {"a": {"siz": 1}}}, ["mapped.a.siz"]),
-        ({"annotated": {"siz": 1}}, ["annotated.siz"]),
-        ({"new-name": 1, "one": 1, "two": 2}, []),
-        ({"renamed": 1, "choice": 1}, ["renamed", "choice"]),
-        ({"listed": {}}, ["listed"]),
+        ({"plain": {"siz": 1}}, {"plain.siz": "did you mean size?"}),
+        (
+            {"plain": None, "listed": [{"size": 1}, {"siz": 1}]},
+            {"listed[1].siz": "did you mean size?"},
+        ),
+        ({"inner": [{"siz": 1}]}, {"inner[0].siz": "did you mean size?"}),
+        ({"mapped": {"a": {"siz": 1}}}, {"mapped.a.siz": "did you mean size?"}),
+        ({"size": 1}, {"size": "it belongs under plain"}),
+        ({"new-name": 1, "two": 2}, {}),
+        ({"new-nam": 1}, {"new-nam": "did you mean new-name?"}),
+        ({"listed": {}}, {"listed": "valid list; got a mapping"}),
     ],
 )
-def test_the_walk_knows_every_kind_of_annotation(value: Any, paths: list[str]) -> None:
-    assert [p.path for p in unknown_keys(value, _Tree)] == paths
+def test_the_near_name_is_found_behind_every_kind_of_annotation(
+    value: Any, problems: dict[str, str]
+) -> None:
+    found = []
+    try:
+        _Tree.model_validate(value, extra="forbid")
+    except ValidationError as error:
+        found = list(validation_problems(error, value, _Tree))
+    assert [problem.path for problem in found] == list(problems)
+    assert all(words in one.message for one, words in zip(found, problems.values(), strict=True))
 
 
 UNREADABLE = [

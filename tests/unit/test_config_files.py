@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 from deployments.config.check import load_config
-from deployments.launch.machine_check import check_files, check_machine
+from deployments.launch.preflight import check_files, check_machine
 from deployments.model import files as model_files
 from deployments.settings import ModelSettings
 
@@ -48,8 +48,13 @@ def _shard(model: Path) -> None:
     index.write_text(json.dumps({"weight_map": shards}))
 
 
-def _pointer(model: Path) -> None:
-    (model / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+def _pointer(model: Path, name: str = "model.safetensors") -> None:
+    (model / name).write_text("version https://git-lfs.github.com/spec/v1\n")
+
+
+def _dangle(model: Path, name: str) -> None:
+    (model / name).unlink()
+    (model / name).symlink_to(f"/nowhere/{name}")
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -60,7 +65,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a missing shard": (_shard, "lacks 1 of its 2 files of weights, model-00002-of-00002"),
     "half a file": (lambda m: _cut(m / "model.safetensors"), "is cut short: it has"),
-    "a pointer": (_pointer, "is a pointer of git-lfs"),
+    "a pointer": (_pointer, "is a git-lfs pointer, not the file: run `git lfs pull`"),
     "no header": (
         lambda m: (m / "model.safetensors").write_bytes(b"\x00" * 64),
         "begin with no header of safetensors",
@@ -98,6 +103,26 @@ def test_a_fault_in_a_file_is_found_and_named(model: Path, case: str) -> None:
     breaks(model)
     (fault,) = faults(model)
     assert expected in fault
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_what_was_not_fetched_is_called_that(model: Path, name: str) -> None:
+    _pointer(model, name)
+    assert faults(model) == [
+        f"{name} of model {str(model)!r} is a git-lfs pointer, not the file: run `git lfs pull` in "
+        "its directory."
+    ]
+    _dangle(model, name)
+    assert faults(model) == [
+        f"{name} of model {str(model)!r} is a link to '/nowhere/{name}', where no file is. Copy "
+        "the file itself there, or fetch the model again."
+    ]
+
+
+def test_a_pointer_that_nobody_reads_is_no_fault(model: Path) -> None:
+    _pointer(model, "pytorch_model.bin")
+    _pointer(model, "sentencepiece.bpe.model")
+    assert faults(model) == []
 
 
 def test_all_faults_are_named_at_once(model: Path) -> None:
@@ -152,7 +177,7 @@ def test_check_says_so_and_config_only_does_not(tmp_path: Path) -> None:
 
 def test_looking_at_files_needs_no_torch() -> None:
     code = (
-        "import sys; from deployments.launch.machine_check import check_machine; "
+        "import sys; from deployments.launch.preflight import check_machine; "
         "from deployments.config.check import load_config; "
         "assert check_machine(load_config('serve_config.yaml')) == []; "
         "print([m for m in ('torch', 'transformers') if m in sys.modules])"

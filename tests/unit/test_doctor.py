@@ -12,7 +12,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
-from deployments.cli.doctor_facts import advice, machine_facts
+from deployments.cli.doctor import advice, machine_facts
+from deployments.config import ray_inside
 from deployments.engines import cpu
 from deployments.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
 from deployments.model.cache import CACHE_DIR_ENV
@@ -55,7 +56,7 @@ def test_json_has_the_same_and_nothing_else_on_stdout(config: Callable[..., str]
     found = json.loads(doctor(config(), "--no-measure", "--json").stdout)
     assert found["machine"]["cpu"]["usable_cpus"] >= 1
     assert found["machine"]["packages"]["torch"]
-    assert set(found["machine"]["extras"]) == {"openvino", "onnxruntime"}
+    assert set(found["machine"]["extras"]) == {"openvino"}
     assert found["engine"]["rows"] == []
 
 
@@ -103,8 +104,16 @@ def test_a_model_that_is_not_there_is_exit_code_1(config: Callable[..., str]) ->
     assert "no model in './no/such/model'" in result.output
 
 
+def test_a_ray_that_nobody_has_read_is_warned_of(
+    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_inside, "RAY", "2.59")
+    told = " ".join(doctor(config(name="none"), "--no-measure").output.split())
+    assert "what we rely on inside it was read in 2.59" in told
+
+
 def facts_of(features: str, *installed: str) -> dict[str, Any]:
-    extras = {name: {"installed": name in installed} for name in ("openvino", "onnxruntime")}
+    extras = {name: {"installed": name in installed} for name in ("openvino",)}
     return {"cpu": {"kind": cpu_kind(features.split())}, "extras": extras}
 
 
@@ -113,17 +122,16 @@ def test_what_a_missing_extra_brings_is_told_from_measurements_on_such_a_cpu(
 ) -> None:
     speeds = {"torch float32": 10.0, "torch int8": 40.0, "openvino int8": 60.0}
     monkeypatch.setitem(KNOWN, cpu_kind(ZEN_4.split()), KnownSpeeds("BERT-base, here", speeds))
-    openvino, onnxruntime = advice(facts_of(ZEN_4), "cpu")
+    (openvino,) = advice(facts_of(ZEN_4), "cpu")
     assert openvino == (
         "openvino is not installed: `pip install 'rayclassify[openvino]'`. On a CPU of this kind "
         "(AVX-512 + VNNI + BF16) its best, openvino int8, ran at 1.5 times the speed of the best "
         "without it, torch int8 (BERT-base, here)."
     )
-    assert "is not known" in onnxruntime
 
 
 def test_what_is_not_known_is_said_plainly() -> None:
-    lines = advice(facts_of("asimd", "onnxruntime"), "cpu")
+    lines = advice(facts_of("asimd"), "cpu")
     assert len(lines) == 1
     assert "on a CPU of this kind (Arm) is not known" in lines[0]
     assert "run this again" in lines[0]
@@ -134,7 +142,7 @@ def test_an_extra_brings_nothing_on_a_gpu() -> None:
 
 
 def test_extras_that_are_here_need_no_advice() -> None:
-    assert advice(facts_of(ZEN_4, "openvino", "onnxruntime"), "cpu") == []
+    assert advice(facts_of(ZEN_4, "openvino"), "cpu") == []
 
 
 @pytest.mark.parametrize(

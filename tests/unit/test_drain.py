@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.launch.drain import drain
-from deployments.launch.ingress import choose_ingress
+from deployments.launch.ingress import choose_ingress, drain
 from deployments.launch.ports import first_free
 
 CONFIG = """

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from deployments.engines.agreement import compare
 from deployments.engines.base import EngineUnavailable
 from deployments.engines.catalog import REFERENCE, Candidate, fitting
 from deployments.engines.measurement import (
@@ -22,6 +21,7 @@ from deployments.engines.measurement import (
     Measurement,
     choose,
 )
+from deployments.engines.parity import compare
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings
 
@@ -274,7 +274,7 @@ def test_a_regression_has_no_labels() -> None:
     assert far.refusal == "refused: drift 0.04 > 0.01"
 
 
-ALL = {"torch", "openvino", "onnxruntime"}
+ALL = {"torch", "openvino"}
 Fit = Callable[..., list[str]]
 
 
@@ -291,7 +291,7 @@ def fit() -> Fit:
 
 def test_candidates_are_what_fits_the_fixed_fields(fit: Fit) -> None:
     assert fit(name="torch") == ["torch float32", "torch int8", "torch bfloat16"]
-    assert fit(dtype="int8") == ["openvino int8", "torch int8", "onnxruntime int8"]
+    assert fit(dtype="int8") == ["openvino int8", "torch int8"]
     assert fit(name="openvino", dtype="bfloat16") == ["openvino bfloat16"]
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO and ONNX Runtime against the model's own forward in torch, one text at a time."""
+"""OpenVINO against the model's own forward in torch, one text at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from deployments.engines.artefacts import UNUSED_S
 from deployments.engines.base import EngineUnavailable
 from deployments.engines.graph import GraphEngine, check_conversion
-from deployments.engines.onnxruntime import OnnxRuntimeEngine
 from deployments.engines.openvino import OpenVinoEngine
 from deployments.model.source import ModelNotFound
 from deployments.pipeline.types import Encoded
@@ -35,7 +34,7 @@ ENGINES = [
             reason=f"pip install 'rayclassify[{engine.name}]'",
         ),
     )
-    for engine in (OpenVinoEngine, OnnxRuntimeEngine)
+    for engine in (OpenVinoEngine,)
 ]
 VOCAB_SIZE = 300
 SHAPE = {
@@ -283,7 +282,7 @@ def test_a_model_that_was_never_trained_to_classify_is_refused(
         engine_for(make, directory)
 
 
-@pytest.mark.parametrize("make", [OpenVinoEngine, OnnxRuntimeEngine])
+@pytest.mark.parametrize("make", [OpenVinoEngine])
 def test_without_its_package_the_cure_is_said(
     make: type[GraphEngine],
     make_tiny_model: Callable[..., Path],
@@ -294,7 +293,7 @@ def test_without_its_package_the_cure_is_said(
         engine_for(make, make_tiny_model())
 
 
-@pytest.mark.parametrize("make", [OpenVinoEngine, OnnxRuntimeEngine])
+@pytest.mark.parametrize("make", [OpenVinoEngine])
 def test_another_device_or_dtype_is_refused(
     make: type[GraphEngine], make_tiny_model: Callable[..., Path]
 ) -> None:

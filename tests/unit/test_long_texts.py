@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
-from deployments.pipeline.beginnings import Beginnings
 from deployments.pipeline.errors import InvalidInput, TextTooLong
+from deployments.pipeline.gate import Gate
 from deployments.pipeline.microbatch import LONG_CHARS, MicroBatcher, Result
-from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.tokenize import Beginnings, TextEncoder
 from deployments.pipeline.types import Options, TextInput
 from tests.trials.corpus import NASTY_UNITS
 
@@ -181,7 +181,9 @@ async def test_nobody_waits_for_the_tokenizing_of_a_long_text() -> None:
             await gate.wait()
         return [{"label": item.text[:4]} for item in inputs]
 
-    batcher = MicroBatcher(run, max_texts=9, max_inflight=4, min_gap_s=0.0, max_pending=99)
+    batcher = MicroBatcher(
+        run, max_texts=9, max_inflight=4, min_gap_s=0.0, gate=Gate(99, 10.0, time.monotonic)
+    )
     texts = ["a", "long" * LONG_CHARS, "b"]
     tasks = [asyncio.create_task(batcher.submit([TextInput(text)], 10)) for text in texts]
     assert await tasks[0] == [{"label": "a"}]

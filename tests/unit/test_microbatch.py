@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.pipeline.errors import DeadlineExceeded, EmptyText, Overloaded, ServiceError
+from deployments.pipeline.gate import Gate
 from deployments.pipeline.microbatch import MicroBatcher, Result
 from deployments.pipeline.types import TextInput
 
@@ -51,6 +53,10 @@ class Chain:
         ]
 
 
+def room_for(texts: int) -> Gate:
+    return Gate(texts, max_queue_s=10.0, clock=time.monotonic)
+
+
 def gatherer(
     chain: Chain,
     max_texts: int = 8,
@@ -63,7 +69,7 @@ def gatherer(
         max_texts=max_texts,
         max_inflight=max_inflight,
         min_gap_s=min_gap_s,
-        max_pending=max_pending,
+        gate=room_for(max_pending),
     )
 
 
@@ -163,7 +169,7 @@ async def test_callers_that_ask_again_and_again_fall_into_step() -> None:
         await asyncio.sleep(0.001)
         return [{"label": item.text} for item in items]
 
-    batcher = MicroBatcher(chain, max_texts=64, max_inflight=8, min_gap_s=30, max_pending=100)
+    batcher = MicroBatcher(chain, max_texts=64, max_inflight=8, min_gap_s=30, gate=room_for(100))
 
     async def caller(number: int) -> None:
         for _ in range(10):

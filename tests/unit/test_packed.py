@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.engines import parity
-from deployments.engines.encoder import PostNormEncoder
-from deployments.engines.heads import HEADS
+from deployments.engines.encoder import HEADS, PostNormEncoder
 from deployments.engines.linear import accelerate
 from deployments.engines.packed import CannotPack, PackedRunner, StockEncoder
 from deployments.engines.padded import PaddedRunner

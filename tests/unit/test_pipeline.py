@@ -11,13 +11,15 @@ import pytest
 from deployments.engines.null import NullEngine
 from deployments.pipeline.decode import LabelDecoder
 from deployments.pipeline.errors import DeadlineExceeded, EmptyText, NotReady, PredictionFailed
-from deployments.pipeline.flow import DEFAULT_FLOW, Flow, FlowRuns
 from deployments.pipeline.live_models import Encodings
 from deployments.pipeline.pipeline import MODEL, Pipeline
 from deployments.pipeline.types import (
+    DEFAULT_FLOW,
     Answer,
     Encoded,
     Float32,
+    Flow,
+    FlowRuns,
     Logits,
     ModelInfo,
     Options,

@@ -8,22 +8,24 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from deployments.config.check import load_config
-from deployments.config.crosscheck import HA_PROXY, THROUGHPUT
+from deployments.config.keys import Problem
+from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
 from deployments.engines import machine
 from deployments.launch import ports, preflight, processes
-from deployments.launch.childlog import ChildLog
 from deployments.launch.environment import child_config, child_environment, cluster_address, host_of
 from deployments.launch.ingress import Ingress, choose_ingress
 from deployments.launch.plan import Plan, read_plan
-from deployments.launch.progress import LOADING, interpret
+from deployments.launch.progress import LOADING, ChildLog, StartFailed, phase_of
 from deployments.pipeline.causes import causes, is_loud
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,12 +50,12 @@ def listener() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def messages(findings: Iterator[preflight.Finding]) -> list[str]:
+def messages(findings: Iterator[Problem]) -> list[str]:
     return [finding.message for finding in findings]
 
 
 def test_plan_is_what_the_yaml_says(plan: Plan) -> None:
-    assert (plan.port, plan.app, plan.model) == (8000, "classify", "models/demo")
+    assert (plan.port, plan.app) == (8000, "classify")
     assert plan.num_cpus == pytest.approx(1.0)
     assert plan.num_gpus == 0
     assert plan.wants_haproxy
@@ -63,14 +65,12 @@ def test_plan_is_what_the_yaml_says(plan: Plan) -> None:
 
 def test_plan_counts_first_replicas_and_prefixes(config: dict[str, Any]) -> None:
     config["applications"][0]["route_prefix"] = "/v1"
-    config["applications"][0]["args"]["engine"]["name"] = "none"
     classifier = config["applications"][0]["deployments"][1]
     classifier["autoscaling_config"]["initial_replicas"] = 3
     classifier["ray_actor_options"] = {"num_cpus": 2, "num_gpus": 0.5}
     plan = read_plan(config)
     assert plan.num_cpus == pytest.approx(6.2)
     assert plan.num_gpus == pytest.approx(1.5)
-    assert plan.model is None
     assert plan.ready_url == "http://127.0.0.1:8000/v1/ready"
 
 
@@ -92,14 +92,16 @@ def test_a_taken_port_of_somebody_unseen(listener: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("host", ["203.0.113.9", "no-such-host.invalid"])
 def test_an_address_of_another_machine_is_not_called_a_taken_port(host: str) -> None:
     (message,) = messages(preflight.check_port(host, 8000))
-    assert f"http_options.host is '{host}', which is no address of this machine" in message
+    assert f"host '{host}', port 8000 can't be listened on here" in message
+    assert "taken" not in message
     assert "127.0.0.1" in message
 
 
 def test_a_port_this_user_may_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ports, "why_not", lambda port, host: PermissionError(13, "denied"))
     (message,) = messages(preflight.check_port("127.0.0.1", 80))
-    assert message == "this user may not listen on port 80. Set http_options.port to 1024 or more."
+    assert "port 80 can't be listened on here (denied)" in message
+    assert "port to 1024 or more" in message
 
 
 @pytest.fixture
@@ -107,11 +109,11 @@ def own_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Marks of ports go here, and are given up in the end."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    doors: dict[str, int] = {}
+    doors: dict[Path, FileLock] = {}
     monkeypatch.setattr(ports, "_doors", doors)
     yield tmp_path
-    for handle in doors.values():
-        os.close(handle)
+    for lock in doors.values():
+        lock.release()
 
 
 def test_a_port_that_another_launcher_is_about_to_use(own_marks: Path) -> None:
@@ -210,6 +212,8 @@ def test_replicas_are_known_by_their_titles() -> None:
         subprocess.Popen(["sleep", "60"]) as other,
         subprocess.Popen([title, "60"], executable=shutil.which("sleep")) as replica,
     ):
+        while not psutil.Process(replica.pid).cmdline():  # exec has not written it yet
+            time.sleep(0.01)
         found = processes.replicas([psutil.Process(other.pid), psutil.Process(replica.pid)])
         other.kill()
         replica.kill()
@@ -276,28 +280,22 @@ def test_a_cgroup_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert machine.available_memory_bytes() > 0
 
 
-def test_a_missing_model_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    (message,) = messages(preflight.check_model("./no/such/model"))
+def test_a_missing_model_directory(config: dict[str, Any]) -> None:
+    args = config["applications"][0]["args"]
+    assert messages(preflight.check_models(config)) == []
+    args["model"]["id"] = "./no/such/model"
+    (message,) = messages(preflight.check_models(config))
     assert "no/such/model" in message
     assert "args.model.id" in message
-    assert messages(preflight.check_model("models/demo")) == []
-    assert messages(preflight.check_model(None)) == []
-
-
-def test_a_hub_id_is_doubted_only_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    assert messages(preflight.check_model("somebody/model")) == []
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    (finding,) = preflight.check_model("somebody/model")
-    assert not finding.fatal
-    assert "HF_HUB_OFFLINE" in finding.message
+    args["engine"]["name"] = "none"
+    assert messages(preflight.check_models(config)) == []
 
 
 def test_too_many_cpus_or_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu_count", lambda: 2)
     monkeypatch.setattr(machine, "gpu_count", lambda: 0)
     assert "ask for 8.5 CPUs; this machine has 2" in messages(preflight.check_cpus(8.5))[0]
-    assert "ask for 1 GPUs; this machine shows 0" in messages(preflight.check_gpus(1))[0]
+    assert "ask for 1 GPUs; this machine has 0" in messages(preflight.check_gpus(1))[0]
     assert messages(preflight.check_cpus(2)) == messages(preflight.check_gpus(0)) == []
     monkeypatch.setattr(machine, "gpu_count", lambda: None)
     assert messages(preflight.check_gpus(1)) == []
@@ -381,10 +379,11 @@ def test_ray_address(
 
 def test_progress_in_our_words() -> None:
     waiting = {"Tokenizer": {"status": "HEALTHY"}, "Classifier": {"status": "UPDATING"}}
-    assert interpret({"status": "DEPLOYING", "deployments": waiting}).phase == LOADING
-    failed = interpret({"status": "DEPLOY_FAILED", "message": "boom", "deployments": waiting})
-    assert failed.failure == "boom"
-    assert interpret({}).failure is None
+    assert phase_of({"status": "DEPLOYING", "deployments": waiting}) == LOADING
+    with pytest.raises(StartFailed) as failed:
+        phase_of({"status": "DEPLOY_FAILED", "message": "boom", "deployments": waiting})
+    assert failed.value.lines == ["boom"]
+    assert phase_of({}) == "deploying"
 
 
 def test_of_a_traceback_the_cause_is_left() -> None:

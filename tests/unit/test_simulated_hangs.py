@@ -81,15 +81,15 @@ class Cluster:
         finally:
             chosen.under_way -= 1
 
-    async def at_work(self) -> set[int]:
+    async def holding(self) -> set[int]:
         if any(replica.frozen for replica in self.replicas):
             return set()  # one that does not answer spoils the question
-        return {piece.call.id for replica in self.replicas for piece in replica.queue.running}
+        return {call_id for replica in self.replicas for call_id in replica.queue.holding()}
 
 
 def quarantine_of(cluster: Cluster) -> Quarantine:
     attempts = Attempts(RetryBudget(IN_FLIGHT), RetryBudget(IN_FLIGHT))
-    return Quarantine(cluster.predict, attempts, cluster.at_work)
+    return Quarantine(cluster.predict, attempts, cluster.holding)
 
 
 async def in_turn(free: asyncio.Semaphore, quarantine: Quarantine, batch: Encoded) -> list[str]:
@@ -162,5 +162,32 @@ def test_a_frozen_replica_costs_nobody_an_answer() -> None:
             await asyncio.sleep(1 / 30)
         told = await asyncio.gather(*calls)
         assert Counter(one for call in told for one in call) == {"right": 600}
+
+    run_virtually(main())
+
+
+def test_no_work_is_done_twice_because_a_queue_is_long() -> None:
+    """Two bursts of 2,000 texts at one Classifier, which takes some seconds for each."""
+
+    async def main() -> None:
+        cluster = Cluster(1, 60.0, 0.05)
+        (replica,) = cluster.replicas
+        quarantine = quarantine_of(cluster)
+        asked = 0
+
+        async def counted(*call: Any) -> Logits:
+            nonlocal asked
+            asked += 1
+            return await Replica.predict(replica, *call)
+
+        replica.predict = counted  # type: ignore[method-assign]
+        for burst in range(2):
+            calls = [
+                outcome(quarantine, texts(*[200] * 100, mark=1_000 + 100 * (20 * burst + number)))
+                for number in range(20)
+            ]
+            told = await asyncio.gather(*calls)
+            assert Counter(one for call in told for one in call) == {"right": 2_000}
+        assert asked == 40
 
     run_virtually(main())

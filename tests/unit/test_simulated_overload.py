@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 from virtual_time import VirtualModel, run_virtually, texts
 
-from deployments.pipeline.admission import work_of
 from deployments.pipeline.errors import DeadlineExceeded, Overloaded, ServiceError, TextTooLong
-from deployments.pipeline.flow import Priority, flow_of, runs_of
+from deployments.pipeline.gate import Gate, work_of
 from deployments.pipeline.microbatch import MicroBatcher, Result
-from deployments.pipeline.types import Options, TextInput
+from deployments.pipeline.types import Load, Options, Priority, TextInput, flow_of, runs_of
 
 TOKENS_PER_S = 1_000.0
 TOKENS = 50
@@ -52,15 +51,15 @@ class Service:
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.batcher = self.model.batcher(max_batch_tokens=1_000)
+        self.gate = Gate(2_000, MAX_QUEUE_S, loop.time)
+        self.batcher.observe(1_000, TOKENS, self.model.cost_s(1_000, TOKENS))
         self.ingress = MicroBatcher(
             self._run,
             max_texts=256,
             max_inflight=64,
             min_gap_s=0.01,
-            max_pending=2_000,
-            max_queue_s=MAX_QUEUE_S,
+            gate=self.gate,
             work_of=lambda item: work_of(item, 512),
-            clock=loop.time,
         )
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -73,9 +72,10 @@ class Service:
             flows = runs_of([inputs[i].flow for i in good])
             left_s = np.asarray([timeouts_s[i] for i in good], np.float32)
             logits = await self.batcher.submit(batch, left_s, flows)
+            self.gate.heard(Load("one", self.batcher.tokens_per_s, self.batcher.queued_tokens))
             errors = logits.errors or {}
             for k, i in enumerate(good):
-                results[i] = errors.get(k) or {"label": str(k)}
+                results[i] = errors.get(k) or {"label": str(k), "tokens": int(batch.lengths[k])}
         return results
 
     def ask(

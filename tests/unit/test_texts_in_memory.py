@@ -10,6 +10,7 @@ import gc
 import json
 import secrets
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from deployments.engines.null import NullEngine
 from deployments.http.app import create_app
 from deployments.pipeline.batcher import TokenBatcher
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError
+from deployments.pipeline.gate import Gate
 from deployments.pipeline.microbatch import MicroBatcher, Result
 from deployments.pipeline.types import Encoded, Int32, Logits, TextInput
 from deployments.settings import Settings
@@ -234,7 +236,9 @@ async def test_a_text_that_nobody_waits_for_is_not_kept_in_the_gatherers_queue(
         await gate.wait()
         return [{"label": item.text} for item in inputs]
 
-    gatherer = MicroBatcher(run, max_texts=9, max_inflight=1, min_gap_s=0.0, max_pending=9)
+    gatherer = MicroBatcher(
+        run, max_texts=9, max_inflight=1, min_gap_s=0.0, gate=Gate(9, 10.0, time.monotonic)
+    )
     first = asyncio.create_task(gatherer.submit([TextInput("first")], 10))
     await started.wait()
     text = Text("private")

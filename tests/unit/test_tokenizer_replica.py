@@ -22,7 +22,7 @@ from deployments.pipeline.errors import (
 )
 from deployments.pipeline.microbatch import LONG_CHARS
 from deployments.pipeline.retry import Attempts, Hung, LostReplica, RetryBudget
-from deployments.replica.at_work import AtWork
+from deployments.replica.holding import Holding
 from deployments.settings import Settings
 from deployments.tokenizer import INLINE_CHARS, Tokenizer, _answered, _tried
 
@@ -194,7 +194,7 @@ class Classifiers:
         self._answers = answers
 
     def broadcast(self, method_name: str) -> Any:
-        assert method_name == "at_work"
+        assert method_name == "holding"
         return self
 
     async def results_async(self, timeout_s: float, return_exceptions: bool) -> list[Any]:
@@ -206,17 +206,17 @@ class Classifiers:
 
 
 async def test_all_that_are_stuck_ask_once_what_classifiers_work_on() -> None:
-    classifiers: Any = Classifiers([3, 4], ActorDiedError(), [], [5])
-    at_work = AtWork(classifiers)
-    first, *others = [asyncio.create_task(at_work()) for _ in range(9)]
+    classifiers: Any = Classifiers({3, 4}, ActorDiedError(), set(), {5})
+    holding = Holding(classifiers)
+    first, *others = [asyncio.create_task(holding()) for _ in range(9)]
     await asyncio.sleep(0)
     first.cancel()
     assert await asyncio.gather(*others) == [{3, 4, 5}] * 8
     assert classifiers.asked == 1
-    assert await at_work() == {3, 4, 5}
+    assert await holding() == {3, 4, 5}
     assert classifiers.asked == 2
 
 
 async def test_one_that_does_not_answer_leaves_it_unknown() -> None:
-    classifiers: Any = Classifiers([3, 4], TimeoutError)
-    assert await AtWork(classifiers)() == set()
+    classifiers: Any = Classifiers({3, 4}, TimeoutError)
+    assert await Holding(classifiers)() == set()

@@ -245,7 +245,7 @@ def test_the_application_is_told_who_asks(keys_file):
         await send({"type": "http.response.body"})
 
     access = AccessSettings(keys_file=str(keys_file), allow_anonymous=True)
-    client = Client(AccessGate(app, access))
+    client = Client(AccessGate(app, access, {}))
     client.get("/info")
     client.get("/info", headers=bearer("shop"))
     assert seen == ["anonymous", "key:shop"]

@@ -5,20 +5,25 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from typing import Any
 
 import pytest
 from stand_in import Client
 from starlette.requests import ClientDisconnect
 
 from deployments.http.app import create_app
-from deployments.http.body import LARGE_BYTES, _large_bodies, read_body, read_request
-from deployments.http.held_bytes import HeldBytes
-from deployments.http.schemas import ClassifyRequest
+from deployments.http.body import LARGE_BYTES, HeldBytes, _large_bodies, read_body, read_question
+from deployments.http.dialects.base import Question
+from deployments.http.dialects.classify import ClassifyDialect
 from deployments.pipeline.errors import DeadlineExceeded, Overloaded, TooLarge
 from deployments.pipeline.types import Options, TextInput
 from deployments.settings import LimitSettings
 
 FORM = "application/x-www-form-urlencoded"
+
+
+async def read(scope: dict, receive: Any, limits: LimitSettings, held: HeldBytes) -> Question:
+    return await read_question(scope, receive, ClassifyDialect(limits), limits, held)
 
 
 @pytest.mark.parametrize(
@@ -232,9 +237,9 @@ def test_a_large_body_is_understood_as_a_small_one(body, content_type, service):
 
 
 def test_nobody_waits_for_the_parsing_of_a_large_body():
-    async def ask(body: bytes) -> ClassifyRequest:
+    async def ask(body: bytes) -> TextInput:
         scope = {"type": "http", "headers": [(b"content-type", b"application/json")]}
-        return await read_request(scope, Chunks(body), LimitSettings(), HeldBytes(10**6))
+        return (await read(scope, Chunks(body), LimitSettings(), HeldBytes(10**6))).inputs[0]
 
     async def both() -> None:
         busy, done = threading.Event(), threading.Event()
@@ -288,7 +293,7 @@ def test_bodies_that_pause_do_not_fill_the_memory():
     scope = {"type": "http", "headers": [(b"content-type", b"text/plain")]}
     limits = LimitSettings(body_timeout_s=0.2)
 
-    async def pauses() -> ClassifyRequest:
+    async def pauses() -> TextInput:
         messages = [{"type": "http.request", "body": b"a" * 40, "more_body": True}]
 
         async def receive() -> dict:
@@ -296,12 +301,12 @@ def test_bodies_that_pause_do_not_fill_the_memory():
                 await asyncio.sleep(10)
             return messages.pop()
 
-        return await read_request(scope, receive, limits, held)
+        return (await read(scope, receive, limits, held)).inputs[0]
 
     async def main() -> list:
         ended = await asyncio.gather(*[pauses() for _ in range(3)], return_exceptions=True)
-        small = await read_request(scope, Chunks(b"small"), limits, held)
-        two = await read_request(scope, Chunks(b"a" * 60, b"b" * 60), limits, held)
+        (small,) = (await read(scope, Chunks(b"small"), limits, held)).inputs
+        (two,) = (await read(scope, Chunks(b"a" * 60, b"b" * 60), limits, held)).inputs
         return [*map(type, ended), small.text, len(two.text)]
 
     assert asyncio.run(main()) == [DeadlineExceeded, DeadlineExceeded, Overloaded, "small", 120]
@@ -342,5 +347,5 @@ def test_a_body_that_trickles_in_is_given_up(content_type):
     limits = LimitSettings(body_timeout_s=0.1)
     scope = {"type": "http", "headers": [(b"content-type", content_type)]}
     with pytest.raises(DeadlineExceeded, match=r"not complete after 0\.1 s"):
-        asyncio.run(read_request(scope, trickle, limits, HeldBytes(10**6)))
+        asyncio.run(read(scope, trickle, limits, HeldBytes(10**6)))
     assert 0 < taken < 50

@@ -67,7 +67,7 @@ def test_the_unexpected_is_logged_without_words(client, service, refused, caplog
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
     logged = logging.Formatter().format(record)
     assert re.fullmatch(
-        r"request r7: unexpected RuntimeError at api/classify_route\.py:\d+, in \S+", logged
+        r"request r7: unexpected RuntimeError at http/classify_route\.py:\d+, in \S+", logged
     )
     assert CONFIDENTIAL not in caplog.text + response.text
 

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 
-from deployments.http.caller import CLIENT, Caller, caller_of
-from deployments.http.inputs import inputs_of
+from deployments.http.inputs import CLIENT, Caller, caller_of, inputs_of
 from deployments.http.json_body import parse_json
 from deployments.http.schemas import ClassifyRequest
 from deployments.pipeline.errors import InvalidInput
-from deployments.pipeline.flow import BULK_FROM_TEXTS, DEFAULT_FLOW
-from deployments.pipeline.types import TextInput
+from deployments.pipeline.types import BULK_FROM_TEXTS, DEFAULT_FLOW, TextInput
 from deployments.settings import LimitSettings
 
 LIMITS = LimitSettings()

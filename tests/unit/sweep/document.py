@@ -82,7 +82,7 @@ differ. For your model the same is measured again at each start, on its own weig
 |---|---|---|---|---|---|
 {known}
 
-In OpenVINO and ONNX Runtime, tried in float32 and int8, the bounds are held by {converted}.
+In OpenVINO, tried in float32 and int8, the bounds are held by {converted}.
 Others are converted too where their class can be, and held to the model's own logits then.
 
 ## Every class
@@ -106,9 +106,7 @@ def page(verdicts: Iterable[Verdict]) -> str:
         if kind in by_type
     ]
     converted = sorted(
-        _class(verdict)
-        for verdict in by_type.values()
-        if {("openvino", "float32"), ("onnxruntime", "float32")} <= set(verdict.held)
+        _class(verdict) for verdict in by_type.values() if ("openvino", "float32") in verdict.held
     )
     return _HEAD.format(
         n_single=len(SINGLE),

@@ -18,7 +18,7 @@ from deployments.local import LocalClassifier
 BOUNDS = {"float32": 2e-4, "bfloat16": 0.02, "int8": 0.1}
 """Largest difference of a score from transformers' own in float32."""
 
-GRAPH_ENGINES = ("openvino", "onnxruntime")
+GRAPH_ENGINES = ("openvino",)
 GRAPH_TYPES = names(
     """
     albert bert camembert deberta-v2 distilbert electra modernbert mpnet roberta xlm-roberta

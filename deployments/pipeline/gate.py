@@ -1,86 +1,87 @@
-"""Whether a request is taken in: by how long it would wait, not by how many wait.
+"""The gate: whether a request is taken in, by how long it would wait. The one place for "too busy".
 
 A limit on the number that may wait is too low for short texts on a fast model or too high for long
-ones on a slow one, where all that is taken in then misses its time. So the ingress learns how much
-work is answered in a second and refuses what would wait too long, before it is tokenized.
+ones on a slow one, where all that is taken in then misses its time. So each answer of a Classifier
+says how fast it is and how much waits there, and what would wait too long is refused before it is
+tokenized. Who asks a service that does nothing is never refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 
-from deployments.pipeline.errors import Overloaded
-from deployments.pipeline.flow import WEIGHTS, Flow, Priority
-from deployments.pipeline.types import TextInput
+from deployments.pipeline.errors import NotReady, Overloaded
+from deployments.pipeline.types import WEIGHTS, Flow, Load, Priority, TextInput
 
-# Over how many busy seconds the speed is averaged: several batches of a slow model, and few enough
-# that a replica more or less is noticed before its queue is full.
+# A Classifier not heard of for so long, while others were, is gone: few enough seconds that a
+# replica less is noticed before the queue of the others is full.
 MEMORY_S = 5.0
+# What a Classifier says of its queue is old after that.
+FRESH_S = 1.0
 # A text may wait for half of its time; the rest is for its own pass, and for the error in this.
 WAIT_SHARE = 0.5
 # What a text costs beside its characters: its own place in a batch.
 TEXT_WORK = 8
 MAX_RETRY_AFTER_S = 60.0
-# Small batches tell little about large ones: a queue that has only just begun may be so much faster
-# than it was.
-YOUNG_S = 1.0
-YOUNG_FACTOR = 4.0
 # As long as nothing at all is answered the model may be away, not slow: replicas that died are back
 # in some seconds, and what waits is then answered at the old speed. Longer, and it is slow.
 AWAY_S = 10.0
+# Tokens in a unit of work, before any text was encoded: few, as in English. Too few takes in more.
+_FIRST_RATIO = 0.2
+_RATIO_MEMORY = 0.98  # with each micro-batch
 
 
 def work_of(item: TextInput, max_chars: int) -> float:
-    """What a text costs, about: its tokens are not known yet."""
+    """What a text costs, about, in characters: its tokens are not known yet."""
     chars = len(item.text) + len(item.text_pair or "")
     if chars > max_chars and not item.options.truncation:
         return TEXT_WORK  # too long to be cut, it never reaches the model
     return TEXT_WORK + min(chars, max_chars)
 
 
-class DrainRate:
-    """Work answered per second of being busy with it, recent seconds first."""
+class Capacity:
+    """What the Classifiers can do together, by what they say of themselves with each answer."""
 
     def __init__(self) -> None:
-        self._done = 0.0
-        self._busy_s = 0.0
-        self._counted_until = -math.inf
-        self._seen_at: float | None = None  # None while idle
+        self._loads: dict[str, tuple[Load, float]] = {}
+        self._heard_at = -math.inf
         self._woke_at = 0.0
+        self._tokens, self._work = _FIRST_RATIO, 1.0
+
+    def heard(self, load: Load, now: float) -> None:
+        """A Classifier said this with an answer."""
+        self._heard_at = now
+        self._loads[load.replica] = load, now
+        if len(self._loads) > 1:
+            since = now - MEMORY_S
+            self._loads = {name: one for name, one in self._loads.items() if one[1] >= since}
 
     def wake(self, now: float) -> None:
         """Work has come where none was."""
-        self._seen_at = self._woke_at = now
+        self._woke_at = now
 
-    def rest(self, now: float) -> None:
-        """No work is left."""
-        self._seen_at = None
-
-    def record(self, work: float, sent: float, now: float) -> None:
-        """So much has been answered of what was sent then; 0: the texts were refused.
-
-        Who sends nothing but texts that are refused must make nobody else look slow, nor fast.
-        """
-        self._seen_at = now
-        if not work:
-            return
-        busy_s = max(0.0, now - max(sent, self._counted_until))
-        fading = math.exp(-busy_s / MEMORY_S)
-        self._done = self._done * fading + work
-        self._busy_s = self._busy_s * fading + busy_s
-        self._counted_until = now
+    def answered(self, work: float, tokens: int) -> None:
+        """Texts that were estimated at `work` had so many tokens."""
+        if work:
+            self._tokens = self._tokens * _RATIO_MEMORY + tokens
+            self._work = self._work * _RATIO_MEMORY + work
 
     def per_s(self, now: float) -> float | None:
-        """None until something has been answered. Falls while nothing is."""
-        if not self._done:
+        """Work per second; None where no Classifier knows yet. It falls while none answers."""
+        tokens_per_s = sum(load.tokens_per_s for load, _ in self._loads.values())
+        if not tokens_per_s:
             return None
-        is_young = now - self._woke_at < YOUNG_S
-        seen_at = now if self._seen_at is None else self._seen_at
-        stalled_s = max(0.0, now - seen_at - (0.0 if is_young else AWAY_S))
-        fading = math.exp(-stalled_s / MEMORY_S)
-        rate = self._done * fading / max(self._busy_s * fading + stalled_s, 1e-6)
-        return rate * YOUNG_FACTOR if is_young else rate
+        stalled_s = max(0.0, now - max(self._heard_at, self._woke_at) - AWAY_S)
+        remembered_s = MEMORY_S * math.exp(-stalled_s / MEMORY_S)
+        rate = tokens_per_s * remembered_s / (remembered_s + stalled_s)
+        return rate * self._work / self._tokens
+
+    def queued(self, now: float) -> float:
+        """Work of all ingress replicas that waits at the Classifiers, if they said so lately."""
+        tokens = sum(load.queued_tokens for load, at in self._loads.values() if now - at <= FRESH_S)
+        return tokens * self._work / self._tokens
 
 
 class _Waiting:
@@ -105,7 +106,7 @@ class _Waiting:
                 self.work = 0.0  # no rounding is left
 
 
-class Admission:
+class Gate:
     """Counts what was taken in and not answered yet, and refuses what would wait too long.
 
     pending: texts. max_queue_s: how long an interactive text may be expected to wait.
@@ -114,7 +115,7 @@ class Admission:
 
     def __init__(self, max_pending: int, max_queue_s: float, clock: Callable[[], float]) -> None:
         self.pending = 0
-        self.rate = DrainRate()
+        self.capacity = Capacity()
         self._max_pending = max_pending
         self._max_queue_s = max_queue_s
         self._clock = clock
@@ -130,7 +131,7 @@ class Admission:
             self._refuse_if_full(flow, n_texts)
             self._refuse_if_slow(flow, work, timeout_s)
         else:
-            self.rate.wake(self._clock())
+            self.capacity.wake(self._clock())
         self._waiting[flow.priority].add(flow.client, n_texts, work)
         self.pending += n_texts
 
@@ -138,8 +139,10 @@ class Admission:
         """The request is answered, or nobody waits for it any more."""
         self._waiting[flow.priority].add(flow.client, -n_texts, -work)
         self.pending -= n_texts
-        if not self.pending:
-            self.rate.rest(self._clock())
+
+    def heard(self, load: Load) -> None:
+        """To be called with what each answer of a Classifier says."""
+        self.capacity.heard(load, self._clock())
 
     def _refuse_if_full(self, flow: Flow, n_texts: int) -> None:
         if self.pending + n_texts <= self._max_pending:
@@ -157,7 +160,7 @@ class Admission:
         )
 
     def _refuse_if_slow(self, flow: Flow, work: float, timeout_s: float) -> None:
-        rate = self.rate.per_s(self._clock())
+        rate = self.capacity.per_s(self._clock())
         if rate is None:
             return
         limit_s = WAIT_SHARE * timeout_s
@@ -174,14 +177,63 @@ class Admission:
     def _ahead(self, flow: Flow, work: float) -> float:
         """Work that is done before this request's, at its priority's share of the model.
 
-        Of each other client no more than this one has waiting itself: they take turns.
+        Of each other client no more than this one has waiting itself, as they take turns. What
+        came by other ingress replicas counts as one more client's.
         """
         waiting = self._waiting[flow.priority]
         _, own = waiting.of(flow.client)
         clients = len(waiting.clients) + (flow.client not in waiting.clients)
         ahead = min(waiting.work, (own + work) * clients - work)
+        all_here = sum(one.work for one in self._waiting.values())
+        ahead += min(max(0.0, self.capacity.queued(self._clock()) - all_here), own + work)
         busy = [name for name in WEIGHTS if name == flow.priority or self._waiting[name].work]
         ahead_of_others = sum(self._waiting[name].work for name in busy) - waiting.work
         share = WEIGHTS[flow.priority] / sum(WEIGHTS[name] for name in busy)
         # The others' share ends when nothing of theirs is left.
         return min(ahead / share, ahead + ahead_of_others)
+
+
+class Readiness:
+    """A new replica under load: its first text waits for the model as others do.
+
+    Refused at once, callers would be sent here all the more, as a proxy asks who has least to do.
+
+    max_texts, longest_s: how much may wait here, and how long.
+    """
+
+    def __init__(self, max_texts: int, longest_s: float) -> None:
+        self._ready = asyncio.Event()
+        self._max_texts, self._longest_s = max_texts, longest_s
+        self._texts = 0
+
+    def __bool__(self) -> bool:
+        return self._ready.is_set()
+
+    def begin(self) -> None:
+        """It answers."""
+        self._ready.set()
+
+    def check(self) -> None:
+        """Raises NotReady."""
+        if not self:
+            raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+
+    async def wait(self, n_texts: int, timeout_s: float) -> float:
+        """Until it answers. Returns what is left of `timeout_s`.
+
+        Raises:
+            NotReady: it took too long, or too many wait.
+        """
+        if self._texts + n_texts > self._max_texts:
+            self.check()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        self._texts += n_texts
+        try:
+            async with asyncio.timeout(min(timeout_s, self._longest_s)):
+                await self._ready.wait()
+        except TimeoutError:
+            self.check()
+        finally:
+            self._texts -= n_texts
+        return max(timeout_s - (loop.time() - began), 0.001)

@@ -1,4 +1,4 @@
-"""Which calls the Classifiers' models work on at the moment, asked of all of them."""
+"""Which calls Classifiers hold, and get on with: asked of all of them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 TIMEOUT_S = 0.5
 
 
-class AtWork:
-    """`await at_work()`: the ids of those calls; none where one replica does not answer."""
+class Holding:
+    """`await holding()`: the ids of those calls."""
 
     def __init__(self, classifier: DeploymentHandle) -> None:
         self._classifier = classifier
@@ -30,9 +30,9 @@ class AtWork:
 
     async def _ask(self) -> set[int]:
         try:
-            asked = self._classifier.broadcast("at_work")
+            asked = self._classifier.broadcast("holding")
             told = await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
         except Exception as exc:
-            logger.debug("the classifiers don't say what they work on: %s", type(exc).__name__)
+            logger.debug("the classifiers don't say what they hold: %s", type(exc).__name__)
             return set()
-        return {call_id for ids in told if isinstance(ids, list) for call_id in ids}
+        return {call_id for ids in told if isinstance(ids, set) for call_id in ids}

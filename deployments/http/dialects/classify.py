@@ -1,0 +1,110 @@
+"""Our own dialect: POST /classify, in JSON, as a form or as plain text."""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+from deployments.access.keys import Scope as AccessScope
+from deployments.http.dialects.base import Body, Json, Question
+from deployments.http.examples import ANSWERS, REQUESTS, error_responses, ref
+from deployments.http.forms import parse_multipart, parse_urlencoded
+from deployments.http.inputs import caller_of, inputs_of
+from deployments.http.json_body import decode_utf8, parse_json
+from deployments.http.media_types import JSON, MULTIPART, PLAIN, URLENCODED
+from deployments.http.responses import encode_json, request_id_of
+from deployments.http.schemas import ClassifyRequest
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.types import Answer
+from deployments.settings import LimitSettings
+
+
+class ClassifyDialect:
+    """See `Dialect`."""
+
+    paths: tuple[str, ...] = ("/classify",)
+    access_scope: AccessScope = "classify"
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits = limits
+
+    def parse(self, body: Body, scope: Scope) -> Question:
+        request = self._request(body)
+        caller = caller_of(scope, request, self._limits)
+        inputs = inputs_of(request, self._limits, caller)
+        return Question(inputs, caller.timeout_s, isinstance(request.text, str))
+
+    def _request(self, body: Body) -> ClassifyRequest:
+        content, max_texts = body.content, self._limits.max_batch_texts
+        # A form that starts with `{` is what `curl -d '{...}'` sends without a header.
+        if body.media_type == URLENCODED and not content.lstrip().startswith(b"{"):
+            return parse_urlencoded(content, max_texts)
+        if body.media_type == MULTIPART:
+            return parse_multipart(content, body.header, max_texts)
+        if body.media_type == PLAIN:
+            return ClassifyRequest(text=decode_utf8(content))
+        return parse_json(content)
+
+    def render(
+        self, question: Question, answers: list[Answer | ServiceError], scope: Scope
+    ) -> bytes:
+        if question.single:
+            return encode_json(answers[0])
+        if not any(isinstance(answer, ServiceError) for answer in answers):
+            return encode_json(answers)
+        request_id = request_id_of(scope)
+        return encode_json(
+            [
+                {"error": answer.body(request_id)} if isinstance(answer, ServiceError) else answer
+                for answer in answers
+            ]
+        )
+
+    def render_error(self, error: ServiceError, request_id: str) -> tuple[int, bytes]:
+        return error.status, encode_json({"error": error.body(request_id)})
+
+    def operation(self, with_keys: bool) -> Json:
+        limits = self._limits
+        form = {"schema": ref("ClassifyRequest")}
+        prediction = ref("Prediction")
+        item = {"anyOf": [prediction, ref("ErrorAnswer")]}
+        return {
+            "operationId": "classify",
+            "tags": ["Classification"],
+            "summary": "Classify one text or a list of texts",
+            "description": (
+                "One text gets one object; a list gets a list in the same order. "
+                f"At most {limits.max_batch_texts} texts, {limits.max_text_chars} characters each, "
+                f"{limits.max_body_bytes} bytes in all."
+            ),
+            "parameters": [
+                {"$ref": f"#/components/parameters/{name}"}
+                for name in ("RequestId", "TimeoutMs", "Priority")
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    JSON: {"schema": ref("ClassifyRequest"), "examples": REQUESTS},
+                    URLENCODED: form,
+                    MULTIPART: form,
+                    PLAIN: {"schema": {"type": "string", "minLength": 1}},
+                },
+            },
+            "responses": {
+                "200": {
+                    "description": "What the model says",
+                    "content": {
+                        JSON: {
+                            "schema": {"anyOf": [prediction, {"type": "array", "items": item}]},
+                            "examples": {
+                                "one": {"summary": "One text", "value": ANSWERS["one"]},
+                                "list": {
+                                    "summary": "A list with a bad text",
+                                    "value": ANSWERS["list"],
+                                },
+                            },
+                        }
+                    },
+                },
+                **error_responses(limits, with_keys),
+            },
+        }

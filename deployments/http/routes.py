@@ -1,0 +1,81 @@
+"""The one table of paths: what answers there, what a key needs for it, how OpenAPI shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from deployments.access.keys import Scope as AccessScope
+from deployments.http.dialects.base import Dialect, Json
+from deployments.http.examples import ANSWERS, error_response, ref
+from deployments.http.media_types import JSON
+from deployments.pipeline.errors import NotReady
+
+Open = Literal["never", "always", "if docs_public"]
+
+DOCS_ASSETS = "/docs/assets/"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One path. open: who needs no key. access_scope: what a key needs; None where any will do.
+
+    operation: OpenAPI's; None where the document leaves it out.
+    """
+
+    method: str
+    open: Open
+    access_scope: AccessScope | None = None
+    operation: Json | None = None
+
+
+def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Entry]:
+    """Path → entry. A path that two claim is a mistake of ours.
+
+    Raises:
+        ValueError: two dialects claim one path.
+    """
+    entries = {
+        # Probes carry no key. Prometheus asks another port, which is Ray's.
+        "/health": Entry("GET", "always", None, _get("health", "Does the process live?", "Health")),
+        "/ready": Entry(
+            "GET", "always", None, _get("ready", "Is the model loaded and warm?", "Health")
+        ),
+        "/info": Entry("GET", "never", None, _get("info", "Which model, on which device?", "Info")),
+        "/": Entry("GET", "if docs_public"),
+        "/docs": Entry("GET", "if docs_public"),
+        "/openapi.json": Entry("GET", "if docs_public"),
+    }
+    for dialect in dialects:
+        for path in dialect.paths:
+            if path in entries:
+                raise ValueError(f"two answer at {path}")
+            entries[path] = Entry(
+                "POST", "never", dialect.access_scope, dialect.operation(with_keys)
+            )
+    return entries
+
+
+_CERTIFICATE: Json = {
+    "name": "certificate",
+    "in": "query",
+    "description": "Present, whatever its value: what was proven of the model when it was loaded.",
+    "schema": {"type": "string"},
+}
+
+
+def _get(name: str, summary: str, schema: str) -> Json:
+    example = ANSWERS["ok" if name == "health" else name]
+    responses: Json = {
+        "200": {
+            "description": "Yes" if summary.startswith(("Does", "Is")) else "The service's answer",
+            "content": {JSON: {"schema": ref(schema), "example": example}},
+        }
+    }
+    if name != "health":
+        responses["503"] = error_response([NotReady("The model is loading. Try again soon.")])
+    operation: Json = {"operationId": name, "tags": ["Service"], "summary": summary}
+    if name == "info":
+        operation["parameters"] = [_CERTIFICATE]
+    return operation | {"responses": responses}

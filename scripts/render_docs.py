@@ -1,0 +1,206 @@
+"""Render docs/configuration.md from deployments/settings.py.
+
+What the page says of a setting stands in its field's description. What it says of Ray Serve's own
+keys stands here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import BaseModel
+from rich.console import Console
+
+from deployments.settings import USER_CONFIGS, Settings
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+
+_HEAD = """\
+# Configuration
+
+`python scripts/render_docs.py` writes this page from
+[settings.py](../deployments/settings.py). A test fails where the two differ.
+
+One YAML file says everything: [serve_config.yaml](../serve_config.yaml) for one machine,
+[serve_config.gpu.yaml](../serve_config.gpu.yaml) for GPUs and clusters. Both hold every setting,
+with a comment on when to change it.
+
+- **`args:`** holds behaviour. A change starts new replicas.
+- **`user_config:`** of a deployment holds what can change live. A change restarts nothing.
+- **All other keys** are Ray Serve's own: replicas, CPUs, GPUs, queues, ports.
+
+```bash
+rayclassify check serve_config.yaml     # names each misspelt key and each wrong value
+rayclassify deploy serve_config.yaml    # sends the file to the service that runs
+rayclassify status                      # says what serves
+```
+
+Try it live: set `top_k: 1` under the Postprocessor's `user_config:` and deploy.
+[operations.md](operations.md) says what a deploy does, and how to get back.
+
+## Your own model
+
+Any model of transformers' `AutoModelForSequenceClassification` with a fast tokenizer will do, from
+the hub or a directory. Its config says by `problem_type` whether it is single-label, multi-label or
+a regression. Its labels come from `id2label`. [models.md](models.md) lists every class that was
+tried.
+
+Paste this over the `model:` block of serve_config.yaml, with your own values:
+
+```yaml
+      model:
+        id: distilbert/distilbert-base-uncased-finetuned-sst-2-english
+        revision: 714eb0fa89d2f80546fda750413ed43d93601a13
+```
+
+The service honours what the model's directory says, as transformers' pipeline does. Where it can't,
+it refuses to start, and names the file, the key and the cure. `rayclassify check --prove` prints a
+certificate without Ray: labels, limits, engine, the distance from transformers' own logits, and
+what was left aside. In Python `deployments.local.LocalClassifier(args)` gives the same answers.
+
+## Ray Serve's own keys
+
+These matter most. `[]` stands for each item of a list.
+
+| key | what it does, and when to change it |
+|---|---|
+{serve_keys}
+
+{settings}
+"""
+
+# Dotted key → what it does and when to change it. A test finds each key in serve_config.yaml.
+SERVE_KEYS = {
+    "http_options.port": "The port of every proxy. Change it where something else listens there.",
+    "http_options.host": "The address to listen on. 127.0.0.1 shuts others out, but needs "
+    "`RAY_SERVE_ENABLE_HA_PROXY` off.",
+    "http_options.request_timeout_s": "Serve's own cut-off, in seconds. Keep it above "
+    "`args.limits.request_timeout_s`.",
+    "proxy_location": "`EveryNode` runs a proxy beside every replica. `HeadOnly` gives the cluster "
+    "one door.",
+    "controller_options.runtime_env.env_vars": "HAProxy and the throughput flags. On a cluster, "
+    "set them on each machine before `ray start`. Without this block Serve's Python proxy serves.",
+    "logging_config.encoding": "`JSON` suits a log collector.",
+    "logging_config.enable_access_log": "One line a request costs 7 % of the ingress. Turn it on "
+    "only to look for a fault.",
+    "applications[].name": "The name that `serve.get_app_handle` takes.",
+    "applications[].route_prefix": "The path in front of `/classify`. Change it where several "
+    "applications share the port.",
+    "applications[].import_path": "`deployments.app:build` makes the application. Leave it.",
+    "applications[].deployments[].max_ongoing_requests": "Requests in one replica. Keep the "
+    "Tokenizer's above `args.limits.max_pending_texts`, so that our own 429 comes first.",
+    "applications[].deployments[].max_queued_requests": "A second guard, for a caller that floods "
+    "one replica.",
+    "applications[].deployments[].backpressure_config": "What that guard answers. Serve's default "
+    "is 503.",
+    "applications[].deployments[].autoscaling_config.min_replicas": "Set it to 2 or more where one "
+    "machine may fail.",
+    "applications[].deployments[].autoscaling_config.max_replicas": "Raise it for more throughput. "
+    "Each Classifier replica holds a copy of the model.",
+    "applications[].deployments[].autoscaling_config.target_ongoing_requests": "Requests a replica "
+    "should have at once. Lower it and Serve adds replicas sooner.",
+    "applications[].deployments[].autoscaling_config.upscale_delay_s": "The load must stay high "
+    "for so many seconds.",
+    "applications[].deployments[].autoscaling_config.downscale_delay_s": "The load must stay low "
+    "for so many seconds. Keep it at or above `look_back_period_s`.",
+    "applications[].deployments[].graceful_shutdown_timeout_s": "Seconds that a stopping replica "
+    "may take. Keep it above `body_timeout_s` and `request_timeout_s` together.",
+    "applications[].deployments[].health_check_timeout_s": "Serve replaces a replica that fails "
+    "three checks in a row. Raise it on a very busy machine.",
+    "applications[].deployments[].max_surge_percent": "An update starts new replicas first. Set it "
+    "to 0 where there is no room for both.",
+    "applications[].deployments[].ray_actor_options": "What Ray reserves for a replica: "
+    "`num_cpus`, `num_gpus`. The Classifier takes its threads from `num_cpus`.",
+}
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+console = Console(stderr=True)
+
+
+@app.command()
+def main(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 with a diff if stale.")
+    ] = False,
+) -> None:
+    """Render docs/configuration.md from the settings' own descriptions."""
+    text, old = page(), PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
+    if not check:
+        PAGE.write_text(text, encoding="utf-8")
+        console.print(f"{os.path.relpath(PAGE)} written", soft_wrap=True)
+    elif old != text:
+        lines = difflib.unified_diff(
+            old.splitlines(), text.splitlines(), "on disk", "rendered", lineterm=""
+        )
+        print("\n".join(lines))
+        console.print(f"[red]{PAGE.name} is stale; run scripts/render_docs.py[/red]")
+        raise typer.Exit(1)
+
+
+def page() -> str:
+    """The whole page."""
+    serve_keys = [f"| `{key}` | {said} |" for key, said in SERVE_KEYS.items()]
+    settings: list[str] = []
+    for name, field in Settings.model_fields.items():
+        assert isinstance(field.annotation, type)  # noqa: S101 - each section is a model
+        assert issubclass(field.annotation, BaseModel)  # noqa: S101
+        settings += _section(f"## `args.{name}`", f"args.{name}", field.annotation)
+    for deployment, model in USER_CONFIGS.items():
+        settings += _section(f"## `user_config` of the {deployment}", "user_config", model)
+    return _HEAD.format(serve_keys="\n".join(serve_keys), settings="\n\n".join(settings))
+
+
+def _section(heading: str, path: str, model: type[BaseModel]) -> list[str]:
+    return [heading, " ".join((model.__doc__ or "").split()), *_settings(path, model)]
+
+
+def _settings(path: str, model: type[BaseModel]) -> Iterator[str]:
+    """A heading for each setting, and what stands below it."""
+    properties = model.model_json_schema()["properties"]
+    for name, field in model.model_fields.items():
+        default = yaml.safe_dump(field.default).removesuffix("...\n").strip()
+        yield f"### `{path}.{name}`"
+        yield f"Default `{default}`; {kind(properties[name])}."
+        yield field.description or ""
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """A JSON schema in words: `a whole number above 0, or null`."""
+    if "anyOf" in schema:
+        return ", or ".join(kind(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return f"one of {', '.join(f'`{value}`' for value in schema['enum'])}"
+    if schema["type"] == "array":
+        items = schema["items"]
+        return f"a list of {kind(items).removeprefix('one of ') if 'enum' in items else 'texts'}"
+    if "minLength" in schema:
+        return f"a text of {schema['minLength']} character or more"
+    return _KINDS[schema["type"]] + "".join(
+        f"{word} {schema[key]:,}" if key != "pattern" else f"{word} `{schema[key]}`"
+        for key, word in _BOUNDS.items()
+        if key in schema
+    )
+
+
+_KINDS = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "`true` or `false`",
+    "null": "`null`",
+}
+_BOUNDS = {
+    "exclusiveMinimum": " above",
+    "minimum": " from",
+    "maximum": " to",
+    "pattern": " of the form",
+}
+
+if __name__ == "__main__":
+    app()
