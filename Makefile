@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # With another torch than the locked one, all but torch is held to the lock.
 LOCK := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
 
-.PHONY: help serve check lint test lock clean
+.PHONY: help serve check lint test trials measure lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,8 +38,14 @@ serve: $(VENV)/.installed ## install what is missing, start the service on port 
 test: $(VENV)/.installed-dev ## all tests, with a real Ray (minutes)
 	$(BIN)/python -m pytest $(ARGS)
 
+trials: $(VENV)/.installed-dev ## the tests that take long and find little new: all model classes, the soak
+	$(BIN)/python -m pytest -m trials $(ARGS)
+
 check: lint ## lint, types, layers, and the tests that need no Ray
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not trials" $(ARGS)
+
+measure: $(VENV)/.installed-dev ## the house in numbers: lines, words, files that a request crosses
+	$(BIN)/python scripts/measure.py
 
 lint: $(VENV)/.installed-dev ## format, lint, layers and types only
 	$(BIN)/ruff format --check .

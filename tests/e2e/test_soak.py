@@ -25,6 +25,7 @@ PLAN = soak.Plan(length_s=15.0, shortest_wave_s=15.0)
 
 
 @pytest.mark.slow
+@pytest.mark.trials
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk measures the capacity; install it")
 def test_a_wave_is_answered_and_every_process_watched(tmp_path: Path) -> None:
     store = Store(tmp_path / "reliability.json")
