@@ -164,7 +164,8 @@ class Attempts:
                         if await held():
                             stuck_at = loop.time() + patience_s
                             continue
-                        await asyncio.wait(pending, timeout=_UNDER_WAY_S)
+                        wait_s = min(_UNDER_WAY_S, max(deadline - loop.time(), 0.0))
+                        await asyncio.wait(pending, timeout=wait_s)
                     if any(task.done() for task in pending):
                         continue
                     if joined >= MAX_JOINED or not self._joining.spend():
