@@ -14,6 +14,8 @@ import threading
 from collections.abc import Collection, Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from deployments.engines.loaded import Loaded, load
 from deployments.engines.machine import cpu_count
 from deployments.http.call import Call, read_call
@@ -23,8 +25,8 @@ from deployments.pipeline.live_models import Encodings, LiveModels
 from deployments.pipeline.pipeline import Pipeline
 from deployments.pipeline.types import (
     Answer,
+    Deadlines,
     Encoded,
-    Float32,
     FlowRuns,
     Logits,
     Options,
@@ -105,8 +107,8 @@ class LocalClassifier:
 
     async def _run(self, call: Call) -> list[Answer | ServiceError]:
         good = [item for item in call.inputs if isinstance(item, TextInput)]
-        left_s = [call.timeout_s or _PATIENCE_S] * len(good)
-        answers = iter(await self._pipeline.run(good, left_s) if good else ())
+        deadline = asyncio.get_running_loop().time() + (call.timeout_s or _PATIENCE_S)
+        answers = iter(await self._pipeline.run(good, [deadline] * len(good)) if good else ())
         return [next(answers) if isinstance(item, TextInput) else item for item in call.inputs]
 
 
@@ -126,8 +128,9 @@ def _pipeline(settings: Settings, loaded: Loaded, thread: ModelThread) -> Pipeli
     async def encode(inputs: Sequence[TextInput]) -> Encodings:
         return models.encode(inputs)
 
-    async def predict(batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None) -> Predicted:
-        logits = await batcher.submit(batch, timeouts_s, flows)
+    async def predict(batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None) -> Predicted:
+        left_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
+        logits = await batcher.submit(batch, left_s, flows)
         return Predicted.of(Logits(logits.values, logits.errors, version), len(batch))
 
     async def postprocess(logits: Logits, options: Sequence[Options]) -> list[Answer]:

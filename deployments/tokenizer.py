@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
@@ -25,7 +26,15 @@ from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.pipeline import Pipeline
 from deployments.pipeline.quarantine import Quarantine
 from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
-from deployments.pipeline.types import Answer, Logits, Options, OtherModel, TextInput
+from deployments.pipeline.types import (
+    Answer,
+    Deadlines,
+    Encoded,
+    Logits,
+    Options,
+    OtherModel,
+    TextInput,
+)
 from deployments.privacy.audit import AuditLog
 from deployments.privacy.coredump import forbid_core_dumps
 from deployments.privacy.redact import redactor_of
@@ -159,11 +168,12 @@ class Tokenizer(Replica):
             DeadlineExceeded: no answer in time.
         """
         limit_s = self._settings.limits.request_timeout_s
-        left_s = min(timeout_s or limit_s, limit_s)
+        # The one place where a deadline is made.
+        deadline = asyncio.get_running_loop().time() + min(timeout_s or limit_s, limit_s)
         good = [item for item in inputs if isinstance(item, TextInput)]
         if good and not self._ready:
-            left_s = await self._ready.wait(len(good), left_s)
-        answers = iter(await self._microbatcher.submit(good, left_s) if good else ())
+            await self._ready.wait(len(good), deadline)
+        answers = iter(await self._microbatcher.submit(good, deadline) if good else ())
         return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
 
     async def readiness(self) -> None:
@@ -204,11 +214,11 @@ class Tokenizer(Replica):
         }
 
     async def _become_ready(self) -> None:
-        warm = TextInput("ready?")
+        warm, loop = TextInput("ready?"), asyncio.get_running_loop()
         while True:
             try:
                 await self._models.meet()
-                (result,) = await self._pipeline.run([warm], [3_600.0])
+                (result,) = await self._pipeline.run([warm], [loop.time() + 3_600.0])
                 if self._audit is not None:
                     engine, *_ = await _tried(self._info_call.remote())
                     self._audit.engine = f"{engine.engine} {engine.dtype}"
@@ -230,9 +240,13 @@ class Tokenizer(Replica):
         thread = self._long_texts if any(map(is_long, inputs)) else None
         return await asyncio.get_running_loop().run_in_executor(thread, self._models.encode, inputs)
 
-    async def _predict(self, *call: Any) -> Logits | OtherModel:
-        """One try; see `Quarantine`."""
-        answer: Logits | OtherModel = await _tried(self._predict_call.remote(*call))
+    async def _predict(
+        self, batch: Encoded, deadlines: Deadlines, *how: Any
+    ) -> Logits | OtherModel:
+        """One try; see `Quarantine`. What crosses to the Classifier is the seconds left."""
+        left_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
+        call = self._predict_call.remote(batch, left_s, *how)
+        answer: Logits | OtherModel = await _tried(call)
         if isinstance(answer, Logits):
             self._models.heard_of(answer.model)
             if answer.load is not None:
@@ -269,7 +283,7 @@ class Tokenizer(Replica):
 async def _answered(attempts: Attempts, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
     """Raises ServiceError: what the replica raised, or that all tries or the time ran out."""
     try:
-        return await attempts.run(call, timeout_s)
+        return await attempts.run(call, asyncio.get_running_loop().time() + timeout_s)
     except LostReplica:
         raise ServiceError("The service's replicas died with this request. Retry.") from None
 

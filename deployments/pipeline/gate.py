@@ -218,22 +218,20 @@ class Readiness:
         if not self:
             raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
 
-    async def wait(self, n_texts: int, timeout_s: float) -> float:
-        """Until it answers. Returns what is left of `timeout_s`.
+    async def wait(self, n_texts: int, deadline: float) -> None:
+        """Until it answers.
 
         Raises:
             NotReady: it took too long, or too many wait.
         """
         if self._texts + n_texts > self._max_texts:
             self.check()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        latest = asyncio.get_running_loop().time() + self._longest_s
         self._texts += n_texts
         try:
-            async with asyncio.timeout(min(timeout_s, self._longest_s)):
+            async with asyncio.timeout_at(min(deadline, latest)):
                 await self._ready.wait()
         except TimeoutError:
             self.check()
         finally:
             self._texts -= n_texts
-        return max(timeout_s - (loop.time() - began), 0.001)

@@ -50,7 +50,7 @@ class MicroBatcher:
     flow that has many texts with the classifier goes in calls of its own, and long texts in one of
     theirs: nobody else's answer may wait for its last text, nor for its tokenizing.
 
-    run: answers a micro-batch; gets the texts and the seconds left to each.
+    run: answers a micro-batch; gets the texts and the deadline of each.
     gate: takes requests in, or refuses them. work_of: what a text costs, in the gate's unit.
     """
 
@@ -83,21 +83,21 @@ class MicroBatcher:
         """Texts taken in and not answered yet."""
         return self._gate.pending
 
-    async def submit(self, items: Sequence[TextInput], timeout_s: float) -> list[Result]:
+    async def submit(self, items: Sequence[TextInput], deadline: float) -> list[Result]:
         """One result per item, in order. All items are of one flow.
 
         Raises:
             Overloaded: too many texts wait, or for too long; nothing of this call was taken in.
-            DeadlineExceeded: `timeout_s` passed before all were answered.
+            DeadlineExceeded: it passed before all were answered.
         """
         if not items:
             return []
         flow = items[0].flow
         works = [self._work_of(item) for item in items]
         work = sum(works)
-        self._gate.enter(flow, len(items), work, timeout_s)
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout_s
+        timeout_s = deadline - loop.time()
+        self._gate.enter(flow, len(items), work, timeout_s)
         waiters = [
             _Waiter(item, work, deadline, loop.create_future())
             for item, work in zip(items, works, strict=True)
@@ -122,8 +122,8 @@ class MicroBatcher:
                     waiter.item = gone  # it may wait on; its text must not
                 self._end_abandoned()
         raise DeadlineExceeded(
-            f"No answer within {timeout_s:g} s. Retry later, send fewer texts, or allow more "
-            "time: timeout_ms of the request, and args.limits.request_timeout_s above it."
+            f"No answer within {round(timeout_s, 3):g} s. Retry later, send fewer texts, or allow "
+            "more time: timeout_ms of the request, and args.limits.request_timeout_s above it."
         )
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -157,7 +157,7 @@ class MicroBatcher:
             self._last_sent = loop.time()
             # A context of its own: Serve cancels what was started in the context of a request
             # whose client hung up, and this call works for everybody in the batch.
-            task = loop.create_task(self._answer(call, loop), context=contextvars.Context())
+            task = loop.create_task(self._answer(call), context=contextvars.Context())
             self._inflight[task] = call
             task.add_done_callback(self._sent)
         self._schedule(loop)
@@ -198,12 +198,11 @@ class MicroBatcher:
             if all(waiter.future.done() for waiter in waiters):
                 task.cancel()
 
-    async def _answer(self, waiters: list[_Waiter], loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
+    async def _answer(self, waiters: list[_Waiter]) -> None:
         results: Sequence[Result]
         try:
             results = await self._run(
-                [waiter.item for waiter in waiters], [waiter.deadline - now for waiter in waiters]
+                [waiter.item for waiter in waiters], [waiter.deadline for waiter in waiters]
             )
             if len(results) != len(waiters):
                 raise ValueError(f"{len(results)} results for {len(waiters)} texts")

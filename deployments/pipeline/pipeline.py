@@ -19,8 +19,8 @@ from deployments.pipeline.live_models import Encodings
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.types import (
     Answer,
+    Deadlines,
     Encoded,
-    Float32,
     FlowRuns,
     Logits,
     Options,
@@ -30,7 +30,7 @@ from deployments.pipeline.types import (
 )
 
 Encode = Callable[[Sequence[TextInput]], Awaitable[Encodings]]
-Predict = Callable[[Encoded, Float32, FlowRuns | None], Awaitable[Predicted]]
+Predict = Callable[[Encoded, Deadlines, FlowRuns | None], Awaitable[Predicted]]
 Postprocess = Callable[[Logits, Sequence[Options]], Awaitable[list[Answer]]]
 Meet = Callable[[Collection[str]], Awaitable[bool]]
 
@@ -61,24 +61,24 @@ class Pipeline:
     observer: Observer = SILENT
 
     async def run(
-        self, inputs: Sequence[TextInput], timeouts_s: Sequence[float]
+        self, inputs: Sequence[TextInput], deadlines: Sequence[float]
     ) -> list[Answer | ServiceError]:
         """One answer or error per input, in order.
 
-        timeouts_s: seconds left to each input; the classifier drops what is past its time.
+        deadlines: of each input; see `types.Deadlines`. The Classifier drops what is past its time.
 
         Raises:
             ServiceError: the whole batch failed, e.g. Overloaded.
         """
         loop = asyncio.get_running_loop()
-        deadlines = loop.time() + np.asarray(timeouts_s, np.float64)
+        until = np.asarray(deadlines, np.float64)
         results: list[Answer | ServiceError | None] = [None] * len(inputs)
-        strange = await self._once(inputs, range(len(inputs)), deadlines, results)
-        while strange and float(deadlines[list(strange)].max()) > loop.time():
+        strange = await self._once(inputs, range(len(inputs)), until, results)
+        while strange and float(until[list(strange)].max()) > loop.time():
             try:
                 if not await self.meet(set(strange.values())):
                     await asyncio.sleep(_AGAIN_S)
-                strange = await self._once(inputs, list(strange), deadlines, results)
+                strange = await self._once(inputs, list(strange), until, results)
             except ServiceError as exc:
                 for i in strange:
                     results[i] = exc
@@ -89,7 +89,7 @@ class Pipeline:
         self,
         inputs: Sequence[TextInput],
         chosen: Sequence[int],
-        deadlines: np.ndarray,
+        deadlines: Deadlines,
         results: list[Answer | ServiceError | None],
     ) -> dict[int, str]:
         """Fills in `results` of the chosen inputs, and returns which were for no model that is
@@ -102,9 +102,8 @@ class Pipeline:
         if not encoded.index:
             return {}
         index = [chosen[k] for k in encoded.index]
-        left_s = deadlines[index] - asyncio.get_running_loop().time()
         flows = runs_of([inputs[i].flow for i in index])
-        predicted = await self.predict(encoded.batch, left_s.astype(np.float32), flows)
+        predicted = await self.predict(encoded.batch, deadlines[index], flows)
         for k, error in predicted.errors.items():
             results[index[k]] = error
         for places, logits in predicted.parts:

@@ -21,13 +21,12 @@ from collections.abc import Awaitable, Callable, Set
 from itertools import count
 
 import numpy as np
-import numpy.typing as npt
 
 from deployments.pipeline.errors import DeadlineExceeded, PredictionFailed, ServiceError
 from deployments.pipeline.retry import Attempts, Hung, LostReplica
 from deployments.pipeline.types import (
+    Deadlines,
     Encoded,
-    Float32,
     FlowRuns,
     Logits,
     OtherModel,
@@ -39,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 Predict = Callable[..., Awaitable[Logits | OtherModel]]
 Holding = Callable[[], Awaitable[Set[int]]]
-Deadlines = npt.NDArray[np.float64]
 
 REFUSED_S = 300.0
 MAX_REFUSED = 1_000
@@ -56,7 +54,7 @@ _REFUSED = (
 class Quarantine:
     """`predict`, by several tries, so that a text that kills its process fails alone.
 
-    predict: one try, called as `TokenBatcher.submit` is; raises LostReplica.
+    predict: one try, with batch, deadlines, flows, whether alone, and call_id; raises LostReplica.
     holding: the `call_id` of all calls that replicas have and get on with.
     """
 
@@ -72,9 +70,9 @@ class Quarantine:
         self._accused: dict[int, float] = {}
 
     async def predict(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None = None
+        self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None = None
     ) -> Predicted:
-        """What became of all texts of `batch`. timeouts_s: float32 [n], seconds left to each.
+        """What became of all texts of `batch`. deadlines: see `types.Deadlines`.
 
         flows: as `TokenBatcher.submit` takes them.
 
@@ -90,17 +88,16 @@ class Quarantine:
                 if not good:
                     return told
                 rest = Encoded.concat([texts[i] for i in good])
-                others = await self._together(rest, timeouts_s[good], only(good, flows))
+                others = await self._together(rest, deadlines[good], only(good, flows))
                 return Predicted.joined([others.at(good), told])
-        return await self._together(batch, timeouts_s, flows)
+        return await self._together(batch, deadlines, flows)
 
     async def _together(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None
+        self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
     ) -> Predicted:
-        deadlines = asyncio.get_running_loop().time() + timeouts_s.astype(np.float64)
         hung: list[Hung] = []
         try:
-            return Predicted.of(await self._tried(batch, timeouts_s, flows), len(batch))
+            return Predicted.of(await self._tried(batch, deadlines, flows), len(batch))
         except Hung as exc:
             hung.append(exc)
         except LostReplica:
@@ -134,28 +131,22 @@ class Quarantine:
         self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
     ) -> Predicted:
         """As `_together`, but an error of all stands in the place of each text."""
-        left_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
         try:
-            return await self._together(batch, left_s, flows)
+            return await self._together(batch, deadlines, flows)
         except ServiceError as exc:
             return Predicted(errors=dict.fromkeys(range(len(batch)), exc))
 
     async def _tried(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None, *, alone: bool = False
+        self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None, *, alone: bool = False
     ) -> Logits | OtherModel:
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-
         call_id = next(self._call_ids)
 
         async def held() -> bool:
             return call_id in await self._holding()
 
         return await self._attempts.run(
-            lambda: self._predict(
-                batch, timeouts_s - np.float32(loop.time() - started), flows, alone, call_id
-            ),
-            timeout_s=float(timeouts_s.max()),
+            lambda: self._predict(batch, deadlines, flows, alone, call_id),
+            float(deadlines.max()),
             tries=1 if alone else _TOGETHER,
             held=held,
         )
@@ -185,9 +176,8 @@ class Quarantine:
                 if left_s <= 0:
                     raise DeadlineExceeded("The model did not answer in time. Retry later.")
                 try:
-                    answer = await self._tried(
-                        text, np.asarray([left_s], np.float32), flows, alone=True
-                    )
+                    until = np.asarray([deadline], np.float64)
+                    answer = await self._tried(text, until, flows, alone=True)
                 except Hung:  # with this text, as it says itself
                     self._refuse(text)
                 except LostReplica:

@@ -92,7 +92,7 @@ class Attempts:
     async def run(
         self,
         call: Callable[[], Awaitable[T]],
-        timeout_s: float,
+        deadline: float,
         tries: int = MAX_TRIES,
         held: Callable[[], Awaitable[bool]] | None = None,
     ) -> T:
@@ -104,16 +104,15 @@ class Attempts:
         Raises:
             LostReplica: the last of `tries`; or Hung, at once.
             NotReady: one was lost, and the budget is spent.
-            DeadlineExceeded: no answer within `timeout_s`.
+            DeadlineExceeded: no answer by `deadline`, which is of the event loop's clock.
             ServiceError: what the replica raised.
         """
         loop = asyncio.get_running_loop()
         self._budget.earn()
         self._joining.earn()
         started = loop.time()
-        deadline = started + timeout_s
         patience_s = max(MIN_PATIENCE_S, STUCK_FACTOR * self._longest_s)
-        stuck_at = started + min(patience_s, timeout_s / 2)
+        stuck_at = started + min(patience_s, (deadline - started) / 2)
         pending = {loop.create_task(_awaited(call))}
         lost = joined = 0
         # A list, to be emptied: an error that a frame of its own holds is a cycle.

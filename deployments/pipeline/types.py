@@ -15,6 +15,14 @@ from deployments.pipeline.errors import ServiceError
 
 Int32 = npt.NDArray[np.int32]
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+Deadlines = Float64
+"""float64 [n]: until when each text is waited for, by the event loop's clock (`loop.time()`).
+
+Made once, where a call enters the process. Only what crosses to another process is told the seconds
+left, as clocks differ.
+"""
 
 Answer = dict[str, Any]
 """One classified text as JSON-ready values, or `{"error": {...}}` in the place of a bad one."""

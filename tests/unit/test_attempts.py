@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from virtual_time import run_virtually
+from virtual_time import after, run_virtually
 
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from deployments.pipeline.retry import (
@@ -54,9 +54,9 @@ def run(
         loop = asyncio.get_running_loop()
         attempts = Attempts(RetryBudget(reserve), RetryBudget(reserve))
         if before is not None:
-            await attempts.run(before, timeout_s)
+            await attempts.run(before, after(timeout_s))
         try:
-            answer: Any = await attempts.run(replicas, timeout_s)
+            answer: Any = await attempts.run(replicas, after(timeout_s))
         except ServiceError as exc:
             answer = exc
         except LostReplica as exc:
@@ -116,7 +116,9 @@ def test_what_a_replica_is_at_work_on_is_given_to_no_other() -> None:
         async def held() -> bool:
             return next(answers)
 
-        answer = await Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, 30.0, held=held)
+        answer = await Attempts(RetryBudget(9), RetryBudget(9)).run(
+            replicas, after(30.0), held=held
+        )
         return answer, asyncio.get_running_loop().time()
 
     assert run_virtually(main()) == (1, pytest.approx(3 * MIN_PATIENCE_S + 0.2))
@@ -130,7 +132,7 @@ def test_a_replica_that_ends_itself_with_a_text_is_told_at_once() -> None:
             return True
 
         with pytest.raises(Hung) as told:
-            await Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, 30.0, held=held)
+            await Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, after(30.0), held=held)
         there = pickle.loads(pickle.dumps(told.value))  # noqa: S301
         assert (there.suspects, there.n_texts) == ([1], 4)
 
@@ -159,11 +161,11 @@ def test_a_call_that_waits_for_the_model_to_load_is_not_stuck() -> None:
     async def main() -> None:
         attempts = Attempts(RetryBudget(9), RetryBudget(9), loading=True)
         loading = Replicas((600.0, None))
-        assert await attempts.run(loading, 3_600.0) == 0
+        assert await attempts.run(loading, after(3_600.0)) == 0
         assert len(loading.started_s) == 1
         attempts.loaded()
         stuck = Replicas((NEVER, None), (0.1, None))
-        assert await attempts.run(stuck, 30.0) == 1
+        assert await attempts.run(stuck, after(30.0)) == 1
 
     run_virtually(main())
 
@@ -185,7 +187,9 @@ def test_a_cancelled_caller_takes_its_calls_along() -> None:
     replicas = Replicas((NEVER, None))
 
     async def main() -> None:
-        task = asyncio.create_task(Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, 30.0))
+        task = asyncio.create_task(
+            Attempts(RetryBudget(9), RetryBudget(9)).run(replicas, after(30.0))
+        )
         await asyncio.sleep(2.0)
         task.cancel()
         await asyncio.wait([task])
@@ -207,7 +211,7 @@ def test_where_every_replica_dies_calls_do_not_multiply(calls: int) -> None:
         attempts = Attempts(RetryBudget(reserve=20), RetryBudget(reserve=20))
         for _ in range(calls):
             try:
-                await attempts.run(replicas, 30.0)
+                await attempts.run(replicas, after(30.0))
             except NotReady:
                 refused += 1
             except LostReplica:
@@ -227,7 +231,7 @@ def test_where_every_replica_is_slow_calls_do_not_multiply() -> None:
 
     async def main() -> None:
         attempts = Attempts(RetryBudget(reserve=20), RetryBudget(reserve=20))
-        await asyncio.gather(*[attempts.run(slow, 30.0) for _ in range(500)])
+        await asyncio.gather(*[attempts.run(slow, after(30.0)) for _ in range(500)])
 
     run_virtually(main())
     assert len(calls) <= 500 + 20

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from virtual_time import after
 
 from deployments.pipeline.errors import DeadlineExceeded, EmptyText, Overloaded, ServiceError
 from deployments.pipeline.gate import Gate
@@ -79,7 +80,7 @@ def inputs(*texts: str) -> list[TextInput]:
 
 async def start(batcher: MicroBatcher, *texts: str) -> list[asyncio.Task[list[Result]]]:
     """One caller per text, all in one turn of the loop, then a few turns for them to be sent."""
-    tasks = [asyncio.create_task(batcher.submit(inputs(text), 10)) for text in texts]
+    tasks = [asyncio.create_task(batcher.submit(inputs(text), after(10))) for text in texts]
     for _ in range(5):
         await asyncio.sleep(0)
     return tasks
@@ -120,7 +121,7 @@ async def test_more_calls_may_be_under_way_so_that_all_classifiers_work() -> Non
 async def test_a_lone_caller_never_waits_for_the_gap() -> None:
     batcher = gatherer(Chain(), max_inflight=8, min_gap_s=3_600)
     for text in "abc":
-        assert await batcher.submit(inputs(text), 10) == [{"label": text}]
+        assert await batcher.submit(inputs(text), after(10)) == [{"label": text}]
 
 
 async def test_the_gap_gathers_until_those_are_back_who_asked_before() -> None:
@@ -173,7 +174,7 @@ async def test_callers_that_ask_again_and_again_fall_into_step() -> None:
 
     async def caller(number: int) -> None:
         for _ in range(10):
-            await batcher.submit(inputs(str(number)), 60)
+            await batcher.submit(inputs(str(number)), after(60))
             for _ in range(number % 5):  # some are slower to ask again
                 await asyncio.sleep(0)
 
@@ -183,29 +184,29 @@ async def test_callers_that_ask_again_and_again_fall_into_step() -> None:
 
 async def test_a_batch_holds_at_most_max_texts() -> None:
     chain = Chain()
-    answers = await gatherer(chain, max_texts=2).submit(inputs(*"abcde"), 10)
+    answers = await gatherer(chain, max_texts=2).submit(inputs(*"abcde"), after(10))
     assert answers == [{"label": t} for t in "abcde"]
     assert chain.batches == [["a", "b"], ["c", "d"], ["e"]]
 
 
 async def test_a_bad_text_harms_no_other() -> None:
-    answers = await gatherer(Chain()).submit(inputs("a", "bad", "c"), 10)
+    answers = await gatherer(Chain()).submit(inputs("a", "bad", "c"), after(10))
     assert isinstance(answers[1], EmptyText)
     assert [answers[0], answers[2]] == [{"label": "a"}, {"label": "c"}]
 
 
 async def test_the_chains_own_error_reaches_every_caller() -> None:
-    (answer,) = await gatherer(Chain()).submit(inputs("overload"), 10)
+    (answer,) = await gatherer(Chain()).submit(inputs("overload"), after(10))
     assert isinstance(answer, Overloaded)
     assert answer.retry_after_s == 7.0
 
 
 async def test_a_crash_is_answered_without_its_message_and_the_next_call_works() -> None:
     batcher = gatherer(Chain())
-    (answer,) = await batcher.submit(inputs("crash"), 10)
+    (answer,) = await batcher.submit(inputs("crash"), after(10))
     assert type(answer) is ServiceError
     assert "secret" not in answer.message
-    assert await batcher.submit(inputs("a"), 10) == [{"label": "a"}]
+    assert await batcher.submit(inputs("a"), after(10)) == [{"label": "a"}]
 
 
 async def test_a_caller_who_leaves_before_sending_is_not_sent() -> None:
@@ -238,7 +239,7 @@ async def test_the_deadline_answers_a_call_that_hangs() -> None:
     chain.gate.clear()
     batcher = gatherer(chain)
     with pytest.raises(DeadlineExceeded, match=r"No answer within 0\.05 s"):
-        await batcher.submit(inputs("a"), 0.05)
+        await batcher.submit(inputs("a"), after(0.05))
     assert batcher.pending == 0
 
 
@@ -248,10 +249,10 @@ async def test_too_many_waiting_texts_are_refused_and_room_comes_back() -> None:
     batcher = gatherer(chain, max_pending=2)
     tasks = await start(batcher, "a", "b")
     with pytest.raises(Overloaded, match="2 texts wait in this replica; the limit is 2"):
-        await batcher.submit(inputs("c"), 10)
+        await batcher.submit(inputs("c"), after(10))
     chain.gate.set()
     await asyncio.gather(*tasks)
-    assert await batcher.submit(inputs("c"), 10) == [{"label": "c"}]
+    assert await batcher.submit(inputs("c"), after(10)) == [{"label": "c"}]
 
 
 async def test_a_call_that_all_have_left_is_ended() -> None:
@@ -278,7 +279,7 @@ async def test_a_call_past_the_time_of_all_its_callers_is_ended() -> None:
     chain = Chain()
     chain.gate.clear()
     with pytest.raises(DeadlineExceeded):
-        await gatherer(chain).submit(inputs("a"), 0.01)
+        await gatherer(chain).submit(inputs("a"), after(0.01))
     for _ in range(5):
         await asyncio.sleep(0)
     assert chain.ended == [["a"]]
@@ -287,9 +288,9 @@ async def test_a_call_past_the_time_of_all_its_callers_is_ended() -> None:
 @pytest.mark.parametrize("text", ["panic", "lost"])
 async def test_no_fault_of_the_chain_leaves_a_caller_waiting(text: str) -> None:
     batcher = gatherer(Chain())
-    answers = await batcher.submit(inputs("a", text), 10)
+    answers = await batcher.submit(inputs("a", text), after(10))
     assert [type(answer) for answer in answers] == [ServiceError, ServiceError]
-    assert await batcher.submit(inputs("a"), 10) == [{"label": "a"}]
+    assert await batcher.submit(inputs("a"), after(10)) == [{"label": "a"}]
 
 
 CALL = st.tuples(
@@ -314,7 +315,7 @@ def test_whatever_callers_do_everybody_is_answered_and_nothing_stays_pending(
         batcher = gatherer(chain, max_texts=max_texts, max_inflight=max_inflight, max_pending=1_000)
         tasks = []
         for texts, leaves, turns in calls:
-            tasks.append(asyncio.create_task(batcher.submit(inputs(*texts), 30)))
+            tasks.append(asyncio.create_task(batcher.submit(inputs(*texts), after(30))))
             for turn in range(turns):
                 await asyncio.sleep(0)
                 chain.gate.clear() if turn % 3 == 1 else chain.gate.set()

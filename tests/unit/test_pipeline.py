@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import numpy as np
 import pytest
+from virtual_time import after
 
 from deployments.engines.null import NullEngine
 from deployments.pipeline.decode import LabelDecoder
@@ -16,8 +17,8 @@ from deployments.pipeline.pipeline import MODEL, Pipeline
 from deployments.pipeline.types import (
     DEFAULT_FLOW,
     Answer,
+    Deadlines,
     Encoded,
-    Float32,
     Flow,
     FlowRuns,
     Logits,
@@ -51,6 +52,11 @@ async def postprocess(logits: Logits, options: Sequence[Options]) -> list[Answer
     return DECODER.decode(logits, options)
 
 
+def in_s(*seconds: float) -> list[float]:
+    """Deadlines."""
+    return [after(one) for one in seconds]
+
+
 class Predict:
     """The null engine, failing the text with `poison` tokens. Keeps the timeouts it was given."""
 
@@ -60,9 +66,9 @@ class Predict:
         self.flows: FlowRuns | None = None
 
     async def __call__(
-        self, batch: Encoded, timeouts_s: Float32, flows: FlowRuns | None
+        self, batch: Encoded, deadlines: Deadlines, flows: FlowRuns | None
     ) -> Predicted:
-        self.timeouts_s = timeouts_s.tolist()
+        self.timeouts_s = (deadlines - asyncio.get_running_loop().time()).tolist()
         self.flows = flows
         values = NullEngine().predict(batch).values
         errors = {
@@ -73,7 +79,7 @@ class Predict:
 
 async def test_answers_stand_in_the_order_of_the_inputs_with_tokens_and_truncation() -> None:
     inputs = [TextInput("four"), TextInput("ninechars", options=Options(raw_scores=True))]
-    first, second = await Pipeline(encode, Predict(), postprocess).run(inputs, [1.0, 1.0])
+    first, second = await Pipeline(encode, Predict(), postprocess).run(inputs, in_s(1.0, 1.0))
     assert first["label"] == "long"
     assert (first["tokens"], first["truncated"]) == (4, False)
     assert (second["tokens"], second["truncated"]) == (9, True)
@@ -83,7 +89,7 @@ async def test_answers_stand_in_the_order_of_the_inputs_with_tokens_and_truncati
 async def test_errors_of_encoding_and_of_the_model_stay_in_their_places() -> None:
     inputs = [TextInput(""), TextInput("four"), TextInput("seven.."), TextInput("six...")]
     predict = Predict(poison=7)
-    results = await Pipeline(encode, predict, postprocess).run(inputs, [0.0, 1.0, 2.0, 3.0])
+    results = await Pipeline(encode, predict, postprocess).run(inputs, in_s(0.0, 1.0, 2.0, 3.0))
     assert isinstance(results[0], EmptyText)
     assert results[1]["tokens"] == 4
     assert isinstance(results[2], PredictionFailed)
@@ -97,7 +103,7 @@ async def test_flows_follow_the_texts_that_are_left() -> None:
     texts = [("", bulk), ("four", bulk), ("seven..", bulk), ("six...", DEFAULT_FLOW)]
     predict = Predict()
     await Pipeline(encode, predict, postprocess).run(
-        [TextInput(text, flow=flow) for text, flow in texts], [1.0] * 4
+        [TextInput(text, flow=flow) for text, flow in texts], in_s(1.0, 1.0, 1.0, 1.0)
     )
     assert predict.flows == [(bulk, 2), (DEFAULT_FLOW, 1)]
 
@@ -108,14 +114,16 @@ async def test_the_time_that_encoding_took_is_gone() -> None:
         return await encode(inputs)
 
     predict = Predict()
-    await Pipeline(slowly, predict, postprocess).run([TextInput("a"), TextInput("b")], [0.1, 30.0])
+    await Pipeline(slowly, predict, postprocess).run(
+        [TextInput("a"), TextInput("b")], in_s(0.1, 30.0)
+    )
     dead, alive = predict.timeouts_s
     assert dead < 0 < 29 < alive < 29.9
 
 
 async def test_the_model_is_not_called_for_nothing() -> None:
     predict = Predict()
-    results = await Pipeline(encode, predict, postprocess).run([TextInput("")], [1.0])
+    results = await Pipeline(encode, predict, postprocess).run([TextInput("")], in_s(1.0))
     assert isinstance(results[0], EmptyText)
     assert predict.timeouts_s == []
 
@@ -156,7 +164,7 @@ def classifier_of(version: str) -> Callable[..., Awaitable[Predicted]]:
 async def test_texts_for_a_model_that_is_gone_go_through_again_for_the_one_that_is_there() -> None:
     models = Models("before")
     pipeline = Pipeline(models.encode, classifier_of("new"), postprocess, models.meet, True)
-    results = await pipeline.run([TextInput("a"), TextInput("b")], [9.0, 9.0])
+    results = await pipeline.run([TextInput("a"), TextInput("b")], in_s(9.0, 9.0))
     assert [(r["tokens"], r["truncated"], r[MODEL]) for r in results] == [(3, True, "new")] * 2
     assert models.met == [{"new"}]
 
@@ -164,7 +172,7 @@ async def test_texts_for_a_model_that_is_gone_go_through_again_for_the_one_that_
 async def test_the_model_that_answered_counts_the_tokens_and_not_the_other_one_that_lives() -> None:
     models = Models("before", "new")
     pipeline = Pipeline(models.encode, classifier_of("before"), postprocess, models.meet)
-    (result,) = await pipeline.run([TextInput("a")], [9.0])
+    (result,) = await pipeline.run([TextInput("a")], in_s(9.0))
     assert (result["tokens"], result["truncated"]) == (6, False)
     assert MODEL not in result
     assert models.met == []
@@ -175,7 +183,7 @@ async def test_a_model_that_is_never_met_ends_with_the_deadline_and_not_in_a_loo
         return False
 
     pipeline = Pipeline(Models("before").encode, classifier_of("new"), postprocess, nobody)
-    (result,) = await pipeline.run([TextInput("a")], [0.3])
+    (result,) = await pipeline.run([TextInput("a")], in_s(0.3))
     assert isinstance(result, DeadlineExceeded)
 
 
@@ -188,6 +196,6 @@ async def test_an_error_while_a_model_is_met_stands_in_the_place_of_its_texts_on
         return Predicted((([0], logits),), {}, {1: "new"})
 
     pipeline = Pipeline(Models("before").encode, predict, postprocess, fails)
-    first, second = await pipeline.run([TextInput("a"), TextInput("b")], [9.0, 9.0])
+    first, second = await pipeline.run([TextInput("a"), TextInput("b")], in_s(9.0, 9.0))
     assert first["label"] == "long"
     assert isinstance(second, NotReady)

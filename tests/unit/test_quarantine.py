@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from virtual_time import judged, run_virtually, texts
+from virtual_time import after, judged, run_virtually, texts
 
 from deployments.pipeline.errors import DeadlineExceeded, PredictionFailed
 from deployments.pipeline.quarantine import REFUSED_S, Quarantine
 from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
-from deployments.pipeline.types import Encoded, Float32, Logits, OtherModel, Predicted
+from deployments.pipeline.types import Deadlines, Encoded, Logits, OtherModel, Predicted
 
 
 class Cluster:
@@ -26,7 +26,7 @@ class Cluster:
         self._load_s = load_s
         self._there: set[asyncio.Future[None]] = set()
 
-    async def predict(self, batch: Encoded, timeouts_s: Float32, *_: object) -> Logits:
+    async def predict(self, batch: Encoded, deadlines: Deadlines, *_: object) -> Logits:
         marks = batch.input_ids[np.cumsum(batch.lengths) - batch.lengths]
         death = asyncio.get_running_loop().create_future()
         self._there.add(death)
@@ -49,8 +49,8 @@ async def nothing() -> set[int]:
     return set()
 
 
-def plenty(batch: Encoded, seconds: float = 30.0) -> Float32:
-    return np.full(len(batch), seconds, np.float32)
+def plenty(batch: Encoded, seconds: float = 30.0) -> Deadlines:
+    return np.full(len(batch), after(seconds))
 
 
 def run(
@@ -156,7 +156,7 @@ def test_a_poisonous_text_with_little_time_is_found_over_several_requests() -> N
 def test_deaths_that_no_text_is_to_blame_for_cost_nobody_an_answer() -> None:
     deaths = iter([True, True, False])
 
-    async def predict(batch: Encoded, timeouts_s: Float32, *_: object) -> Logits:
+    async def predict(batch: Encoded, deadlines: Deadlines, *_: object) -> Logits:
         if next(deaths, False):
             raise LostReplica
         return Logits(np.ones((len(batch), 1), np.float32))

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from virtual_time import VirtualModel, judged, run_virtually, texts
+from virtual_time import VirtualModel, after, judged, run_virtually, texts
 
 from deployments.pipeline.errors import PredictionFailed, ServiceError
 from deployments.pipeline.health import ModelHealth
 from deployments.pipeline.quarantine import Quarantine
 from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
-from deployments.pipeline.types import Encoded, Float32, Logits
+from deployments.pipeline.types import Deadlines, Encoded, Logits
 
 POISON = 7
 LOAD_S = 6.0
@@ -37,9 +37,10 @@ class Replica:
         health = ModelHealth(self.queue, max_pass_s)
         self._watch = asyncio.create_task(health.watch(lambda: self.lost.set_result(None)))
 
-    async def predict(self, batch: Encoded, timeouts_s: Float32, *how: Any) -> Logits:
+    async def predict(self, batch: Encoded, deadlines: Deadlines, *how: Any) -> Logits:
         if self.frozen:
             await asyncio.Event().wait()
+        timeouts_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
         call = asyncio.create_task(self.queue.submit(batch, timeouts_s, *how))
         try:
             await asyncio.wait([call, self.lost], return_when=asyncio.FIRST_COMPLETED)
@@ -72,12 +73,12 @@ class Cluster:
         self._some.set()
         self._tasks.append(asyncio.create_task(self._replace(self.replicas[-1])))
 
-    async def predict(self, batch: Encoded, timeouts_s: Float32, *how: Any) -> Logits:
+    async def predict(self, batch: Encoded, deadlines: Deadlines, *how: Any) -> Logits:
         await self._some.wait()
         chosen = min(self.replicas, key=lambda replica: replica.under_way)
         chosen.under_way += 1
         try:
-            return await chosen.predict(batch, timeouts_s, *how)
+            return await chosen.predict(batch, deadlines, *how)
         finally:
             chosen.under_way -= 1
 
@@ -106,7 +107,7 @@ async def outcome(
     """What became of each text: right, wrong, or the kind of its error."""
     marks = batch.input_ids[np.cumsum(batch.lengths) - batch.lengths]
     try:
-        predicted = await quarantine.predict(batch, np.full(len(batch), timeout_s, np.float32))
+        predicted = await quarantine.predict(batch, np.full(len(batch), after(timeout_s)))
     except ServiceError as exc:
         return [type(exc).__name__] * len(batch)
     return [

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from virtual_time import VirtualModel, run_virtually, texts
+from virtual_time import VirtualModel, after, run_virtually, texts
 
 from deployments.pipeline.errors import DeadlineExceeded, Overloaded, ServiceError, TextTooLong
 from deployments.pipeline.gate import Gate, work_of
@@ -63,14 +63,15 @@ class Service:
         )
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def _run(self, inputs: Sequence[TextInput], timeouts_s: Sequence[float]) -> list[Result]:
+    async def _run(self, inputs: Sequence[TextInput], deadlines: Sequence[float]) -> list[Result]:
         results: list[Result] = [TextTooLong("too long")] * len(inputs)
         good = [i for i, item in enumerate(inputs) if item is not TOO_LONG]
         await asyncio.sleep(REFUSAL_S * (len(inputs) - len(good)))
         if good:
             batch = texts(*(len(inputs[i].text) for i in good))
             flows = runs_of([inputs[i].flow for i in good])
-            left_s = np.asarray([timeouts_s[i] for i in good], np.float32)
+            now = asyncio.get_running_loop().time()
+            left_s = np.asarray([deadlines[i] - now for i in good], np.float32)
             logits = await self.batcher.submit(batch, left_s, flows)
             self.gate.heard(Load("one", self.batcher.tokens_per_s, self.batcher.queued_tokens))
             errors = logits.errors or {}
@@ -92,7 +93,7 @@ class Service:
     async def _ask(self, one: Asked, n_texts: int, timeout_s: float) -> None:
         item = TextInput("x" * TOKENS, flow=flow_of(one.priority, one.client, n_texts))
         try:
-            results = await self.ingress.submit([item] * n_texts, timeout_s)
+            results = await self.ingress.submit([item] * n_texts, after(timeout_s))
             failed = [r for r in results if isinstance(r, ServiceError)]
             one.outcome = failed[0].code if failed else "ok"
         except (Overloaded, DeadlineExceeded) as exc:
@@ -227,7 +228,7 @@ def test_texts_that_are_refused_make_nobody_else_look_slow_or_fast(
             nonlocal refused
             while loop.time() < 60.0:
                 try:
-                    await service.ingress.submit([TOO_LONG], TIMEOUT_S)
+                    await service.ingress.submit([TOO_LONG], after(TIMEOUT_S))
                     refused += 1
                 except Overloaded:
                     await asyncio.sleep(0.05)

@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pytest
 import without_ray
+from virtual_time import after
 
 from deployments.engines.null import NullEngine
 from deployments.http.app import create_app
@@ -239,12 +240,14 @@ async def test_a_text_that_nobody_waits_for_is_not_kept_in_the_gatherers_queue(
     gatherer = MicroBatcher(
         run, max_texts=9, max_inflight=1, min_gap_s=0.0, gate=Gate(9, 10.0, time.monotonic)
     )
-    first = asyncio.create_task(gatherer.submit([TextInput("first")], 10))
+    first = asyncio.create_task(gatherer.submit([TextInput("first")], after(10)))
     await started.wait()
     text = Text("private")
     gone = weakref.ref(text)
     timeout_s = 10 if left is asyncio.CancelledError else 0.01
-    waiting = asyncio.create_task(gatherer.submit([TextInput(text), TextInput(text)], timeout_s))
+    waiting = asyncio.create_task(
+        gatherer.submit([TextInput(text), TextInput(text)], after(timeout_s))
+    )
     del text
     await asyncio.sleep(0)
     assert gone() is not None
@@ -256,7 +259,7 @@ async def test_a_text_that_nobody_waits_for_is_not_kept_in_the_gatherers_queue(
     await asyncio.sleep(0)
     assert len(gatherer._queue) == 2
     assert gone() is None
-    last = asyncio.create_task(gatherer.submit([TextInput("last")], 10))
+    last = asyncio.create_task(gatherer.submit([TextInput("last")], after(10)))
     gate.set()
     assert [await first, await last] == [[{"label": "first"}], [{"label": "last"}]]
     assert gatherer.pending == len(gatherer._queue) == 0

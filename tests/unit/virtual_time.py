@@ -49,6 +49,11 @@ def run_virtually(main: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(main)
 
 
+def after(seconds: float) -> float:
+    """A deadline, by the running loop's clock, virtual or not."""
+    return asyncio.get_running_loop().time() + seconds
+
+
 @dataclass
 class Pass:
     """One forward pass that ran: what was in it, and when."""
