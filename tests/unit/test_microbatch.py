@@ -243,6 +243,21 @@ async def test_the_deadline_answers_a_call_that_hangs() -> None:
     assert batcher.pending == 0
 
 
+async def test_who_waits_here_is_told_the_time_though_others_keep_the_same_deadline() -> None:
+    async def until_the_last_moment(
+        items: Sequence[TextInput], deadlines: Sequence[float]
+    ) -> list[Result]:
+        await asyncio.sleep(max(0.0, deadlines[0] - asyncio.get_running_loop().time()))
+        raise DeadlineExceeded("no number in here")
+
+    batcher = MicroBatcher(
+        until_the_last_moment, max_texts=9, max_inflight=1, min_gap_s=0.0, gate=room_for(9)
+    )
+    for _ in range(5):
+        with pytest.raises(DeadlineExceeded, match=r"No answer within 0\.03 s"):
+            await batcher.submit(inputs("a"), after(0.03))
+
+
 async def test_too_many_waiting_texts_are_refused_and_room_comes_back() -> None:
     chain = Chain()
     chain.gate.clear()
