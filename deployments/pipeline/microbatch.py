@@ -125,9 +125,11 @@ class MicroBatcher:
                     waiter.future.cancel()
                     waiter.item = gone  # it may wait on; its text must not
                 self._end_abandoned()
+        # A request of many texts came a millisecond after its deadline was made.
+        allowed_s = float(format(timeout_s, ".2g"))
         raise DeadlineExceeded(
-            f"No answer within {round(timeout_s, 3):g} s. Retry later, send fewer texts, or allow "
-            "more time: timeout_ms of the request, and args.limits.request_timeout_s above it."
+            f"No answer within {allowed_s:g} s. Retry later, send fewer texts, or allow more time: "
+            "timeout_ms of the request, and args.limits.request_timeout_s above it."
         )
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
