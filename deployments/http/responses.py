@@ -71,11 +71,12 @@ def request_id_of(scope: Scope) -> str:
 RenderError = Callable[[ServiceError, str], tuple[int, bytes]]
 
 
-def _rendered(error: ServiceError, request_id: str) -> tuple[int, bytes]:
+def rendered(error: ServiceError, request_id: str) -> tuple[int, bytes]:
+    """Status and body of an error as our own answers have it."""
     return error.status, encode_json({"error": error.body(request_id)})
 
 
-def error_answer(exc: Exception, scope: Scope, render: RenderError = _rendered) -> JSONAnswer:
+def error_answer(exc: Exception, scope: Scope, render: RenderError = rendered) -> JSONAnswer:
     """The answer to any exception. What is not a ServiceError is logged, and told to nobody.
 
     render: status and body of an error with this request id.

@@ -10,9 +10,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Float64 = npt.NDArray[np.float64]
+from deployments.pipeline.types import Float64
 
 # The shape of the curve belongs to the model and is averaged over some hundred passes; the speed
 # belongs to the moment (other processes, heat) and follows within some ten.

@@ -20,12 +20,12 @@ from deployments.pipeline.types import (
     WEIGHTS,
     Encoded,
     Float32,
+    Float64,
     Flow,
     FlowRuns,
     Logits,
 )
 
-Float64 = npt.NDArray[np.float64]
 _NO_IDS = np.zeros(0, np.int32)
 
 

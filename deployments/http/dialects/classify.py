@@ -11,7 +11,7 @@ from deployments.http.forms import parse_multipart, parse_urlencoded
 from deployments.http.inputs import caller_of, inputs_of
 from deployments.http.json_body import decode_utf8, parse_json
 from deployments.http.media_types import JSON, MULTIPART, PLAIN, URLENCODED
-from deployments.http.responses import encode_json, request_id_of
+from deployments.http.responses import encode_json, rendered, request_id_of
 from deployments.http.schemas import ClassifyRequest
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.types import Answer
@@ -60,7 +60,7 @@ class ClassifyDialect:
         )
 
     def render_error(self, error: ServiceError, request_id: str) -> tuple[int, bytes]:
-        return error.status, encode_json({"error": error.body(request_id)})
+        return rendered(error, request_id)
 
     def operation(self, with_keys: bool) -> Json:
         limits = self._limits
