@@ -11,8 +11,8 @@ from deployments.pipeline.observer import Observer, Stage
 
 # From a parsed body to a request at its limit.
 _SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
-# A record takes 5 µs in a worker of Ray's (2 cores of AMD EPYC), and a request has several: a sample
-# will do, at 0.2 µs.
+# A record takes 5 µs in a worker of Ray's (2 cores of AMD EPYC), and a request has several: a
+# sample will do, at 0.2 µs.
 SAMPLE_S = 0.05
 _TEXTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
