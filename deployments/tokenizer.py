@@ -168,12 +168,13 @@ class Tokenizer(Replica):
             DeadlineExceeded: no answer in time.
         """
         limit_s = self._settings.limits.request_timeout_s
+        timeout_s = min(timeout_s or limit_s, limit_s)
         # The one place where a deadline is made.
-        deadline = asyncio.get_running_loop().time() + min(timeout_s or limit_s, limit_s)
+        deadline = asyncio.get_running_loop().time() + timeout_s
         good = [item for item in inputs if isinstance(item, TextInput)]
         if good and not self._ready:
             await self._ready.wait(len(good), deadline)
-        answers = iter(await self._microbatcher.submit(good, deadline) if good else ())
+        answers = iter(await self._microbatcher.submit(good, deadline, timeout_s) if good else ())
         return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
 
     async def readiness(self) -> None:

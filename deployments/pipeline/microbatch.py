@@ -87,8 +87,12 @@ class MicroBatcher:
         """Texts taken in and not answered yet."""
         return self._gate.pending
 
-    async def submit(self, items: Sequence[TextInput], deadline: float) -> list[Result]:
+    async def submit(
+        self, items: Sequence[TextInput], deadline: float, timeout_s: float | None = None
+    ) -> list[Result]:
         """One result per item, in order. All items are of one flow.
+
+        timeout_s: what the caller was given, for the error; None: what is left now.
 
         Raises:
             Overloaded: too many texts wait, or for too long; nothing of this call was taken in.
@@ -100,8 +104,8 @@ class MicroBatcher:
         works = [self._work_of(item) for item in items]
         work = sum(works)
         loop = asyncio.get_running_loop()
-        timeout_s = deadline - loop.time()
-        self._gate.enter(flow, len(items), work, timeout_s)
+        left_s = deadline - loop.time()
+        self._gate.enter(flow, len(items), work, left_s)
         waiters = [
             _Waiter(item, work, deadline, loop.create_future())
             for item, work in zip(items, works, strict=True)
@@ -125,11 +129,10 @@ class MicroBatcher:
                     waiter.future.cancel()
                     waiter.item = gone  # it may wait on; its text must not
                 self._end_abandoned()
-        # A request of many texts came a millisecond after its deadline was made.
-        allowed_s = float(format(timeout_s, ".2g"))
         raise DeadlineExceeded(
-            f"No answer within {allowed_s:g} s. Retry later, send fewer texts, or allow more time: "
-            "timeout_ms of the request, and args.limits.request_timeout_s above it."
+            f"No answer within {round(timeout_s or left_s, 3):g} s. Retry later, send fewer texts, "
+            "or allow more time: timeout_ms of the request, and args.limits.request_timeout_s "
+            "above it."
         )
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
