@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 import requests
@@ -45,7 +44,7 @@ class Load:
 
 
 @pytest.fixture
-def scaled(service: Service) -> Iterator[Service]:
+def scaled(service: Service) -> Service:
     config = read_config("serve_config.gpu.yaml")
     # The cluster here has two GPUs, and the test no five minutes; all else is the file's own.
     for name in ("Tokenizer", "Postprocessor"):
@@ -66,8 +65,7 @@ def scaled(service: Service) -> Iterator[Service]:
         "downscale_delay_s": 4.0,
     }
     service.deploy(config)
-    yield service
-    service.deploy(read_config())
+    return service
 
 
 def test_load_grows_the_classifier_to_its_maximum_and_back(scaled: Service) -> None:

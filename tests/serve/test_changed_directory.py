@@ -49,7 +49,6 @@ def test_a_replica_of_the_changed_files_waits_for_the_last_old_one_and_then_serv
         assert labels() == {"old", "before"}
     os.kill(last, signal.SIGKILL)
     wait_until(lambda: _served(service) == {"new", "after"}, "the changed model")
-    service.deploy(read_config())
 
 
 def _served(service: Service) -> set[str]:

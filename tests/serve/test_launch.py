@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * (START_S + STOP_S))]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port() -> int:
+    """One for all: who starts again on the port that was just left must find it free."""
     return ports.first_free(0, taken={0})
 
 
@@ -57,17 +58,16 @@ def seed_client(port: int) -> str:
     return label
 
 
-def test_start_ask_interrupt_and_start_again(config: Path, port: int) -> None:
-    for _ in range(2):
-        with serve(config) as run:
-            assert run.wait_for("Ready:") == f"Ready: http://localhost:{port}"
-            assert seed_client(port) in {"positive", "negative"}
-            assert len(of_run(run.dir)) > 5
-            assert run.interrupt() == 0, run.lines
-            assert run.lines[-1] == "Stopped."
-            assert of_run(run.dir) == []
-            assert not run.dir.exists()
-            assert ports.is_free(port)
+def test_start_ask_and_interrupt(config: Path, port: int) -> None:
+    with serve(config) as run:
+        assert run.wait_for("Ready:") == f"Ready: http://localhost:{port}"
+        assert seed_client(port) in {"positive", "negative"}
+        assert len(of_run(run.dir)) > 5
+        assert run.interrupt() == 0, run.lines
+        assert run.lines[-1] == "Stopped."
+        assert of_run(run.dir) == []
+        assert not run.dir.exists()
+        assert ports.is_free(port)
     assert any("/classify -H 'Content-Type: application/json'" in line for line in run.lines)
 
 
