@@ -2,81 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import logging
-import os
-import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
-from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from deployments import __version__
 from deployments.http.app import create_app
 from deployments.http.call import read_call
-from deployments.pipeline.errors import NotReady, ServiceError
-from deployments.pipeline.gate import Gate, Readiness, work_of
-from deployments.pipeline.live_models import Encodings, LiveModels
-from deployments.pipeline.microbatch import MicroBatcher, is_long
-from deployments.pipeline.parts import ModelParts
-from deployments.pipeline.pipeline import Pipeline
-from deployments.pipeline.quarantine import Quarantine
-from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
-from deployments.pipeline.types import (
-    Answer,
-    Deadlines,
-    Encoded,
-    Logits,
-    Options,
-    OtherModel,
-    TextInput,
-)
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.types import Answer, TextInput
 from deployments.privacy.audit import AuditLog
 from deployments.privacy.coredump import forbid_core_dumps
-from deployments.privacy.redact import redactor_of
 from deployments.replica.base import (
-    LOST_REPLICA,
     Replica,
-    as_service_error,
     live_settings,
     raises_service_errors,
     request_id_of_call,
     set_log_level,
 )
-from deployments.replica.holding import Holding
 from deployments.replica.metrics import RayObserver
-from deployments.replica.updates import update_state
+from deployments.replica.model_chain import ModelChain
 from deployments.settings import Settings, TokenizerUserConfig
-
-logger = logging.getLogger(__name__)
-
-# Encoding takes 1 to 2 µs a character, the hop to a thread 60 to 80 µs. From here on the event loop
-# answers others meanwhile: the Rust tokenizer holds no interpreter lock.
-INLINE_CHARS = 200
-# For handle calls: cloudpickle, the default, takes twice as long for what plain pickle can carry.
-PLAIN_PICKLE = {"request_serialization": "pickle", "response_serialization": "pickle"}
-# Characters beyond it cost the model nothing: they are cut off. English has 4 to 5 in a token.
-MAX_CHARS_PER_TOKEN = 5
-# Callers keep their own deadlines; this only ends a call that would hang for ever.
-POSTPROCESS_TIMEOUT_S = 60.0
-INFO_TIMEOUT_S = 10.0
-
-# The Rust tokenizer's own threads, one per CPU of the machine, would crowd out the model's. Read at
-# each call; micro-batches are encoded beside each other anyway.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-T = TypeVar("T")
 
 
 class Tokenizer(Replica):
-    """Implements `ClassifyService` for the HTTP edge, and `classify` for handles: one path.
-
-    It reads no file of the model: the Classifiers tell what they have, see `LiveModels`.
-    """
+    """Implements `ClassifyService` for the HTTP edge, and `classify` for handles: one path."""
 
     def __init__(
         self, settings: Settings, classifier: DeploymentHandle, postprocessor: DeploymentHandle
@@ -84,46 +34,18 @@ class Tokenizer(Replica):
         forbid_core_dumps()
         set_log_level("INFO")
         self._settings = settings
-        # Once: each `handle.method` makes a new handle, which costs as much as pickling does.
-        self._predict_call = classifier.options(method_name="predict", **PLAIN_PICKLE)
-        self._info_call = classifier.options(method_name="info")
-        # Not in a message of gRPC's: a tokenizer may have 20 MB, the message 4 MiB.
-        self._parts_call = classifier.options(method_name="parts", _by_reference=True)
-        self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
-        self._models = LiveModels(self._ask_for_parts, redactor_of(settings.redaction))
-        self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
-        self._long_texts = ThreadPoolExecutor(1, thread_name_prefix="long-texts")
-        batching = settings.batching
-        lost, stuck = (RetryBudget(reserve=batching.max_inflight_batches) for _ in range(2))
-        self._predicting = Attempts(lost, stuck, loading=True)
-        self._postprocessing = Attempts(lost, stuck, loading=True)
-        self._asking = Attempts(lost, stuck)
-        self._quarantine = Quarantine(self._predict, self._predicting, Holding(classifier))
-        self._observer = RayObserver()
-        self._pipeline = Pipeline(
-            self._encode,
-            self._quarantine.predict,
-            self._postprocess,
-            self._models.meet,
-            name_model=self._audit is not None,
-            observer=self._observer,
-        )
-        limits = settings.limits
-        self._gate = Gate(limits.max_pending_texts, limits.max_queue_s, time.monotonic)
-        self._microbatcher = MicroBatcher(
-            self._pipeline.run,
-            max_texts=batching.max_microbatch_texts,
-            max_inflight=batching.max_inflight_batches,
-            min_gap_s=batching.min_gap_ms / 1_000,
-            gate=self._gate,
-            work_of=lambda item: work_of(item, self._max_chars),
-        )
-        self._max_chars = 0  # known once the model is
         self._live: TokenizerUserConfig | None = None
-        self._ready = Readiness(limits.max_pending_texts, limits.max_queue_s)
-        self._readiness_task = asyncio.get_running_loop().create_task(
-            self._become_ready(), context=contextvars.Context()
+        self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
+        self._observer = RayObserver()
+        self._chain = ModelChain(
+            settings,
+            classifier,
+            postprocessor,
+            observer=self._observer,
+            name_model=self._audit is not None,
         )
+        if self._audit is not None:
+            self._chain.loading.add_done_callback(self._name_engine)
 
     def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
@@ -160,163 +82,17 @@ class Tokenizer(Replica):
     async def classify_inputs(
         self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
     ) -> list[Answer | ServiceError]:
-        """One result per input, in order; an error given as input comes back in its place.
+        """See `ModelChain.classify`."""
+        return await self._chain.classify(inputs, timeout_s)
 
-        Raises:
-            NotReady: the model is not loaded yet.
-            Overloaded: too many texts wait.
-            DeadlineExceeded: no answer in time.
-        """
-        limit_s = self._settings.limits.request_timeout_s
-        timeout_s = min(timeout_s or limit_s, limit_s)
-        # The one place where a deadline is made.
-        deadline = asyncio.get_running_loop().time() + timeout_s
-        good = [item for item in inputs if isinstance(item, TextInput)]
-        if good and not self._ready:
-            await self._ready.wait(len(good), deadline)
-        answers = iter(await self._microbatcher.submit(good, deadline, timeout_s) if good else ())
-        return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
+    def _name_engine(self, _: object) -> None:
+        if self._audit is not None:
+            self._audit.engine = self._chain.engine
 
     async def readiness(self) -> None:
         """Raises NotReady until a text has gone through the whole chain once."""
-        self._ready.check()
+        await self._chain.readiness()
 
     async def info(self, certificate: bool = False) -> dict[str, Any]:
-        """Model, engine, limits and versions, as GET /info shows them; and what was proven.
-
-        Raises:
-            NotReady: the model is not loaded yet.
-        """
-        await self.readiness()
-        engine, live, proven = await _answered(
-            self._asking, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
-        )
-        # All of one Classifier: in an update the next one may have another model.
-        model, revision = proven["model"], proven["revision"]
-        return {
-            "model": model,
-            "revision": revision,
-            "fingerprint": proven["fingerprint"],
-            "labels": list(proven["labels"]),
-            "problem_type": proven["problem_type"],
-            "max_length": proven["max_length"],
-            "temperature": proven["temperature"],
-            "engine": engine.engine,
-            "device": engine.device,
-            "dtype": engine.dtype,
-            "num_threads": engine.num_threads,
-            "batching": engine.batching,
-            "batching_reason": engine.batching_reason,
-            "selected_by": engine.selected_by,
-            "max_batch_tokens": live.max_batch_tokens,
-            "versions": {"rayclassify": __version__, **engine.versions},
-            "update": await update_state(self._settings.model, model, revision),
-            "certificate": proven if certificate else None,
-        }
-
-    async def _become_ready(self) -> None:
-        warm, loop = TextInput("ready?"), asyncio.get_running_loop()
-        while True:
-            try:
-                await self._models.meet()
-                (result,) = await self._pipeline.run([warm], [loop.time() + 3_600.0])
-                if self._audit is not None:
-                    engine, *_ = await _tried(self._info_call.remote())
-                    self._audit.engine = f"{engine.engine} {engine.dtype}"
-                if not isinstance(result, ServiceError):
-                    break
-                logger.warning("the chain is not ready yet: %s", result.code)
-            except Exception as exc:
-                logger.warning("the chain is not ready yet: %s", type(exc).__name__)
-            await asyncio.sleep(1.0)
-        self._predicting.loaded()
-        self._postprocessing.loaded()
-        self._ready.begin()
-
-    async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
-        n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
-        if n_chars <= INLINE_CHARS and not self._settings.redaction.kinds:
-            return self._models.encode(inputs)
-        # Long texts take turns: they leave the threads, and all cores but one, to the others.
-        thread = self._long_texts if any(map(is_long, inputs)) else None
-        return await asyncio.get_running_loop().run_in_executor(thread, self._models.encode, inputs)
-
-    async def _predict(
-        self, batch: Encoded, deadlines: Deadlines, *how: Any
-    ) -> Logits | OtherModel:
-        """One try; see `Quarantine`. What crosses to the Classifier is the seconds left."""
-        left_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
-        call = self._predict_call.remote(batch, left_s, *how)
-        answer: Logits | OtherModel = await _tried(call)
-        if isinstance(answer, Logits):
-            self._models.heard_of(answer.model)
-            if answer.load is not None:
-                self._gate.heard(answer.load)
-        return answer
-
-    async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
-        answers = await self._decoded(logits, options)
-        if answers is None:  # a replica that has seen no logits of this model yet
-            answers = await self._decoded(logits, options, self._models.info_of(logits.model))
-        if answers is None:
-            raise NotReady("The model was replaced meanwhile. Retry.", 1.0)
-        return answers
-
-    async def _decoded(self, *call: Any) -> list[Answer] | None:
-        return await _answered(
-            self._postprocessing,
-            lambda: _tried(self._postprocess_call.remote(*call)),
-            POSTPROCESS_TIMEOUT_S,
-        )
-
-    async def _ask_for_parts(self, known: Collection[str]) -> ModelParts | None:
-        """Of some Classifier; however long the first takes to be there."""
-
-        def ask() -> Awaitable[ModelParts | None]:
-            return _tried(self._parts_call.remote(known))
-
-        parts = await (_answered(self._asking, ask, INFO_TIMEOUT_S) if known else ask())
-        if parts is not None:
-            self._max_chars = MAX_CHARS_PER_TOKEN * parts.info.max_length
-        return parts
-
-
-async def _answered(attempts: Attempts, call: Callable[[], Awaitable[T]], timeout_s: float) -> T:
-    """Raises ServiceError: what the replica raised, or that all tries or the time ran out."""
-    try:
-        return await attempts.run(call, asyncio.get_running_loop().time() + timeout_s)
-    except LostReplica:
-        raise ServiceError("The service's replicas died with this request. Retry.") from None
-
-
-async def _tried(response: Awaitable[T]) -> T:
-    """The answer of one handle call. Serve itself tries again what a replica had not accepted.
-
-    Raises:
-        LostReplica: the replica died with the call on it.
-        ServiceError: what the replica raised.
-    """
-    # Raised from here, outside of `except`, and taken out: an error whose context or frames lead
-    # back to itself is a cycle, and what hangs on it are the frames that hold the texts.
-    failed: list[Exception] = []
-    try:
-        return await response
-    except RayTaskError as exc:
-        lost = exc.cause if isinstance(exc.cause, LostReplica) else None
-        failed.append(lost or as_service_error(exc) or ServiceError())
-    except LOST_REPLICA as exc:
-        failed.append(LostReplica(type(exc).__name__))
-    except asyncio.CancelledError:
-        # Ours, or the replica's, which then stopped with the call on it.
-        if _is_cancelled():
-            raise
-        failed.append(LostReplica("cancelled"))
-    except Exception as exc:
-        failed.append(as_service_error(exc) or exc)
-    raise failed.pop()
-
-
-def _is_cancelled() -> bool:
-    """Whether this task is. In a function, as a task in a frame of its own error is a cycle."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
+        """See `ModelChain.info`."""
+        return await self._chain.info(certificate)

@@ -3,6 +3,7 @@
 - base: What all three deployments share: logs, live settings, and errors across processes
 - holding: Which calls Classifiers hold, and get on with: asked of all of them
 - metrics: What happens, as Prometheus metrics at Ray's own metrics endpoint of each node
+- model_chain: All that an ingress holds of one model, from a text's arrival to its answer
 - updates: What a replica sees of an update of its application: others that serve, and how it went
 
 tokenizer.py, classifier.py and postprocessor.py import it.

@@ -50,6 +50,18 @@ class Panic(BaseException):
 
 
 class FaultyTokenizer(Tokenizer):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        models = self._chain._models
+        encode = models.encode
+
+        def encode_or_panic(inputs: Sequence[TextInput]) -> Encodings:
+            if any(PANIC in item.text for item in inputs):
+                raise Panic(f"byte index 5 is not a boundary of {inputs[0].text}")
+            return encode(inputs)
+
+        models.encode = encode_or_panic  # type: ignore[method-assign]
+
     async def classify_inputs(self, inputs: Sequence[Any], timeout_s: float | None = None) -> Any:
         text = " ".join(item.text for item in inputs if isinstance(item, TextInput))
         if RAISE in text:
@@ -63,11 +75,6 @@ class FaultyTokenizer(Tokenizer):
             self._counter = Counter("privacy_trial", "a control", tag_keys=("text",))
             self._counter.inc(tags={"text": text.encode("ascii", "ignore").decode()})
         return await super().classify_inputs(inputs, timeout_s)
-
-    async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
-        if any(PANIC in item.text for item in inputs):
-            raise Panic(f"byte index 5 is not a boundary of {inputs[0].text}")
-        return await super()._encode(inputs)
 
     async def held(self, reversed_core: str, ids: list[int], collect: bool) -> list[str]:
         """See `holders`; reversed, so that the question is not what is found."""

@@ -177,7 +177,7 @@ async def test_each_answer_is_wholly_of_the_model_that_is_there(
     old, new = parts(3), parts(n_labels, **changed)
     there = without_ray.Classifiers(old, logits_of(3))
     replica = without_ray.tokenizer(Settings(), classifiers=there)
-    await replica._readiness_task
+    await replica._chain.loading
     for now in (new, old, new):
         there.serve(now, logits_of(len(now.info.labels)))
         answer = await replica.classify("好好好好")

@@ -57,7 +57,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
 def test_each_stage_is_heard_once_a_request(heard: Heard) -> None:
     async def main() -> None:
         replica = without_ray.tokenizer(Settings.model_validate({"engine": {"name": "none"}}))
-        await replica._readiness_task
+        await replica._chain.loading
         heard.__init__()  # type: ignore[misc]
         app = replica.__serve_build_asgi_app__()
         async with httpx.AsyncClient(

@@ -127,10 +127,12 @@ async def test_the_model_reads_what_is_left_and_the_answer_says_how_much_was_cut
 
     texts = ["打13812345678给我", "很好"]
     off = replica()
-    await off._readiness_task
+    await off._chain.loading
     assert all("redacted" not in answer for answer in await off.classify(texts))
     on = replica(redaction={"kinds": ["phone"]})
-    await on._readiness_task
+    await on._chain.loading
     assert [answer["redacted"] for answer in await on.classify(texts)] == [1, 0]
-    expected, _ = on._models.encode([TextInput("打<PHONE>给我"), TextInput("很好")]).batch.lengths
+    expected, _ = on._chain._models.encode(
+        [TextInput("打<PHONE>给我"), TextInput("很好")]
+    ).batch.lengths
     assert asked[-2] == expected

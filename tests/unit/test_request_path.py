@@ -19,7 +19,7 @@ from deployments.settings import Settings
 
 PACKAGE = Path(__file__).parents[2] / "deployments"
 MAP = PACKAGE.parent / "docs" / "architecture.md"
-MAX_FILES = 31
+MAX_FILES = 32
 
 
 # Named, so that every machine takes the same way.
@@ -51,7 +51,7 @@ async def service() -> AsyncIterator[tuple[httpx.AsyncClient, Classifier]]:
     classifier = Classifier(settings)
     there: Any = classifier
     tokenizer = without_ray.tokenizer(settings, classifiers=there)
-    await tokenizer._readiness_task
+    await tokenizer._chain.loading
     transport = httpx.ASGITransport(tokenizer.__serve_build_asgi_app__())
     async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
         yield client, classifier

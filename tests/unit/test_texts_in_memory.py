@@ -85,7 +85,7 @@ class Replica:
 @pytest.fixture
 async def replica(demo_model: Path) -> AsyncIterator[Replica]:
     replica = Replica(demo_model)
-    await asyncio.wait_for(replica.tokenizer._readiness_task, 30)
+    await asyncio.wait_for(replica.tokenizer._chain.loading, 30)
     gc.collect()
     gc.disable()
     yield replica
@@ -301,5 +301,5 @@ def canary(replica: Replica) -> tuple[str, list[int]]:
     """A text of 8 characters that nobody else has, and its token ids."""
     alphabet = "山水花鸟风月云雨雪霜天地日星江河湖海"
     core = "".join(secrets.choice(alphabet) for _ in range(8))
-    ids = replica.tokenizer._models.encode([TextInput(core)]).batch.input_ids
+    ids = replica.tokenizer._chain._models.encode([TextInput(core)]).batch.input_ids
     return core, ids.tolist()[1:-1]

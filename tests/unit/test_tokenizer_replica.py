@@ -23,8 +23,9 @@ from deployments.pipeline.errors import (
 from deployments.pipeline.microbatch import LONG_CHARS
 from deployments.pipeline.retry import Attempts, Hung, LostReplica, RetryBudget
 from deployments.replica.holding import Holding
+from deployments.replica.model_chain import INLINE_CHARS, _answered, _tried
 from deployments.settings import Settings
-from deployments.tokenizer import INLINE_CHARS, Tokenizer, _answered, _tried
+from deployments.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.anyio
 
@@ -35,7 +36,7 @@ async def tokenizer(demo_model: Path) -> Tokenizer:
         {"model": {"id": str(demo_model)}, "limits": {"max_batch_texts": 50}}
     )
     replica = without_ray.tokenizer(settings)
-    await replica._readiness_task
+    await replica._chain.loading
     return replica
 
 
@@ -92,7 +93,7 @@ async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
     tokenizer: Tokenizer,
 ) -> None:
     threads: list[int] = []
-    models = tokenizer._models
+    models = tokenizer._chain._models
 
     class Watched:
         def encode(self, inputs: Any) -> Any:
@@ -102,7 +103,7 @@ async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
         def __getattr__(self, name: str) -> Any:
             return getattr(models, name)
 
-    tokenizer._models = Watched()  # type: ignore[assignment]
+    tokenizer._chain._models = Watched()  # type: ignore[assignment]
     await tokenizer.classify("很好")
     await tokenizer.classify("很好" * INLINE_CHARS)
     assert threads[0] == threading.get_ident() != threads[1]
@@ -110,7 +111,7 @@ async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
 
 async def test_long_texts_take_turns_in_a_thread_of_their_own(tokenizer: Tokenizer) -> None:
     busy, done = threading.Event(), threading.Event()
-    tokenizer._long_texts.submit(lambda: (busy.set(), done.wait(30)))
+    tokenizer._chain._long_texts.submit(lambda: (busy.set(), done.wait(30)))
     assert await asyncio.to_thread(busy.wait, 10)
     long = asyncio.create_task(tokenizer.classify("a" * (LONG_CHARS + 1)))
     for text in ("很好", "很好" * INLINE_CHARS):

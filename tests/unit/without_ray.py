@@ -62,7 +62,7 @@ class Classifiers:
 def tokenizer(
     settings: Settings, predict: Predict | None = None, classifiers: Classifiers | None = None
 ) -> Tokenizer:
-    """A Tokenizer whose other stages are in this process; its `_readiness_task` gets it ready."""
+    """A Tokenizer whose other stages are in this process; its `_chain.loading` gets it ready."""
     there = classifiers or Classifiers(load_parts(settings.model), predict)
     postprocessor = Postprocessor()
     return Tokenizer(
