@@ -6,11 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from deployments.pipeline.decode import LabelDecoder
 from deployments.pipeline.live_models import MAX_MODELS
+from deployments.pipeline.tasks import Decoder, task_of
 from deployments.pipeline.types import Answer, Logits, ModelInfo, Options
 from deployments.privacy.coredump import forbid_core_dumps
 from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.replica.metrics import RayObserver
 from deployments.settings import PostprocessorUserConfig
 
 logger = logging.getLogger(__name__)
@@ -23,8 +24,9 @@ class Postprocessor(Replica):
         forbid_core_dumps()
         set_log_level("INFO")
         # By the model's version, the one used last at the end.
-        self._decoders: dict[str, LabelDecoder] = {}
+        self._decoders: dict[str, Decoder] = {}
         self._live: PostprocessorUserConfig | None = None
+        self._observer = RayObserver()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(PostprocessorUserConfig, user_config, self._live)
@@ -35,7 +37,7 @@ class Postprocessor(Replica):
     async def postprocess(
         self, logits: Logits, options: Sequence[Options], info: ModelInfo | None = None
     ) -> list[Answer] | None:
-        """One answer per text; see `LabelDecoder.decode`.
+        """One answer per text; see `Decoder.decode`.
 
         info: of the model that `logits` name. None: as told by an earlier call; where there was
         none, the answer is None, and the caller tells.
@@ -51,8 +53,5 @@ class Postprocessor(Replica):
             del self._decoders[next(iter(self._decoders))]
         return decoder.decode(logits, options)
 
-    def _decoder_for(self, info: ModelInfo) -> LabelDecoder:
-        live = self._live or PostprocessorUserConfig()
-        return LabelDecoder(
-            info, threshold=live.threshold, top_k=live.top_k, round_scores=live.round_scores
-        )
+    def _decoder_for(self, info: ModelInfo) -> Decoder:
+        return task_of(info).decoder(info, self._live, self._observer)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from deployments.model.source import ModelRefused
-from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.types import TextInput
 
 Pair = tuple[str, str | None]
@@ -69,7 +69,7 @@ _ODD = (
 )
 
 
-def prove_parity(reference: Any, encoder: TextEncoder, *, typed: bool) -> int:
+def prove_parity(reference: Any, encoder: Encoder, *, typed: bool) -> int:
     """How many texts and pairs were compared.
 
     reference: transformers' tokenizer. typed: whether the model is given token types.

@@ -4,7 +4,6 @@
   budget
 - causes: What went wrong, out of a long text with tracebacks: a log's, or what Serve says of a
   failure
-- decode: Logits → labels and scores
 - errors: Every error a caller can meet, in one tree
 - fair_queue: Turns for flows: each gets its share of what is served, however much it has waiting
 - gate: The gate: whether a request is taken in, by how long it would wait
@@ -20,6 +19,7 @@
 - queue: Calls that wait for the model, and the slices of them that make up a batch
 - retry: A call to one of several replicas, tried again where one dies, and beside it where one is
   stuck
+- tasks: Kinds of models, by what their head means
 - tokenize: Text → token ids, by the model's own Rust tokenizer, many texts a call
 - types: What travels between the stages: plain arrays, tuples and frozen dataclasses, cheap to
   pickle

@@ -83,7 +83,7 @@ class TokenBatcher:
         self._queue = TokenQueue()
         self._loop_task: asyncio.Task[None] | None = None
         self._usual_longest = 0.0  # tokens, of the longest text of a pass, on average
-        self._n_labels: int | None = None
+        self._n_values: int | None = None
         self._pass_started: float | None = None
         self._ended = clock()
         self._idle_s = 0.0  # between two passes, on average
@@ -242,11 +242,11 @@ class TokenBatcher:
             texts = Encoded.concat(parts)
             logits = self._predict(texts)
             values = np.array(logits.values, np.float32)  # copied: engines may use theirs again
-            n_rows, n_labels = values.shape
+            n_rows, n_values = values.shape
             if n_rows != len(texts):
                 raise ValueError(f"{n_rows} rows for {len(texts)} texts")
-            if n_labels != (self._n_labels or n_labels):
-                raise ValueError(f"{n_labels} labels, {self._n_labels} before")
+            if n_values != (self._n_values or n_values):
+                raise ValueError(f"{n_values} values a text, {self._n_values} before")
             errors = dict(logits.errors or {})
             finite = np.isfinite(values)
             if not finite.all():
@@ -256,7 +256,7 @@ class TokenBatcher:
             # Its frames hold the texts, and one further out will hold the error: a cycle.
             exc.__traceback__ = exc.__cause__ = exc.__context__ = None
             return exc
-        self._n_labels = n_labels
+        self._n_values = n_values
         return Logits(values, errors or None)
 
     def _learn(self, parts: list[Encoded], elapsed_s: float) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 
 from deployments.pipeline.errors import NotReady, ServiceError
 from deployments.pipeline.parts import ModelParts
-from deployments.pipeline.tokenize import EncodedTexts, TextEncoder
+from deployments.pipeline.tasks import Encoder
+from deployments.pipeline.tokenize import EncodedTexts
 from deployments.pipeline.types import Encoded, ModelInfo, TextInput
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class LiveModel:
 
     version: str
     parts: ModelParts
-    encoder: TextEncoder
+    encoder: Encoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from deployments.pipeline.decode import LabelDecoder
-from deployments.pipeline.tokenize import TextEncoder, TypeIds
+from deployments.pipeline.tasks import Decoder, Encoder, task_of
+from deployments.pipeline.tokenize import TypeIds
 from deployments.pipeline.types import ModelInfo
 
 
@@ -46,17 +46,17 @@ class ModelParts:
         rest = json.dumps([asdict(self.info), *encoding]).encode()
         return f"{self.fingerprint[:12]}-{hashlib.sha256(rest).hexdigest()[:12]}"
 
-    def encoder(self) -> TextEncoder:
+    def encoder(self) -> Encoder:
         """A new encoder: text → this model's token ids."""
         from tokenizers import Tokenizer
 
         tokenizer = Tokenizer.from_str(self.tokenizer)
         tokenizer.encode_special_tokens = self.split_special_tokens
-        return TextEncoder(tokenizer, self.info.max_length, self.type_ids)
+        return task_of(self.info).encoder(tokenizer, self.info, self.type_ids)
 
-    def decoder(self) -> LabelDecoder:
-        """A new decoder: this model's logits → labels."""
-        return LabelDecoder(self.info)
+    def decoder(self) -> Decoder:
+        """A new decoder: this model's logits → answers."""
+        return task_of(self.info).decoder(self.info)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

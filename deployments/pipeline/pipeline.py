@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -115,7 +114,6 @@ class Pipeline:
             self.observer.stage("postprocess", time.perf_counter() - started, len(answers))
             if n_cut := sum(cut[k] for k in places):
                 self.observer.truncated(n_cut)
-            self.observer.labelled(Counter(answer["label"] for answer in answers))
             failed = logits.errors or {}
             for row, k in enumerate(places):
                 results[index[k]] = failed.get(row) or {

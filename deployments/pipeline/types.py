@@ -276,7 +276,7 @@ def _one_part(parts: list[tuple[Sequence[int], Logits]]) -> tuple[Sequence[int],
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the model is, as `/info` tells it."""
+    """What the model is, as `/info` tells it. task: what its head means; see pipeline/tasks/."""
 
     model: str
     revision: str | None
@@ -284,6 +284,7 @@ class ModelInfo:
     problem_type: str
     max_length: int
     temperature: float
+    task: str = "text-classification"
 
 
 @dataclass(frozen=True, slots=True)

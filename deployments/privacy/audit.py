@@ -127,7 +127,10 @@ class AuditLog:
         if isinstance(result, ServiceError):
             return {"error": result.code, "model": None}
         kept = ("label", "tokens", "score") if self._with_score else ("label", "tokens")
-        return {**{name: result[name] for name in kept}, "model": result.pop(MODEL, None)}
+        return {
+            **{name: result[name] for name in kept if name in result},
+            "model": result.pop(MODEL, None),
+        }
 
     def close(self) -> None:
         """Returns when all is written."""

@@ -22,8 +22,8 @@ from ray.serve import Application
 from ray.util.metrics import Counter
 
 from deployments.classifier import Classifier
-from deployments.pipeline.decode import LabelDecoder
 from deployments.pipeline.live_models import Encodings
+from deployments.pipeline.tasks import Decoder
 from deployments.pipeline.types import Answer, Encoded, Logits, ModelInfo, Options, TextInput
 from deployments.postprocessor import Postprocessor
 from deployments.settings import Settings
@@ -97,7 +97,7 @@ class FaultyClassifier(Classifier):
 
 
 class FaultyPostprocessor(Postprocessor):
-    def _decoder_for(self, info: ModelInfo) -> LabelDecoder:
+    def _decoder_for(self, info: ModelInfo) -> Decoder:
         decoder = super()._decoder_for(info)
         decode = decoder.decode
 

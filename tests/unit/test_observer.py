@@ -48,9 +48,10 @@ class Heard(Observer):
 
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
-    """Told by a whole Tokenizer, of the texts that follow."""
+    """Told by a Tokenizer and its Postprocessor, of the texts that follow."""
     heard = Heard()
-    monkeypatch.setattr("deployments.tokenizer.RayObserver", lambda: heard)
+    for stage in ("tokenizer", "postprocessor"):
+        monkeypatch.setattr(f"deployments.{stage}.RayObserver", lambda: heard)
     return heard
 
 

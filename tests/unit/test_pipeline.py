@@ -10,10 +10,10 @@ import pytest
 from virtual_time import after
 
 from deployments.engines.null import NullEngine
-from deployments.pipeline.decode import LabelDecoder
 from deployments.pipeline.errors import DeadlineExceeded, EmptyText, NotReady, PredictionFailed
 from deployments.pipeline.live_models import Encodings
 from deployments.pipeline.pipeline import MODEL, Pipeline
+from deployments.pipeline.tasks.text_classification import LabelDecoder
 from deployments.pipeline.types import (
     DEFAULT_FLOW,
     Answer,

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from deployments.pipeline.decode import LabelDecoder
+from deployments.pipeline.tasks.text_classification import LabelDecoder
 from deployments.pipeline.types import Answer, Logits, ModelInfo, Options
+from deployments.settings import PostprocessorUserConfig
 
 LABELS = ("negative", "neutral", "positive")
 LOGITS = np.asarray([[1.0, -2.0, 3.0], [0.5, 0.25, 0.0]], np.float32)
@@ -29,7 +30,7 @@ def model(
 def decode(
     info: ModelInfo, logits: np.ndarray = LOGITS, options: Options | None = None, **defaults: Any
 ) -> list[Answer]:
-    decoder = LabelDecoder(info, **defaults)
+    decoder = LabelDecoder(info, PostprocessorUserConfig(**defaults))
     return decoder.decode(Logits(logits), [options or Options()] * len(logits))
 
 
@@ -113,7 +114,9 @@ def test_scores_are_probabilities_for_any_finite_logits(logits: np.ndarray) -> N
 
 
 def test_rounding_is_of_what_is_shown_and_decides_nothing() -> None:
-    decoder = LabelDecoder(model("multi_label_classification"), round_scores=1)
+    decoder = LabelDecoder(
+        model("multi_label_classification"), PostprocessorUserConfig(round_scores=1)
+    )
     values = np.asarray([[0.21, 0.22, -0.4]], np.float32)  # 0.552, 0.555, 0.401
     (answer,) = decoder.decode(Logits(values), [Options(threshold=0.554)])
     best = answer["label"]

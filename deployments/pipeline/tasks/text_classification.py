@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from tokenizers import Tokenizer
 
+from deployments.pipeline.observer import SILENT, Observer
+from deployments.pipeline.tokenize import TextEncoder, TypeIds
 from deployments.pipeline.types import Answer, Float32, Logits, ModelInfo, Options
+from deployments.settings import PostprocessorUserConfig
 
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 DIGITS = 8  # decimals of a score: all that float32 has
+
+
+class TextClassification:
+    """A sequence, or a pair of them, gets labels: any …ForSequenceClassification. See `Task`."""
+
+    name = "text-classification"
+
+    def encoder(self, tokenizer: Tokenizer, info: ModelInfo, type_ids: TypeIds) -> TextEncoder:
+        return TextEncoder(tokenizer, info.max_length, type_ids)
+
+    def decoder(
+        self,
+        info: ModelInfo,
+        defaults: PostprocessorUserConfig | None = None,
+        observer: Observer = SILENT,
+    ) -> LabelDecoder:
+        return LabelDecoder(info, defaults, observer)
 
 
 class LabelDecoder:
@@ -29,27 +51,30 @@ class LabelDecoder:
     def __init__(
         self,
         model: ModelInfo,
-        *,
-        threshold: float = 0.5,
-        top_k: int | None = None,
-        round_scores: int | None = None,
+        defaults: PostprocessorUserConfig | None = None,
+        observer: Observer = SILENT,
     ) -> None:
-        self.threshold = threshold
-        self.top_k = top_k
-        self.round_scores = round_scores
         self._model = model
+        self._defaults = defaults or PostprocessorUserConfig()
+        self._observer = observer
 
     def decode(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
         """One answer per text; those of rows in `logits.errors` mean nothing."""
         scores = self._scores(logits.values)
         # Stable, so that equal scores keep the model's own order.
         ranked = np.argsort(-scores, axis=1, kind="stable").tolist()
-        digits = DIGITS if self.round_scores is None else self.round_scores
+        rounded = self._defaults.round_scores
+        digits = DIGITS if rounded is None else rounded
         probabilities, raw = _readable(scores, digits), _readable(logits.values, digits)
-        return [
+        answers = [
             self._answer(raw[i] if one.raw_scores else probabilities[i], scores[i], ranked[i], one)
             for i, one in enumerate(options)
         ]
+        failed = logits.errors or {}
+        self._observer.labelled(
+            Counter(answer["label"] for i, answer in enumerate(answers) if i not in failed)
+        )
+        return answers
 
     def _answer(
         self, shown: list[float], scores: Float32, ranked: list[int], options: Options
@@ -59,10 +84,13 @@ class LabelDecoder:
         answer: Answer = {
             "label": labels[best],
             "score": shown[best],
-            "scores": {labels[i]: shown[i] for i in ranked[: options.top_k or self.top_k]},
+            "scores": {
+                labels[i]: shown[i] for i in ranked[: options.top_k or self._defaults.top_k]
+            },
         }
         if self._model.problem_type == MULTI_LABEL:
-            threshold = self.threshold if options.threshold is None else options.threshold
+            asked = options.threshold
+            threshold = self._defaults.threshold if asked is None else asked
             answer["labels"] = [labels[i] for i in ranked if scores[i] >= threshold]
         return answer
 
