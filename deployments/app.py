@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.classifier import Classifier
+from deployments.config.capacity import DEFAULTS
 from deployments.model.files import refuse_faults
 from deployments.model.hub import resolved
 from deployments.model.load import fingerprint
@@ -26,10 +27,14 @@ def build(args: dict[str, Any]) -> Application:
         ModelNotFound: as `as_deployed`.
     """
     settings = as_deployed(Settings.model_validate(args))
-    # The names that `deployments:` of the YAML refers to; capacity stands there, none here.
-    classifier = serve.deployment(name="Classifier")(Classifier)
-    postprocessor = serve.deployment(name="Postprocessor")(Postprocessor)
-    ingress = serve.deployment(name="Tokenizer")(serve.ingress()(Tokenizer))
+    # The names that `deployments:` of the YAML refers to; what stands there goes before DEFAULTS.
+    classifier = serve.deployment(name="Classifier", **DEFAULTS["Classifier"])(Classifier)
+    postprocessor = serve.deployment(name="Postprocessor", **DEFAULTS["Postprocessor"])(
+        Postprocessor
+    )
+    ingress = serve.deployment(name="Tokenizer", **DEFAULTS["Tokenizer"])(
+        serve.ingress()(Tokenizer)
+    )
     application: Application = ingress.bind(
         settings, classifier.bind(settings), postprocessor.bind()
     )

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel
 from rich.console import Console
 
+from deployments.config.capacity import DEFAULTS
 from deployments.settings import USER_CONFIGS, Settings
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
@@ -28,8 +29,8 @@ _HEAD = """\
 [settings.py](../deployments/settings.py). A test fails where the two differ.
 
 One YAML file says everything: [serve_config.yaml](../serve_config.yaml) for one machine,
-[serve_config.gpu.yaml](../serve_config.gpu.yaml) for GPUs and clusters. Both hold every setting,
-with a comment on when to change it.
+[serve_config.gpu.yaml](../serve_config.gpu.yaml) for GPUs and clusters. They show what people
+change most. Every other setting goes under the same headings, and holds its default until then.
 
 - **`args:`** holds behaviour. A change starts new replicas.
 - **`user_config:`** of a deployment holds what can change live. A change restarts nothing.
@@ -145,7 +146,7 @@ def main(
 
 def page() -> str:
     """The whole page."""
-    serve_keys = [f"| `{key}` | {said} |" for key, said in SERVE_KEYS.items()]
+    serve_keys = [f"| `{key}` | {said}{_default_of(key)} |" for key, said in SERVE_KEYS.items()]
     settings: list[str] = []
     for name, field in Settings.model_fields.items():
         assert isinstance(field.annotation, type)  # noqa: S101 - each section is a model
@@ -154,6 +155,17 @@ def page() -> str:
     for deployment, model in USER_CONFIGS.items():
         settings += _section(f"## `user_config` of the {deployment}", "user_config", model)
     return _HEAD.format(serve_keys="\n".join(serve_keys), settings="\n\n".join(settings))
+
+
+def _default_of(key: str) -> str:
+    """What holds where a config is silent."""
+    values = {name: options.get(key.rpartition(".")[2]) for name, options in DEFAULTS.items()}
+    told = {name: value for name, value in values.items() if value is not None}
+    if not told:
+        return ""
+    if len(told) == len(values) and len(set(map(str, told.values()))) == 1:
+        return f" Default: `{next(iter(told.values()))}`."
+    return " Default: " + ", ".join(f"{name} `{value}`" for name, value in told.items()) + "."
 
 
 def _section(heading: str, path: str, model: type[BaseModel]) -> list[str]:

@@ -21,6 +21,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from deployments.config.capacity import whole
 from deployments.config.check import ConfigError, check_config, load_config
 from deployments.config.crosscheck import longest_request_s
 from deployments.settings import LimitSettings
@@ -142,8 +143,8 @@ def render(
         )
     if problems := check_config(config):
         raise RenderError("\n".join(str(problem) for problem in problems))
-    deployments = config["applications"][0]["deployments"]
-    limits = LimitSettings.model_validate(config["applications"][0]["args"]["limits"])
+    deployments = [whole(one) for one in config["applications"][0]["deployments"]]
+    limits = LimitSettings.model_validate(config["applications"][0]["args"].get("limits") or {})
     request_s = longest_request_s(limits, config)
     shutdown_s = max(d["graceful_shutdown_timeout_s"] for d in deployments)
     drain_s = START_S + shutdown_s

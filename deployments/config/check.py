@@ -203,8 +203,7 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
     for name in [n for n in USER_CONFIGS if n not in declared]:
         yield Problem(
             join(path, "deployments"),
-            f"{name} is not declared, so it would run with Ray's defaults (one replica, 5 requests "
-            "at a time); add it",
+            f"{name} is not declared, so it would be one replica that takes a whole CPU; add it",
         )
     args_path = join(path, "args")
     settings = yield from _validated(Settings, app.get("args", {}), args_path)

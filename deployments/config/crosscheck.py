@@ -6,13 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from deployments.config.capacity import whole
 from deployments.config.keys import Problem, join
-from deployments.config.ray_inside import (
-    GRACEFUL_SHUTDOWN_S,
-    HA_PROXY,
-    MAX_ONGOING_REQUESTS,
-    THROUGHPUT,
-)
+from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
 from deployments.settings import LimitSettings, Settings
 
 _ENV_VARS = "controller_options.runtime_env.env_vars"
@@ -136,9 +132,10 @@ def tokenizer_limits(
     settings: Settings, deployment: dict[str, Any], path: str, config: dict[str, Any]
 ) -> Iterator[Problem]:
     """Limits of the ingress that contradict the limits of one request."""
+    deployment = whole(deployment)
     limits = settings.limits
     request = longest_request_s(limits, config)
-    shutdown = deployment.get("graceful_shutdown_timeout_s", GRACEFUL_SHUTDOWN_S)
+    shutdown = deployment.get("graceful_shutdown_timeout_s")
     if isinstance(shutdown, (int, float)) and shutdown < request:
         yield Problem(
             join(path, "graceful_shutdown_timeout_s"),
@@ -147,7 +144,7 @@ def tokenizer_limits(
             f"it above {request:g}",
         )
     pending = limits.max_pending_texts
-    ongoing = deployment.get("max_ongoing_requests", MAX_ONGOING_REQUESTS)
+    ongoing = deployment.get("max_ongoing_requests")
     if isinstance(ongoing, int) and ongoing <= pending:
         yield Problem(
             join(path, "max_ongoing_requests"),

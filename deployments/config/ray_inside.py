@@ -15,10 +15,6 @@ RAY = "2.60"
 HA_PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 THROUGHPUT = "RAY_SERVE_THROUGHPUT_OPTIMIZED"
 
-# What Serve takes for a deployment where the config is silent.
-GRACEFUL_SHUTDOWN_S = 20.0
-MAX_ONGOING_REQUESTS = 5
-
 DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's own default here, said aloud: replicas unpickle what comes to their gRPC ports, which
@@ -83,8 +79,6 @@ READ_IN: dict[str, tuple[str, ...]] = {
         *haproxy_files(Path()),
         "RAY_SERVE_LOG_TO_STDERR",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
-        f"DEFAULT_GRACEFUL_SHUTDOWN_TIMEOUT_S = {GRACEFUL_SHUTDOWN_S:g}",
-        f"DEFAULT_MAX_ONGOING_REQUESTS = {MAX_ONGOING_REQUESTS}",
     ),
     "serve/_private/haproxy_templates.py": (f"frontend {FRONTEND}",),
     "serve/_private/common.py": ("ServeReplica:",),

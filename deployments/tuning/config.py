@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from deployments.settings import ClassifierUserConfig
 from deployments.tuning.choice import Setup
 
 
@@ -34,12 +35,12 @@ def tuned(text: str, app_name: str, setup: Setup, target_p99_ms: float | None, n
     room = (n_cpus - others) / setup.replicas
     num_cpus = setup.num_threads if room >= setup.num_threads else max(0.1, int(room * 10) / 10)
     _mapping(classifier, "ray_actor_options")["num_cpus"] = num_cpus
-    if "max_surge_percent" in classifier:
-        classifier["max_surge_percent"] = 0  # no room for new replicas beside the old ones
+    classifier["max_surge_percent"] = 0  # no room for new replicas beside the old ones
     live = _mapping(classifier, "user_config")
     live["max_batch_tokens"] = setup.max_batch_tokens
-    if "max_queue_tokens" in live:
-        live["max_queue_tokens"] = max(live["max_queue_tokens"], 4 * setup.max_batch_tokens)
+    queue = live.get("max_queue_tokens", ClassifierUserConfig().max_queue_tokens)
+    if queue < 4 * setup.max_batch_tokens:
+        live["max_queue_tokens"] = 4 * setup.max_batch_tokens
     if target_p99_ms is not None:
         live["target_p99_ms"] = target_p99_ms
     out = io.StringIO()
@@ -61,7 +62,8 @@ def _set_replicas(classifier: Any, replicas: int) -> None:
     if autoscaling is None:
         classifier["num_replicas"] = replicas
         return
-    for key in ("min_replicas", "initial_replicas", "max_replicas"):
+    autoscaling.pop("initial_replicas", None)
+    for key in ("min_replicas", "max_replicas"):
         autoscaling[key] = replicas
 
 

@@ -110,10 +110,12 @@ def changed_config(
     for change in changes:
         path, _, value = change.partition("=")
         first, *rest = path.split(".")
-        target = deployments[first]["user_config"] if first in deployments else application["args"]
+        target = application["args"]
+        if first in deployments:
+            target = deployments[first].setdefault("user_config", {})
         *sections, name = rest if first in deployments else [first, *rest]
         for section in sections:
-            target = target[section]
+            target = target.setdefault(section, {})
         target[name] = yaml.safe_load(value)
     return config
 

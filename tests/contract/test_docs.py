@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.config.capacity import DEFAULTS
 from deployments.http.schemas import Prediction, components
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import read_plan
@@ -77,7 +78,9 @@ def test_every_setting_says_when_to_change_it(key: str, field: Any) -> None:
 
 
 @pytest.mark.parametrize("key", SERVE_KEYS)
-def test_every_key_of_serve_stands_in_the_yaml(key: str) -> None:
+def test_every_key_of_serve_stands_in_the_yaml_or_has_a_default_here(key: str) -> None:
+    if key.rpartition(".")[2] in DEFAULTS["Tokenizer"]:
+        return
     found = [CONFIG]
     for part in key.replace("[]", ".[]").split("."):
         inside = [one if part == "[]" else one.get(part) for one in found]

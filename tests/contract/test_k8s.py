@@ -11,7 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from deployments.config.capacity import whole
 from deployments.config.check import check_config, load_config
+from deployments.settings import Settings
 from scripts import render_k8s
 
 ROOT = Path(__file__).parents[2]
@@ -221,9 +223,9 @@ def test_pods_end_after_the_requests_that_they_took() -> None:
     """At SIGTERM Ray drains the node: Serve starts replicas elsewhere in the place of those there,
     and stops them when their graceful_shutdown_timeout_s is all that is left."""
     application = SERVED["applications"][0]
-    limits = application["args"]["limits"]
-    request_s = limits["body_timeout_s"] + limits["request_timeout_s"]
-    shutdown_s = max(d["graceful_shutdown_timeout_s"] for d in application["deployments"])
+    limits = Settings.model_validate(application["args"]).limits
+    request_s = limits.body_timeout_s + limits.request_timeout_s
+    shutdown_s = max(whole(d)["graceful_shutdown_timeout_s"] for d in application["deployments"])
     assert shutdown_s >= request_s
     for group in GROUPS.values():
         pod = group["template"]["spec"]

@@ -112,7 +112,7 @@ def launched(cluster: dict[str, Any], replicas: dict[str, int]) -> dict[str, int
 
 
 def test_the_autoscaler_places_the_first_replicas_on_the_smallest_cluster() -> None:
-    first = {n: d["autoscaling_config"]["initial_replicas"] for n, d in DEPLOYMENTS.items()}
+    first = {n: d["autoscaling_config"]["min_replicas"] for n, d in DEPLOYMENTS.items()}
     smallest = {name: group["minReplicas"] for name, group in GROUPS.items()}
     assert launched(CLUSTER, first) == smallest | {"unplaced": 0}
 

@@ -75,7 +75,7 @@ def test_replicas_run_where_they_belong(nodes: dict[str, str]) -> None:
     for deployment in SERVED["applications"][0]["deployments"]:
         placed_as = serve.deployment(
             name=deployment["name"],
-            num_replicas=deployment["autoscaling_config"]["initial_replicas"],
+            num_replicas=deployment["autoscaling_config"]["min_replicas"],
             ray_actor_options=deployment["ray_actor_options"],
         )(stage())
         following = [placed_as.bind(*following)]

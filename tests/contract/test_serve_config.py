@@ -10,8 +10,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from deployments.app import build
+from deployments.config.capacity import DEFAULTS, whole
 from deployments.config.check import BUILDER, check_config, load_config
-from deployments.settings import USER_CONFIGS, Settings
+from deployments.settings import USER_CONFIGS, ClassifierUserConfig, Settings
 
 ROOT = Path(__file__).parents[2]
 CPU_FILE = ROOT / "serve_config.yaml"
@@ -19,7 +21,11 @@ GPU_FILE = ROOT / "serve_config.gpu.yaml"
 CPU = load_config(CPU_FILE)
 GPU = load_config(GPU_FILE)
 
-GPU_ONLY = {"applications.classify.deployments.Classifier.ray_actor_options.num_gpus"}
+GPU_ONLY = {
+    "applications.classify.deployments.Classifier.ray_actor_options.num_gpus",
+    "applications.classify.deployments.Classifier.user_config.max_queue_tokens",
+    *(f"applications.classify.deployments.{name}.max_surge_percent" for name in USER_CONFIGS),
+}
 """Keys that stand in the GPU file alone."""
 
 OTHER_ON_GPU = {
@@ -30,18 +36,12 @@ OTHER_ON_GPU = {
         for deployment in USER_CONFIGS
         for key in (
             "autoscaling_config.min_replicas",
-            "autoscaling_config.initial_replicas",
             "autoscaling_config.max_replicas",
-            "max_surge_percent",
             "ray_actor_options.num_cpus",
         )
     ),
     "applications.classify.deployments.Classifier.user_config.max_batch_tokens",
-    "applications.classify.deployments.Classifier.user_config.max_queue_tokens",
-} - {
-    "applications.classify.deployments.Classifier.autoscaling_config.min_replicas",
-    "applications.classify.deployments.Classifier.autoscaling_config.initial_replicas",
-}
+} - {"applications.classify.deployments.Classifier.autoscaling_config.min_replicas"}
 """Values that differ between the files, each for a reason given in the GPU file. No args."""
 
 
@@ -126,16 +126,26 @@ def defaults(model: type[BaseModel]) -> dict[str, Any]:
     return leaves(model().model_dump())
 
 
-def test_args_hold_every_setting_with_its_default() -> None:
+def test_values_shown_are_the_packages_defaults() -> None:
+    """A file that shows another value would hide a change of the default."""
     (app,) = [a for a in CPU["applications"] if a["import_path"] == BUILDER]
-    assert leaves(app["args"]) == defaults(Settings)
+    assert leaves(app["args"]).items() <= defaults(Settings).items()
+    for deployment in app["deployments"]:
+        shown = leaves(deployment.get("user_config", {})) if "user_config" in deployment else {}
+        assert shown.items() <= defaults(USER_CONFIGS[deployment["name"]]).items()
 
 
-@pytest.mark.parametrize("name", USER_CONFIGS)
-def test_user_config_holds_every_field_with_its_default(name: str) -> None:
-    (app,) = [a for a in CPU["applications"] if a["import_path"] == BUILDER]
-    (deployment,) = [d for d in app["deployments"] if d["name"] == name]
-    assert leaves(deployment["user_config"]) == defaults(USER_CONFIGS[name])
+def test_model_engine_and_replicas_stand_on_the_first_screen() -> None:
+    (node,) = [
+        value
+        for key, value in yaml.compose(CPU_FILE.read_text()).value
+        if key.value == "applications"
+    ]
+    assert node.start_mark.line < 10
+    first_screen = "\n".join(CPU_FILE.read_text().splitlines()[:40])
+    for key in ("id: models/demo", "name: auto", "min_replicas", "max_replicas", "num_cpus"):
+        assert key in first_screen
+    assert list(CPU)[-1] == list(GPU)[-1] == "controller_options"
 
 
 def test_every_setting_says_what_it_is_for() -> None:
@@ -152,11 +162,23 @@ def test_every_setting_says_what_it_is_for() -> None:
 @pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])
 def test_no_deployment_leaves_its_limits_to_ray(config: dict[str, Any]) -> None:
     """Ray's defaults (5 requests at a time, endless queues, updates that stop first) hurt us."""
-    for deployment in config["applications"][0]["deployments"]:
+    for deployment in map(whole, config["applications"][0]["deployments"]):
         assert deployment["max_ongoing_requests"] >= 512
         assert deployment["max_queued_requests"] > 0
         assert deployment["max_surge_percent"] > 0
         assert deployment["health_check_timeout_s"] > deployment["health_check_period_s"]
+
+
+def test_serve_is_told_them_where_the_config_is_silent() -> None:
+    from ray.serve._private.build_app import build_app
+
+    built = build_app(build(CPU["applications"][0]["args"]), name="classify")
+    found = {one.name: one for one in built.deployments}
+    assert found.keys() == DEFAULTS.keys()
+    for name, options in DEFAULTS.items():
+        told = found[name]._deployment_config.model_dump()
+        for option, value in options.items():
+            assert told[option] == value, (name, option)
 
 
 def test_gpu_batches_fit_the_queue_many_times() -> None:
@@ -164,8 +186,8 @@ def test_gpu_batches_fit_the_queue_many_times() -> None:
         (classifier,) = [
             d for d in config["applications"][0]["deployments"] if d["name"] == "Classifier"
         ]
-        user_config = classifier["user_config"]
-        assert user_config["max_queue_tokens"] >= 8 * user_config["max_batch_tokens"]
+        live = ClassifierUserConfig.model_validate(classifier["user_config"])
+        assert live.max_queue_tokens >= 8 * live.max_batch_tokens
 
 
 @pytest.mark.parametrize("config", [CPU, GPU], ids=["cpu", "gpu"])

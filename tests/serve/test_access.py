@@ -140,7 +140,7 @@ def slow_model(service: Service) -> Config:
     """The demo model, open to all, with a deadline that a long batch can't meet."""
     config = read_config()
     args = config["applications"][0]["args"]
-    args["limits"] |= {"request_timeout_s": 0.3}
+    args["limits"] = {"request_timeout_s": 0.3}
     args["engine"] |= {"name": "torch", "dtype": "float32"}
     service.deploy(config)
     return config

@@ -50,13 +50,11 @@ def scaled(service: Service) -> Service:
     for name in ("Tokenizer", "Postprocessor"):
         deployment(config, name)["ray_actor_options"] = {"num_cpus": 0.1}
         deployment(config, name)["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
-        deployment(config, name)["autoscaling_config"]["initial_replicas"] = 1
     classifier = deployment(config, "Classifier")
     assert classifier["ray_actor_options"]["num_gpus"] == 1
     classifier["ray_actor_options"] = {"num_cpus": 1, "num_gpus": 1}
     classifier["autoscaling_config"] |= {
         "min_replicas": 1,
-        "initial_replicas": 1,
         "max_replicas": MAX_REPLICAS,
         "target_ongoing_requests": 2,
         "metrics_interval_s": 0.5,

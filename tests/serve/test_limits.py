@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 def with_limits(**limits: Any) -> Config:
     config = read_config()
-    config["applications"][0]["args"]["limits"] |= limits
+    config["applications"][0]["args"]["limits"] = limits
     return config
 
 

@@ -18,7 +18,7 @@ LONG = "房间不大，但是很干净，前台也很热情，下次还会再来
 def narrow(service: Service) -> Service:
     """Waits of a tenth of a second and small passes, so that a few clients are too many."""
     config = read_config()
-    limits = config["applications"][0]["args"]["limits"]
+    limits = config["applications"][0]["args"].setdefault("limits", {})
     limits |= {"max_queue_s": 0.1, "client_header": "x-client"}
     deployment(config, "Classifier")["user_config"]["max_batch_tokens"] = 512
     for name in ("Tokenizer", "Classifier"):

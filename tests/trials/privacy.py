@@ -176,13 +176,13 @@ def loud_config(folder: Path, syslog_port: int) -> Path:
     application["import_path"] = "tests.trials.privacy_faults:build"
     application["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     (folder / "secret").write_text(SECRET, encoding="utf-8")
-    application["args"]["audit"] |= {
+    application["args"]["audit"] = {
         "directory": str(folder / "audit"),
         "secret_file": str(folder / "secret"),
         "chain": True,
     }
     for deployment in application["deployments"]:
-        deployment["user_config"]["log_level"] = "DEBUG"
+        deployment.setdefault("user_config", {})["log_level"] = "DEBUG"
     path = folder / "loud.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return path

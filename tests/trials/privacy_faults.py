@@ -22,6 +22,7 @@ from ray.serve import Application
 from ray.util.metrics import Counter
 
 from deployments.classifier import Classifier
+from deployments.config.capacity import DEFAULTS
 from deployments.pipeline.live_models import Encodings
 from deployments.pipeline.tasks import Decoder
 from deployments.pipeline.types import Answer, Encoded, Logits, ModelInfo, Options, TextInput
@@ -117,9 +118,13 @@ async def _fail(text: str) -> None:
 def build(args: dict[str, Any]) -> Application:
     """As deployments.app:build."""
     settings = Settings.model_validate(args)
-    classifier = serve.deployment(name="Classifier")(FaultyClassifier)
-    postprocessor = serve.deployment(name="Postprocessor")(FaultyPostprocessor)
-    ingress = serve.deployment(name="Tokenizer")(serve.ingress()(FaultyTokenizer))
+    classifier = serve.deployment(name="Classifier", **DEFAULTS["Classifier"])(FaultyClassifier)
+    postprocessor = serve.deployment(name="Postprocessor", **DEFAULTS["Postprocessor"])(
+        FaultyPostprocessor
+    )
+    ingress = serve.deployment(name="Tokenizer", **DEFAULTS["Tokenizer"])(
+        serve.ingress()(FaultyTokenizer)
+    )
     application: Application = ingress.bind(
         settings, classifier.bind(settings), postprocessor.bind()
     )

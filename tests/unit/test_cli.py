@@ -99,28 +99,28 @@ def test_check_of_our_own_config() -> None:
 def misspelt(tmp_path: Path) -> Path:
     config = (ROOT / "serve_config.yaml").read_text(encoding="utf-8")
     path = tmp_path / "config.yaml"
-    path.write_text(config.replace("max_surge_percent:", "max_surge_pecent:", 1))
+    path.write_text(config.replace("ray_actor_options:", "ray_actor_optons:", 1))
     return path
 
 
 def test_check_names_the_near_key(misspelt: Path) -> None:
     result = run("check", str(misspelt))
     assert result.exit_code == 2
-    assert "max_surge_pecent" in result.output
-    assert "max_surge_percent" in result.output
+    assert "ray_actor_optons" in result.output
+    assert "ray_actor_options" in result.output
 
 
 def test_check_as_json(misspelt: Path) -> None:
     (problem,) = json.loads(run("check", str(misspelt), "--json").stdout)
     assert problem.keys() == {"path", "message"}
-    assert "max_surge_pecent" in problem["path"]
+    assert "ray_actor_optons" in problem["path"]
     assert json.loads(run("check", str(ROOT / "serve_config.yaml"), "--json").stdout) == []
 
 
 def test_serve_refuses_what_check_refuses(misspelt: Path) -> None:
     result = run("serve", str(misspelt))
     assert result.exit_code == 2
-    assert "max_surge_percent" in result.output
+    assert "ray_actor_options" in result.output
 
 
 def test_a_missing_config_is_one_line(tmp_path: Path) -> None:

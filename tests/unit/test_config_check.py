@@ -181,10 +181,9 @@ CROSS_CHECKS = [
     (f"{ARGS}.limits.request_timeout_s", 60.0, None, ["60 s", "raise"]),
     (f"{ARGS}.limits.max_batch_texts", 3000, None, ["3000", "2000", "429"]),
     (f"{ARGS}.limits.max_pending_texts", 4096, f"{TOKENIZER}.max_ongoing_requests", ["4096"]),
-    (f"{TOKENIZER}.max_ongoing_requests", ..., None, ["5 must", "2000"]),
+    (f"{TOKENIZER}.max_ongoing_requests", 5, None, ["5 must", "2000"]),
     (f"{ARGS}.limits.max_held_body_bytes", 1_000_000, None, ["1000000 bytes", "2000000 or more"]),
     (f"{TOKENIZER}.graceful_shutdown_timeout_s", 49, None, ["49 s", "50 s", "above 50"]),
-    (f"{TOKENIZER}.graceful_shutdown_timeout_s", ..., None, ["20 s", "50 s"]),
     (f"{CLASSIFIER}.autoscaling_config.downscale_delay_s", 9.0, None, ["9 s", "10 s"]),
     (f"{CLASSIFIER}.autoscaling_config.metrics_interval_s", 10.0, "look_back_period_s", ["10 s"]),
     (f"{CLASSIFIER}.num_replicas", 3, None, ["3 replicas", "delete num_replicas"]),
@@ -248,7 +247,7 @@ def test_other_applications_keep_their_own_args() -> None:
 def test_several_problems_are_all_reported() -> None:
     config = edited("http_options.ports", 1)
     config["applications"][0]["deployments"][1]["autoscaling_config"]["max_replica"] = 1
-    config["applications"][0]["args"]["limits"]["request_timeout_s"] = 60.0
+    config["applications"][0]["args"]["limits"] = {"request_timeout_s": 60.0}
     assert [p.path for p in check_config(config)] == [
         "http_options.ports",
         f"{CLASSIFIER}.autoscaling_config.max_replica",

@@ -199,7 +199,7 @@ def test_rollback_goes_to_what_served_before_and_again_forth(
     for expected in (None, 99, None):
         result = run("rollback")
         assert result.exit_code == 0, result.output
-        assert model_of(dashboard.puts[-1])["max_length"] == expected
+        assert model_of(dashboard.puts[-1]).get("max_length") == expected
 
 
 def test_nothing_kept_is_said_with_the_place(dashboard: Dashboard) -> None:

@@ -107,20 +107,19 @@ def test_the_yaml_says_what_was_chosen_and_keeps_all_else_comments_too() -> None
     text = CONFIG.read_text(encoding="utf-8")
     written = tuned(text, "classify", setup, 250.0, n_cpus=2)
     before, after = text.splitlines(), written.splitlines()
-    assert len(before) == len(after)
     changed = {line.split(":")[0].strip() for line in set(after) - set(before)}
     assert changed == {
         "name",
         "dtype",
         "num_threads",
         "min_replicas",
-        "initial_replicas",
         "max_surge_percent",
         "max_batch_tokens",
         "target_p99_ms",
     }
-    for old, new in zip(before, after, strict=True):
-        assert old.partition("#")[2] == new.partition("#")[2]
+    assert [line.partition("#")[2] for line in before if "#" in line] == [
+        line.partition("#")[2] for line in after if "#" in line
+    ]
     application = yaml.safe_load(written)["applications"][0]
     assert application["args"]["engine"]["name"] == "openvino"
     classifier = application["deployments"][1]

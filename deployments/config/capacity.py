@@ -1,0 +1,40 @@
+"""What Serve is told of our three deployments where a config is silent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_ALL: dict[str, Any] = {
+    # Micro-batches for Classifier and Postprocessor, whose own queue counts tokens.
+    "max_ongoing_requests": 512,
+    # Of one caller: a second guard, where it floods one replica.
+    "max_queued_requests": 4096,
+    # A stopping replica looks this often whether it is idle.
+    "graceful_shutdown_wait_loop_s": 1.0,
+    # Above what a request may take, so that updates answer what was accepted.
+    "graceful_shutdown_timeout_s": 60.0,
+    # A dead replica is found within 5 s; three looks in vain, and a frozen one is replaced: 40 s.
+    "health_check_period_s": 5.0,
+    "health_check_timeout_s": 10.0,
+    # Updates start new replicas before old ones stop.
+    "max_surge_percent": 100,
+}
+
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "Tokenizer": {
+        **_ALL,
+        # Above args.limits.max_pending_texts, so that our own 429 comes before Serve's.
+        "max_ongoing_requests": 4096,
+        # That guard's answer; Serve's own is 503.
+        "backpressure_config": {"status_code": 429, "retry_after_s": 1},
+    },
+    "Classifier": _ALL,
+    "Postprocessor": _ALL,
+}
+"""Deployment → its options; a config overrides what it names. Replicas and resources have no
+default here: how many there may be is the config's to say."""
+
+
+def whole(deployment: dict[str, Any]) -> dict[str, Any]:
+    """One of a config's `deployments`, with what is not said there."""
+    return {**DEFAULTS.get(str(deployment.get("name")), {}), **deployment}
