@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError
-from deployments.pipeline.fair_queue import FairQueue
 from deployments.pipeline.gate import Gate
-from deployments.pipeline.types import BULK_FROM_TEXTS, WEIGHTS, Answer, Flow, TextInput
+from deployments.pipeline.types import BULK_FROM_TEXTS, Answer, Flow, TextInput
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +49,10 @@ class MicroBatcher:
     where calls take longer than the pause. A fixed low limit on calls under way would gather too,
     but leave all but the first classifiers idle.
 
-    Where more wait than one call carries, flows take turns. A call is answered as a whole, so a
-    flow that has many texts with the classifier goes in calls of its own, and long texts in one of
-    theirs: nobody else's answer may wait for its last text, nor for its tokenizing.
+    First come, first served: turns are taken at the classifier, where texts of all ingress replicas
+    meet. A call is answered as a whole, so a flow that has many texts with the classifier goes in
+    calls of its own, and long texts in one of theirs: nobody else's answer may wait for its last
+    text, nor for its tokenizing.
 
     run: answers a micro-batch; gets the texts and the deadline of each.
     gate: takes requests in, or refuses them. work_of: what a text costs, in the gate's unit.
@@ -74,7 +74,7 @@ class MicroBatcher:
         self._max_texts = max_texts
         self._max_inflight = max_inflight
         self._min_gap_s = min_gap_s
-        self._queue: FairQueue[_Waiter] = FairQueue(WEIGHTS)
+        self._queue: deque[_Waiter] = deque()
         self._inflight: dict[asyncio.Task[None], list[_Waiter]] = {}
         self._at_classifier: Counter[Flow] = Counter()
         self._last_sent = float("-inf")
@@ -110,8 +110,7 @@ class MicroBatcher:
             _Waiter(item, work, deadline, loop.create_future())
             for item, work in zip(items, works, strict=True)
         ]
-        for waiter in waiters:
-            self._queue.push(flow, waiter)
+        self._queue.extend(waiters)
         self._schedule(loop)
         answered = False
         try:
@@ -157,11 +156,8 @@ class MicroBatcher:
         self._wakeup = None
         waiters: list[_Waiter] = []
         while self._queue and len(waiters) < self._max_texts:
-            waiter = self._queue.head()
-            if waiter.future.done():
-                self._queue.replace_head([])
-            else:
-                waiters.append(self._queue.pop(waiter.work))
+            if not (waiter := self._queue.popleft()).future.done():
+                waiters.append(waiter)
         for call in self._calls(waiters):
             self._last_sent = loop.time()
             # A context of its own: Serve cancels what was started in the context of a request
