@@ -22,6 +22,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from deployments import installing
 from deployments.cli.check import (
     BAD_CONFIG,
     DEFAULT_CONFIG,
@@ -254,8 +255,7 @@ def advice(facts: dict[str, Any], device: str) -> list[str]:
         return [f"{name} runs on CPUs only: nothing to gain on {device}." for name in missing]
     kind = facts["cpu"]["kind"]
     return [
-        f"{name} is not installed: `pip install 'rayclassify[{name}]'`. {_expected(name, kind)}"
-        for name in missing
+        f"{name} is not installed: {installing(name)}. {_expected(name, kind)}" for name in missing
     ]
 
 

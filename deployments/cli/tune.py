@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from deployments import installing
 from deployments.cli.check import (
     BAD_CONFIG,
     DEFAULT_CONFIG,
@@ -285,7 +286,7 @@ def _plot(
         plot(results, chosen, target_p99_ms, title, path)
     except ImportError:
         err.print(
-            "no plot: matplotlib is not installed; `pip install 'rayclassify[plots]'` brings it.",
+            f"no plot: matplotlib is not installed. Install it: {installing('plots')}.",
             soft_wrap=True,
             markup=False,
         )

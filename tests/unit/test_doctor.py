@@ -11,6 +11,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from deployments import installing
 from deployments.cli import app
 from deployments.cli.doctor import advice, machine_facts
 from deployments.config import ray_inside
@@ -124,7 +125,7 @@ def test_what_a_missing_extra_brings_is_told_from_measurements_on_such_a_cpu(
     monkeypatch.setitem(KNOWN, cpu_kind(ZEN_4.split()), KnownSpeeds("BERT-base, here", speeds))
     (openvino,) = advice(facts_of(ZEN_4), "cpu")
     assert openvino == (
-        "openvino is not installed: `pip install 'rayclassify[openvino]'`. On a CPU of this kind "
+        f"openvino is not installed: {installing('openvino')}. On a CPU of this kind "
         "(AVX-512 + VNNI + BF16) its best, openvino int8, ran at 1.5 times the speed of the best "
         "without it, torch int8 (BERT-base, here)."
     )
