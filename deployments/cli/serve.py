@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from deployments.cli.check import (
-    BAD_CONFIG,
-    DEFAULT_CONFIG,
-    ConfigPath,
-    print_problems,
-    read_config,
-)
+from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
 
 if TYPE_CHECKING:
     from deployments.launch.launcher import Launcher
@@ -44,10 +38,7 @@ def serve(
 
     Example: `rayclassify serve serve_config.yaml`
     """
-    loaded, problems = read_config(config)
-    if problems:
-        print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
+    loaded = checked_config(config)
 
     from deployments.launch.environment import cluster_address, host_of
     from deployments.launch.ingress import choose_ingress
