@@ -80,21 +80,20 @@ def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s
     from deployments.launch.launcher import StopSignals
     from deployments.launch.progress import StartFailed
 
-    ready, failed = False, False
-    with StopSignals() as stop:
-        try:
-            console.print(f"Log: {launcher.log}")
-            launcher.start(config)
-            ready = launcher.wait_ready(stop, timeout_s)
-            if ready:
-                _announce(launcher.plan, console)
-                launcher.follow(stop)
-        except StartFailed as exc:
-            failed = True
-            _complain(f"error: {exc}", *(f"  {line}" for line in exc.lines))
-        finally:
-            launcher.tell("Stopping ... (Ctrl-C again: at once)")
-            survivors = launcher.stop(stop, ready)
+    ready, failed, stop = False, False, StopSignals()
+    try:
+        console.print(f"Log: {launcher.log}")
+        launcher.start(config)
+        ready = launcher.wait_ready(stop, timeout_s)
+        if ready:
+            _announce(launcher.plan, console)
+            launcher.follow(stop)
+    except StartFailed as exc:
+        failed = True
+        _complain(f"error: {exc}", *(f"  {line}" for line in exc.lines))
+    finally:
+        launcher.tell("Stopping ... (Ctrl-C again: at once)")
+        survivors = launcher.stop(stop, ready)
     if survivors:
         pids = " ".join(str(process.pid) for process in survivors)
         _complain(f"error: these would not end: kill -9 {pids}")
