@@ -12,10 +12,14 @@ import typer
 from rich.console import Console
 
 from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
+from deployments.launch.environment import cluster_address, host_of
+from deployments.launch.ingress import choose_ingress
+from deployments.launch.plan import Plan, read_plan
+from deployments.launch.preflight import preflight
+from deployments.launch.token_file import secure_token
 
 if TYPE_CHECKING:
     from deployments.launch.launcher import Launcher
-    from deployments.launch.plan import Plan
 
 
 def serve(
@@ -40,10 +44,7 @@ def serve(
     """
     loaded = checked_config(config)
 
-    from deployments.launch.environment import cluster_address, host_of
-    from deployments.launch.ingress import choose_ingress
     from deployments.launch.launcher import Launcher
-    from deployments.launch.plan import read_plan
 
     console = Console(highlight=False, soft_wrap=True)
     plan = read_plan(loaded)
@@ -63,9 +64,6 @@ def serve(
 
 
 def _check_machine(plan: Plan, config: dict[str, Any], force: bool) -> None:
-    from deployments.launch.preflight import preflight
-    from deployments.launch.token_file import secure_token
-
     found = preflight(plan, config)
     for problem in found:
         _complain(f"{'error' if problem.fatal and not force else 'warning'}: {problem}")
