@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deployments import installing
 from deployments.access.keys import ApiKey, Scope, find_key, parse_keys
 from deployments.access.limits import Allowance, Rates
 from deployments.access.watched_file import WatchedFile
@@ -50,8 +51,8 @@ class Callers:
                 from deployments.access.jwt import JwtVerifier
             except ImportError:
                 raise ModuleNotFoundError(
-                    "args.access.jwt_jwks needs PyJWT: pip install 'rayclassify[jwt]', on every "
-                    "machine that runs a Tokenizer."
+                    "args.access.jwt_jwks needs PyJWT on every machine that runs a Tokenizer. "
+                    f"Install it: {installing('jwt')}."
                 ) from None
             self._jwt = JwtVerifier(access)
         self._allowances: OrderedDict[str, Allowance] = OrderedDict()

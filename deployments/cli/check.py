@@ -98,7 +98,14 @@ def read_config(path: Path) -> tuple[dict[str, Any], list[Problem]]:
     return config, check_config(config)
 
 
+def checked_config(path: Path) -> dict[str, Any]:
+    """The config; where something is wrong with it, says so and ends the programme."""
+    config, problems = read_config(path)
+    if problems:
+        print_problems(problems)
+        raise typer.Exit(BAD_CONFIG)
+    return config
+
+
 def print_problems(problems: list[Problem]) -> None:
-    for problem in problems:
-        place = f"{problem.path}: " if problem.path else ""
-        typer.echo(f"{place}{problem.message}", err=True)
+    typer.echo("\n".join(map(str, problems)), err=True)

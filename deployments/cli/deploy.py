@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from deployments.cli.check import (
-    BAD_CONFIG,
-    DEFAULT_CONFIG,
-    ConfigPath,
-    print_problems,
-    read_config,
-)
+from deployments.cli.check import BAD_CONFIG, DEFAULT_CONFIG, ConfigPath, checked_config
 
 if TYPE_CHECKING:
     from deployments.cli.deploy_run import DeployRun
@@ -72,10 +66,7 @@ def deploy(
 
     Example: `rayclassify deploy serve_config.yaml`
     """
-    loaded, problems = read_config(config)
-    if problems:
-        print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
+    loaded = checked_config(config)
 
     from deployments.deploying.merging import CannotDeploy, pick_application
     from deployments.deploying.pinning import pinned

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -16,33 +14,28 @@ from typing import Annotated, Any
 
 import psutil
 import typer
-from pydantic import ValidationError
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
-from deployments.cli.check import (
-    BAD_CONFIG,
-    DEFAULT_CONFIG,
-    ConfigPath,
-    print_problems,
-    read_config,
-)
+from deployments import installing
+from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
 from deployments.config.ray_inside import other_version
 from deployments.engines import machine
-from deployments.engines.catalog import EXTRAS
+from deployments.engines.catalog import EXTRAS, installed
 from deployments.engines.cpu import FEATURES, cpu_features, cpu_model
 from deployments.engines.known_speeds import KNOWN, cpu_kind
 from deployments.engines.measurement import Measured
 from deployments.launch.ingress import choose_ingress
+from deployments.launch.plan import our_settings
 from deployments.settings import Settings
 
 NOT_RUNNABLE = 1
 """Exit code: the config's model or engine can't run here."""
 
-PACKAGES = ("rayclassify", "ray", "torch", "transformers", "tokenizers", "numpy")
-EXTRA_PACKAGES = {"openvino": ("openvino", "nncf")}
+PACKAGES = (
+    *("rayclassify", "ray", "torch", "transformers", "tokenizers", "numpy"),
+    *("openvino", "nncf"),  # of the extra
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +76,25 @@ def doctor(
 
     - `rayclassify doctor --no-measure`, on a machine that is busy
     """
-    loaded, problems = read_config(config)
-    if problems:
-        print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
-    settings, num_threads = _classifier(loaded)
-    out = Console(quiet=as_json, highlight=False)
+    settings, num_threads = _classifier(checked_config(config))
+    out = Console(quiet=as_json, highlight=False, markup=False, emoji=False)
 
     facts = machine_facts()
-    _show(out, "Machine", _machine_rows(facts))
-    _show(out, "Packages", _package_rows(facts))
+    _show(out, "Machine", facts)
+    if facts["cpu"]["load_1min"] > 0.5 * facts["cpu"]["usable_cpus"]:
+        out.print("The machine is busy: its load disturbs what is measured below.", style="yellow")
+    if warning := other_version():
+        out.print(warning, style="yellow")
     gflops: dict[str, float | None] = {}
     if measure:
         with Console(stderr=True).status("measuring matrix products"):
             gflops = peaks(num_threads)
-        title = f"Matrix products, {_threads(num_threads)}, 512 × 768 × 3072, the best of many"
-        shown = {
-            name: "not here" if n is None else f"{n:,.0f} GFLOP/s" for name, n in gflops.items()
-        }
-        _show(out, title, shown)
+        _show(out, "GFLOP/s of matrix products, 512 × 768 × 3072, the best of many", gflops)
     pick = _pick(settings, num_threads, measure)
     _show_pick(out, settings, num_threads, pick)
-    told = advice(facts, _device(settings))
-    if told:
-        _heading(out, "What else there is")
-        _lines(out, *told)
+    told = advice(facts["cpu"]["kind"], EXTRAS.keys() - installed(), _device(settings))
+    for line in told:
+        out.print(line)
     if as_json:
         found = {
             "machine": facts,
@@ -122,16 +109,15 @@ def doctor(
 
 
 def _classifier(config: dict[str, Any]) -> tuple[Settings, int]:
-    """The settings of the config's application, and the threads of its Classifier."""
-    app = (config.get("applications") or [{}])[0]
-    try:
-        settings = Settings.model_validate(app.get("args") or {})
-    except ValidationError:  # the check has found nothing, so this is another's application
-        settings = Settings()
-    deployments = {d.get("name"): d for d in app.get("deployments") or []}
-    options = (deployments.get("Classifier") or {}).get("ray_actor_options") or {}
-    num_threads = settings.engine.num_threads or machine.threads_for(options.get("num_cpus", 1))
-    return settings, num_threads
+    """The settings of our first application, and the threads of a Classifier."""
+    settings = next((ours for ours, _ in our_settings(config)), Settings())
+    asked = [
+        deployment.get("ray_actor_options", {}).get("num_cpus", 1)
+        for app in config["applications"]
+        for deployment in app.get("deployments", [])
+        if deployment.get("name") == "Classifier"
+    ]
+    return settings, settings.engine.num_threads or machine.threads_for(next(iter(asked), 1))
 
 
 def _pick(settings: Settings, num_threads: int, measure: bool) -> Pick:
@@ -179,11 +165,11 @@ def _device(settings: Settings) -> str:
 
 
 def machine_facts() -> dict[str, Any]:
-    """Plain values, for JSON and for the tables. None: there is none, or it can't be told."""
+    """Plain values, for JSON and for the table. None: there is none, or it can't be told."""
+    import torch
+
     features = cpu_features()
     memory = psutil.virtual_memory()
-    has_affinity = hasattr(os, "sched_getaffinity")  # macOS has none
-    allowed = os.sched_getaffinity(0) if has_affinity else range(os.cpu_count() or 1)
     return {
         "cpu": {
             "model": cpu_model(),
@@ -191,7 +177,6 @@ def machine_facts() -> dict[str, Any]:
             "features": [FEATURES[name] for name in features],
             "kind": cpu_kind(features),
             "cores": os.cpu_count(),
-            "allowed_cores": len(allowed),
             "quota_cpus": machine.cgroup_cpu_limit(),
             "usable_cpus": machine.cpu_count(),
             "load_1min": psutil.getloadavg()[0],
@@ -202,34 +187,17 @@ def machine_facts() -> dict[str, Any]:
             "available_bytes": machine.available_memory_bytes(),
             "shared_bytes": machine.shared_memory_bytes(),
         },
-        "gpus": find_gpus(),
+        # Both: a torch without CUDA sees none of those that are here.
+        "gpus": {
+            "count": machine.gpu_count(),
+            "torch_sees": [
+                str(torch.cuda.get_device_properties(i)) for i in range(torch.cuda.device_count())
+            ],
+        },
         "proxy": str(choose_ingress(True)),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "extras": {
-            extra: {
-                "installed": all(importlib.util.find_spec(module) for module in modules),
-                "packages": {name: version(name) for name in EXTRA_PACKAGES[extra]},
-            }
-            for extra, modules in EXTRAS.items()
-        },
     }
-
-
-def find_gpus() -> list[dict[str, str]]:
-    """NVIDIA's, as its own tool lists them; torch is asked only where the engines are measured."""
-    tool = shutil.which("nvidia-smi") or "nvidia-smi"
-    command = [tool, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        listed = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=30, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    rows = [line.split(", ") for line in listed.stdout.splitlines()]
-    return [
-        dict(zip(("name", "memory", "driver"), row, strict=True)) for row in rows if len(row) == 3
-    ]
 
 
 def peaks(num_threads: int) -> dict[str, float | None]:
@@ -247,15 +215,12 @@ def peaks(num_threads: int) -> dict[str, float | None]:
     }
 
 
-def advice(facts: dict[str, Any], device: str) -> list[str]:
-    """For each extra that is missing: how to get it, and what it brought on such a CPU."""
-    missing = [name for name, extra in facts["extras"].items() if not extra["installed"]]
+def advice(kind: str, missing: Iterable[str], device: str) -> list[str]:
+    """For each extra that is missing: how to get it, and what it brought on CPUs of this kind."""
     if device != "cpu":
         return [f"{name} runs on CPUs only: nothing to gain on {device}." for name in missing]
-    kind = facts["cpu"]["kind"]
     return [
-        f"{name} is not installed: `pip install 'rayclassify[{name}]'`. {_expected(name, kind)}"
-        for name in missing
+        f"{name} is not installed: {installing(name)}. {_expected(name, kind)}" for name in missing
     ]
 
 
@@ -281,103 +246,43 @@ def version(package: str) -> str | None:
         return None
 
 
-def _machine_rows(facts: dict[str, Any]) -> dict[str, str | Text]:
-    cpu, memory = facts["cpu"], facts["memory"]
-    cores = f"{cpu['cores']}"
-    if cpu["allowed_cores"] != cpu["cores"]:
-        cores += f"; this process may use {cpu['allowed_cores']}"
-    if cpu["quota_cpus"] is not None:
-        cores += f"; the container's quota is {cpu['quota_cpus']:g}"
-    rows: dict[str, str | Text] = {
-        "CPU": cpu["model"],
-        "instructions": ", ".join(cpu["features"]) or "unknown",
-        "cores": cores,
-    }
-    if cpu["load_1min"] > 0.5 * cpu["usable_cpus"]:
-        busy = f"load {cpu['load_1min']:.1f}: other work disturbs what is measured below"
-        rows[""] = Text(busy, style="yellow")
-    limit, total, shared = memory["limit_bytes"], memory["total_bytes"], memory["shared_bytes"]
-    container = " (the container's limit)" if limit and limit < total else ""
-    free = f"{_gb(memory['available_bytes'])} free of {_gb(min(limit or total, total))}"
-    gpus = [f"{gpu['name']}, {gpu['memory']}, driver {gpu['driver']}" for gpu in facts["gpus"]]
-    return rows | {
-        "memory": free + container,
-        str(machine.SHARED_MEMORY): "none" if shared is None else f"{_gb(shared)} free",
-        "GPUs": "\n".join(gpus) or "none",
-        "proxy": facts["proxy"].removeprefix("HAProxy ingress: "),
-    }
-
-
-def _package_rows(facts: dict[str, Any]) -> dict[str, str | Text]:
-    rows: dict[str, str | Text] = {"Python": facts["python"]}
-    for name, there in facts["packages"].items():
-        rows[name] = there or Text("not installed", style="red")
-    if told := other_version():
-        rows["ray"] = Text(told, style="yellow")
-    for name, extra in facts["extras"].items():
-        versions = [f"{k} {v}" for k, v in extra["packages"].items() if v]
-        missing = [k for k, v in extra["packages"].items() if not v]
-        shown = Text(", ".join(versions) if extra["installed"] else "not installed")
-        if extra["installed"] and missing:
-            shown.append(f" (without {', '.join(missing)})", style="yellow")
-        rows[f"extra {name}"] = shown
-    return rows
-
-
 def _show_pick(out: Console, settings: Settings, num_threads: int, pick: Pick) -> None:
     engine = settings.engine
-    _heading(out, "Engine")
     asked = f"name: {engine.name}, dtype: {engine.dtype}, device: {engine.device}"
-    _lines(out, f"{settings.model.id} with {asked}, {_threads(num_threads)}")
+    out.print(f"\n{settings.model.id} with {asked}, threads: {num_threads}", style="bold")
+    table = Table("engine", "texts/s", "max drift", "same labels", "verdict", box=None)
+    for row in pick.rows:
+        measured = (row.texts_per_s, row.max_drift, row.label_agreement)
+        style = "bold green" if row.chosen else "" if row.agrees else "dim"
+        table.add_row(str(row.candidate), *map(_shown, measured), row.verdict, style=style)
     if pick.rows:
-        table = Table(box=None, header_style="dim", pad_edge=True)
-        table.add_column("engine", no_wrap=True)
-        for name in ("texts/s", "max drift", "same labels"):
-            table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("verdict", overflow="fold")
-        for row in pick.rows:
-            table.add_row(
-                str(row.candidate),
-                "-" if row.texts_per_s is None else f"{row.texts_per_s:.3g}",
-                "-" if row.max_drift is None else f"{row.max_drift:.2g}",
-                "-" if row.label_agreement is None else f"{row.label_agreement:.1%}",
-                Text(row.verdict),
-                style="bold green" if row.chosen else "" if row.agrees else "dim",
-            )
         out.print(table)
-    _lines(out, f"→ {pick.why}", style="bold")
+    out.print(f"→ {pick.why}", style="bold")
     if pick.rows and pick.rows[0].chosen:
         name, dtype = pick.rows[0].candidate.name, pick.rows[0].candidate.dtype
-        _lines(
-            out,
+        out.print(
             f"To start without measuring anywhere, set name: {name} and dtype: {dtype} under "
-            "args.engine.",
+            "args.engine."
         )
 
 
-def _show(out: Console, title: str, rows: dict[str, str] | dict[str, str | Text]) -> None:
-    _heading(out, title)
-    table = Table(box=None, show_header=False, pad_edge=True)
-    table.add_column(style="dim", no_wrap=True, min_width=16)
+def _show(out: Console, title: str, facts: dict[str, Any]) -> None:
+    """Facts as JSON has them, one a row."""
+    out.print(f"\n{title}", style="bold")
+    table = Table(box=None, show_header=False)
+    table.add_column(style="dim", no_wrap=True, min_width=20)
     table.add_column(overflow="fold")
-    for name, shown in rows.items():
-        table.add_row(name, shown)
+    for name, fact in facts.items():
+        for part, value in fact.items() if isinstance(fact, dict) else [("", fact)]:
+            is_bytes = part.endswith("_bytes") and value is not None
+            shown = f"{value / 1e9:.1f} GB" if is_bytes else _shown(value)
+            table.add_row(f"{name} {part.removesuffix('_bytes')}".replace("_", " "), shown)
     out.print(table)
 
 
-def _lines(out: Console, *lines: str, style: str = "") -> None:
-    for line in lines:
-        out.print(Padding(Text(line, style=style), (0, 0, 0, 1)))
-
-
-def _heading(out: Console, title: str) -> None:
-    out.print()
-    out.print(Text(title, style="bold"))
-
-
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
-
-
-def _gb(n_bytes: int) -> str:
-    return f"{n_bytes / 1e9:.1f} GB"
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(value) or "none"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return "none" if value is None else str(value)

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from deployments.cli.check import (
-    BAD_CONFIG,
-    DEFAULT_CONFIG,
-    ConfigPath,
-    print_problems,
-    read_config,
-)
+from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
+from deployments.launch.environment import cluster_address, host_of
+from deployments.launch.ingress import choose_ingress
+from deployments.launch.plan import Plan, read_plan
+from deployments.launch.preflight import preflight
+from deployments.launch.token_file import secure_token
 
 if TYPE_CHECKING:
     from deployments.launch.launcher import Launcher
-    from deployments.launch.plan import Plan
 
 
 def serve(
@@ -44,15 +42,9 @@ def serve(
 
     Example: `rayclassify serve serve_config.yaml`
     """
-    loaded, problems = read_config(config)
-    if problems:
-        print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
+    loaded = checked_config(config)
 
-    from deployments.launch.environment import cluster_address, host_of
-    from deployments.launch.ingress import choose_ingress
     from deployments.launch.launcher import Launcher
-    from deployments.launch.plan import read_plan
 
     console = Console(highlight=False, soft_wrap=True)
     plan = read_plan(loaded)
@@ -72,9 +64,6 @@ def serve(
 
 
 def _check_machine(plan: Plan, config: dict[str, Any], force: bool) -> None:
-    from deployments.launch.preflight import preflight
-    from deployments.launch.token_file import secure_token
-
     found = preflight(plan, config)
     for problem in found:
         _complain(f"{'error' if problem.fatal and not force else 'warning'}: {problem}")
@@ -89,21 +78,20 @@ def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s
     from deployments.launch.launcher import StopSignals
     from deployments.launch.progress import StartFailed
 
-    ready, failed = False, False
-    with StopSignals() as stop:
-        try:
-            console.print(f"Log: {launcher.log}")
-            launcher.start(config)
-            ready = launcher.wait_ready(stop, timeout_s)
-            if ready:
-                _announce(launcher.plan, console)
-                launcher.follow(stop)
-        except StartFailed as exc:
-            failed = True
-            _complain(f"error: {exc}", *(f"  {line}" for line in exc.lines))
-        finally:
-            launcher.tell("Stopping ... (Ctrl-C again: at once)")
-            survivors = launcher.stop(stop, ready)
+    ready, failed, stop = False, False, StopSignals()
+    try:
+        console.print(f"Log: {launcher.log}")
+        launcher.start(config)
+        ready = launcher.wait_ready(stop, timeout_s)
+        if ready:
+            _announce(launcher.plan, console)
+            launcher.follow(stop)
+    except StartFailed as exc:
+        failed = True
+        _complain(f"error: {exc}", *(f"  {line}" for line in exc.lines))
+    finally:
+        launcher.tell("Stopping ... (Ctrl-C again: at once)")
+        survivors = launcher.stop(stop, ready)
     if survivors:
         pids = " ".join(str(process.pid) for process in survivors)
         _complain(f"error: these would not end: kill -9 {pids}")

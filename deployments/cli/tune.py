@@ -12,13 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from deployments.cli.check import (
-    BAD_CONFIG,
-    DEFAULT_CONFIG,
-    ConfigPath,
-    print_problems,
-    read_config,
-)
+from deployments import installing
+from deployments.cli.check import BAD_CONFIG, DEFAULT_CONFIG, ConfigPath, checked_config
 from deployments.cli.classify import read_lines
 
 if TYPE_CHECKING:
@@ -72,10 +67,7 @@ def tune(
 
     Example: `rayclassify tune reviews.txt --target-p99-ms 200`
     """
-    loaded, problems = read_config(config)
-    if problems:
-        print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
+    loaded = checked_config(config)
     app, settings = _our_application(loaded, config)
     if plot is not None and plot.suffix not in {".svg", ".png"}:
         raise typer.BadParameter(f"{plot} is neither .svg nor .png.", param_hint="--plot")
@@ -121,10 +113,7 @@ def tune(
         cores,
     )
     output.write_text(written, encoding="utf-8")
-    _, problems = read_config(output)
-    if problems:
-        print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
+    checked_config(output)
     if plot is not None:
         _plot(results, chosen, target_p99_ms, f"{settings.model.id}, {cores} cores", plot, err)
     out.print(f"{output} written. Next: rayclassify serve {output}", soft_wrap=True, markup=False)
@@ -285,7 +274,7 @@ def _plot(
         plot(results, chosen, target_p99_ms, title, path)
     except ImportError:
         err.print(
-            "no plot: matplotlib is not installed; `pip install 'rayclassify[plots]'` brings it.",
+            f"no plot: matplotlib is not installed. Install it: {installing('plots')}.",
             soft_wrap=True,
             markup=False,
         )

@@ -30,16 +30,18 @@ DEFAULTS = {
 }
 """The environment of a Ray that we start, where the user sets nothing else."""
 
-# HAProxy's other doors, with their usual numbers: statistics, metrics, and Serve's own proxy, which
-# answers where no replica does. Nobody needs to know them, so any free port will do.
-SIDE_PORTS = {
-    "RAY_SERVE_HAPROXY_STATS_PORT": 8404,
-    "RAY_SERVE_HAPROXY_METRICS_PORT": 9101,
-    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": 8500,
-}
+# HAProxy's other doors: statistics, metrics, and Serve's own proxy, which answers where no replica
+# does. Nobody needs to know them, so any free port will do.
+SIDE_PORTS = (
+    "RAY_SERVE_HAPROXY_STATS_PORT",
+    "RAY_SERVE_HAPROXY_METRICS_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+)
 FIRST_INGRESS_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 LAST_INGRESS_PORT = "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
 HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
+# So long a stopping ingress replica stays reachable, idle or not.
+MIN_DRAINING = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 ADMIN_SOCKET = "admin.sock"  # one a node, below the directory of a run
 FRONTEND = "http_frontend"  # as Serve's template of HAProxy's config calls it
 
@@ -75,6 +77,7 @@ def other_version() -> str | None:
 READ_IN: dict[str, tuple[str, ...]] = {
     "serve/_private/constants.py": (
         *(HA_PROXY, THROUGHPUT, FIRST_INGRESS_PORT, LAST_INGRESS_PORT, HAPROXY_THREADS),
+        MIN_DRAINING,
         *SIDE_PORTS,
         *haproxy_files(Path()),
         "RAY_SERVE_LOG_TO_STDERR",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
+from deployments import installing
 from deployments.engines.base import Engine, EngineUnavailable
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -70,7 +71,7 @@ def fitting(
     if name not in {"auto", *engines}:
         raise EngineUnavailable(
             f"args.engine.name is {name}, which is not installed. "
-            f"Install it with `pip install 'rayclassify[{name}]'`, or set name: auto."
+            f"Set name: auto, or install it: {installing(name)}."
         )
     if "auto" not in {name, dtype}:
         return [Candidate(name, dtype)]

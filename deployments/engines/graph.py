@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from deployments import installing
 from deployments.engines import parity
 from deployments.engines.artefacts import converted
 from deployments.engines.base import EngineUnavailable, warm_up
@@ -220,7 +221,7 @@ class GraphEngine(ABC):
             if find_spec(module) is None:
                 raise EngineUnavailable(
                     f"args.engine.name is {self.name}, and {module} is not installed. "
-                    f"Install it with `pip install 'rayclassify[{self.name}]'`."
+                    f"Install it: {installing(self.name)}."
                 )
 
     def _needed_modules(self) -> tuple[str, ...]:

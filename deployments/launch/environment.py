@@ -64,9 +64,11 @@ def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, 
     if FIRST_INGRESS_PORT not in env:
         env |= ports.ingress_environment()
     env.setdefault(HAPROXY_THREADS, str(min(4, machine.cpu_count())))
+    # Claimed: who starts at the same moment finds the same ports free.
+    first, _ = ports.claim_block()
     taken = {plan.port}
-    for name, usual in SIDE_PORTS.items():
-        port = ports.first_free(int(env.get(name, usual)), taken)
+    for number, name in enumerate(SIDE_PORTS, first):
+        port = ports.first_free(int(env.get(name, number)), taken)
         taken.add(port)
         env[name] = str(port)
     return env

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psutil
@@ -19,7 +18,7 @@ import requests
 import yaml
 from rich.console import Console
 
-from deployments.config.ray_inside import ADMIN_SOCKET
+from deployments.config.ray_inside import ADMIN_SOCKET, MIN_DRAINING
 from deployments.launch import processes, progress
 from deployments.launch.environment import (
     child_config,
@@ -39,32 +38,26 @@ _ASK_DASHBOARD_EVERY_S = 1.0
 # `serve run` gives Serve 30 s to drain, then ends Ray.
 _DRAIN_S = 45.0
 _TELL_AFTER_S = 3.0
-# Of what has nothing to finish: Ray's own processes, and all before anything is served.
-_END_S = 1.0
+# What has nothing to finish gets this between SIGTERM and SIGKILL: Ray's own processes, and all
+# before anything is served.
+_END_S = 0.5
+_ALL_ENDED_S = 10.0
 
 
 class StopSignals:
     """Ctrl-C and its kin as events, so that stopping is a step of the programme and no accident.
 
-    `asked` after the first signal, `hurried` after the second. A context manager.
+    `asked` after the first signal, `hurried` after the second; from now on to the process's end.
     """
 
     def __init__(self) -> None:
         self.asked, self.hurried = threading.Event(), threading.Event()
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopSignals:
         # A handler also undoes "ignore", which background jobs inherit from some shells and would
         # hand on to the child, which then could not be interrupted.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._handle)
-        return self
+            signal.signal(number, self._handle)
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, *_: object) -> None:
         (self.hurried if self.asked.is_set() else self.asked).set()
 
 
@@ -143,14 +136,14 @@ class Launcher:
             door_closed = ready and self._close_door(stop)
             child.send_signal(signal.SIGINT)
             self._await_child(child, stop, ready, door_closed)
-        session = None if child is None else child.pid
-        survivors = processes.end(processes.of_run(self.run_dir, session), _END_S)
-        if child is not None:
-            child.poll()
         self._output.close()
-        # What was born while the others ended: Ray's daemons restart each other.
-        newborn = processes.of_run(self.run_dir, session)
-        return [*survivors, *processes.end(newborn, patience_s=2.0)]
+        deadline = time.monotonic() + _ALL_ENDED_S
+        # Asked anew each time: Ray's daemons restart each other while they end.
+        while living := processes.of_run(self.run_dir, child.pid if child else None):
+            if time.monotonic() > deadline:
+                break
+            processes.end(living, _END_S)
+        return living
 
     def _close_door(self, stop: StopSignals) -> bool:
         """Whether HAProxy stood there."""
@@ -185,8 +178,11 @@ class Launcher:
                 return
             if only_replicas and not told and time.monotonic() > began + _TELL_AFTER_S:
                 told = True
-                names = ", ".join(sorted({replicas[process] for process in living}))
-                self.tell(f"Waiting for replicas to end: {names}")
+                self.tell(f"Waiting for {', '.join(sorted(set(replicas.values())))} to end")
+                if door_closed:
+                    self.tell(
+                        f"Serve stops them after {INGRESS}, which it keeps for {MIN_DRAINING}"
+                    )
 
     def tell(self, line: str) -> None:
         """Prints, if anybody still listens: a closed terminal or pipe keeps nobody from stopping.

@@ -16,13 +16,13 @@ import logging
 import os
 import socket
 import threading
-import time
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import msgspec
@@ -65,24 +65,19 @@ class AuditLog:
         self._text_key = derived_key(secret, "text")
         self._chain_key = derived_key(secret, "chain") if settings.chain else None
         self._with_score = settings.scores
-        self._requests: SimpleQueue[list[_Line] | None] = SimpleQueue()
+        self._waiting: deque[list[_Line]] = deque()
+        self._closing = threading.Event()
         self._n, self._last, self._failing = 0, b"", False
         directory = Path(settings.directory)
         directory.mkdir(parents=True, exist_ok=True)
         started = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         # A file for each replica: none would know where another one's line ends.
-        name = f"audit-{socket.gethostname()}-{started}-{os.getpid()}.jsonl"
+        self.path = directory / f"audit-{socket.gethostname()}-{started}-{os.getpid()}.jsonl"
         self._file = _PrivateFile(
-            directory / name,
-            maxBytes=settings.max_file_bytes,
-            backupCount=settings.max_files - 1,
+            self.path, maxBytes=settings.max_file_bytes, backupCount=settings.max_files - 1
         )
-        self._thread = threading.Thread(target=self._write, name="audit", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
-
-    @property
-    def path(self) -> Path:
-        return Path(self._file.baseFilename)
 
     @property
     def lost(self) -> int:
@@ -118,8 +113,8 @@ class AuditLog:
             for item, result in zip(inputs, results, strict=True)
             if isinstance(item, TextInput)
         ]
-        if self._requests.qsize() < MAX_WAITING_REQUESTS:
-            self._requests.put(lines)
+        if len(self._waiting) < MAX_WAITING_REQUESTS:
+            self._waiting.append(lines)
         else:
             self._dropped += len(lines)
 
@@ -134,39 +129,31 @@ class AuditLog:
 
     def close(self) -> None:
         """Returns when all is written."""
-        self._requests.put(None)
+        self._closing.set()
         self._thread.join()
         self._file.close()
 
-    def _write(self) -> None:
-        more = True
-        while more:
-            first = self._requests.get()
-            if first is not None:
-                # What comes within a moment is written at once: a write costs more than a line.
-                time.sleep(PAUSE_S)
-            waiting = [first, *(self._requests.get() for _ in range(self._requests.qsize()))]
-            more = None not in waiting
-            requests = [lines for lines in waiting if lines is not None]
-            for i in range(0, len(requests), MAX_REQUESTS_A_WRITE):
-                self._write_all([*chain(*requests[i : i + MAX_REQUESTS_A_WRITE])])
+    def _run(self) -> None:
+        closing = False
+        while not closing:
+            closing = self._closing.wait(PAUSE_S)
+            # What has come meanwhile is written at once: a write costs more than a line.
+            while n := min(len(self._waiting), MAX_REQUESTS_A_WRITE):
+                self._write([*chain(*(self._waiting.popleft() for _ in range(n)))])
 
-    def _write_all(self, lines: list[_Line]) -> None:
-        n, last = self._n, self._last
-        written = bytearray()
+    def _write(self, lines: list[_Line]) -> None:
+        """All of them, or none."""
+        n, last, written = self._n, self._last, bytearray()
         try:
             for line in lines:
-                facts = {"n": n, **line}
-                if self.lost and not written:
-                    facts["lost_before"] = self.lost
-                encoded = _encode(facts)
+                lost = {"lost_before": self.lost} if self.lost and not written else {}
+                encoded = _encode({"n": n, **line, **lost})
                 if self._chain_key is not None:
                     last = chained(self._chain_key, last, encoded)
                     encoded = encoded[:-1] + _CHAIN + last.hex().encode() + b'"}'
                 written += encoded + b"\n"
                 n += 1
-            if written:
-                self._file.append(written)
+            self._file.append(written)
         except Exception as exc:
             self._unwritten += len(lines)
             if not self._failing:
@@ -221,8 +208,8 @@ def broken_at(paths: Sequence[Path], secret: bytes, first: int = 0) -> tuple[int
     That lines are missing at the end shows nowhere.
     """
     key = derived_key(secret, "chain")
-    count, last, expected = 0, b"", first
-    begun = False
+    count, expected = 0, first
+    last = None if first else b""  # None: it is not there
     for path in paths:
         for number, raw in enumerate(path.read_bytes().splitlines(), 1):
             place = f"{path.name}, line {number}"
@@ -233,33 +220,30 @@ def broken_at(paths: Sequence[Path], secret: bytes, first: int = 0) -> tuple[int
                 n, said = msgspec.json.decode(body + b"}")["n"], bytes.fromhex(rest[:-2].decode())
             except (ValueError, KeyError, TypeError):
                 return count, f"{place}: is no line of an audit log"
-            if n == 0 and number == 1 and (begun or not first):
+            if n == 0 and number == 1 and last is not None:
                 last = b""  # the file of the next replica
             elif n != expected:
                 return count, f"{place}: is number {n} where {expected} should follow"
-            elif not begun:
-                begun, last, expected = True, said, n + 1
-                continue
-            begun = True
-            last = chained(key, last, body + b"}")
-            if not hmac.compare_digest(last, said):
-                return count, f"{place}: was changed, or a line before it was"
-            count, expected = count + 1, n + 1
+            if last is not None:
+                if not hmac.compare_digest(chained(key, last, body + b"}"), said):
+                    return count, f"{place}: was changed, or a line before it was"
+                count += 1
+            last, expected = said, n + 1
     return count, None
 
 
 class _PrivateFile(RotatingFileHandler):
     """Of the owner alone. Used for its rotation: what is appended is there as a whole or not."""
 
-    def append(self, lines: bytes | bytearray) -> None:
+    def append(self, lines: bytearray) -> None:
         """Raises OSError: it can't be written, and nothing of it is there."""
         if self.stream is None:  # the last rotation failed
             self.stream = self._open()
-        size = os.fstat(self.stream.fileno()).st_size
+        place = self.stream.fileno()
+        size = os.fstat(place).st_size
         if size and size + len(lines) > self.maxBytes:
             self.doRollover()
-            size = 0
-        place = self.stream.fileno()
+            place, size = self.stream.fileno(), 0
         rest = memoryview(lines)
         try:
             while rest:
@@ -270,7 +254,5 @@ class _PrivateFile(RotatingFileHandler):
             raise
 
     def _open(self) -> Any:
-        def private(path: str, flags: int) -> int:
-            return os.open(path, flags, 0o600)
-
+        private = partial(os.open, mode=0o600)
         return open(self.baseFilename, "ab", buffering=0, opener=private)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
+from deployments import installing
 from deployments.pipeline.types import TextInput
 from deployments.settings import RedactionSettings
 
@@ -58,7 +59,7 @@ class Redactor:
             from stdnum.cn import ric
         except ImportError as exc:
             raise ValueError(
-                f"args.redaction.kinds needs {exc.name}: pip install 'rayclassify[redaction]'."
+                f"args.redaction.kinds needs {exc.name}. Install it: {installing('redaction')}."
             ) from None
         region = settings.phone_region
 

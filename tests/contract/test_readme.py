@@ -15,6 +15,7 @@ import typer.main
 import yaml
 from rich.console import Console
 
+from deployments import installing
 from deployments.cli import app as command_line
 from deployments.cli.serve import _announce
 from deployments.config.check import check_config
@@ -86,6 +87,10 @@ def test_nothing_comes_from_an_index_that_has_it_not() -> None:
     for page in PAGES:
         for line in code_lines(page):
             assert not re.search(r"pip install .*rayclassify\[", line), page
+    for module in (ROOT / "deployments").rglob("*.py"):
+        assert not re.search(r"pip install .*rayclassify\[", module.read_text("utf-8")), module
+    assert "pip install -e '.[jwt]'" in installing("jwt")
+    assert "pip install '<wheel>[jwt]'" in installing("jwt")
 
 
 def test_the_error_shown_is_what_a_caller_gets() -> None:

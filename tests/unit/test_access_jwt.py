@@ -6,6 +6,7 @@ import asyncio
 import base64
 import http.server
 import json
+import re
 import ssl
 import sys
 import threading
@@ -20,6 +21,7 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pydantic import ValidationError
 
+from deployments import installing
 from deployments.access.callers import Caller, Callers
 from deployments.access.keys import hash_of, new_token
 from deployments.access.watched_file import WrongFileError
@@ -177,9 +179,9 @@ def test_a_wrong_file_stops_the_start(tmp_path):
 
 
 def test_without_the_extra_the_cure_is_told(file, monkeypatch):
-    monkeypatch.delitem(sys.modules, "deployments.access.jwt")
+    monkeypatch.delitem(sys.modules, "deployments.access.jwt", raising=False)
     monkeypatch.setitem(sys.modules, "jwt", None)  # as where it is not installed
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'rayclassify\[jwt\]'"):
+    with pytest.raises(ModuleNotFoundError, match=re.escape(installing("jwt"))):
         Callers(settings(file))
 
 

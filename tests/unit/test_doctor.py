@@ -11,10 +11,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+from deployments import installing
 from deployments.cli import app
 from deployments.cli.doctor import advice, machine_facts
 from deployments.config import ray_inside
 from deployments.engines import cpu
+from deployments.engines.catalog import EXTRAS
 from deployments.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
 from deployments.model.cache import CACHE_DIR_ENV
 
@@ -46,7 +48,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
 def test_it_tells_what_the_machine_has_without_measuring(config: Callable[..., str]) -> None:
     result = doctor(config(), "--no-measure")
     assert result.exit_code == 0, result.output
-    for word in ("CPU", "cores", "memory", "GPUs", "proxy", "torch", "extra openvino"):
+    for word in ("cpu model", "cores", "memory", "gpus", "proxy", "torch", "openvino"):
         assert word in result.output
     assert "not measured yet. The first start chooses among: torch float32" in result.output
     assert "GFLOP/s" not in result.output
@@ -56,7 +58,7 @@ def test_json_has_the_same_and_nothing_else_on_stdout(config: Callable[..., str]
     found = json.loads(doctor(config(), "--no-measure", "--json").stdout)
     assert found["machine"]["cpu"]["usable_cpus"] >= 1
     assert found["machine"]["packages"]["torch"]
-    assert set(found["machine"]["extras"]) == {"openvino"}
+    assert {"openvino", "nncf"} <= found["machine"]["packages"].keys()
     assert found["engine"]["rows"] == []
 
 
@@ -112,37 +114,38 @@ def test_a_ray_that_nobody_has_read_is_warned_of(
     assert "what we rely on inside it was read in 2.59" in told
 
 
-def facts_of(features: str, *installed: str) -> dict[str, Any]:
-    extras = {name: {"installed": name in installed} for name in ("openvino",)}
-    return {"cpu": {"kind": cpu_kind(features.split())}, "extras": extras}
-
-
 def test_what_a_missing_extra_brings_is_told_from_measurements_on_such_a_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     speeds = {"torch float32": 10.0, "torch int8": 40.0, "openvino int8": 60.0}
-    monkeypatch.setitem(KNOWN, cpu_kind(ZEN_4.split()), KnownSpeeds("BERT-base, here", speeds))
-    (openvino,) = advice(facts_of(ZEN_4), "cpu")
+    kind = cpu_kind(ZEN_4.split())
+    monkeypatch.setitem(KNOWN, kind, KnownSpeeds("BERT-base, here", speeds))
+    (openvino,) = advice(kind, ["openvino"], "cpu")
     assert openvino == (
-        "openvino is not installed: `pip install 'rayclassify[openvino]'`. On a CPU of this kind "
+        f"openvino is not installed: {installing('openvino')}. On a CPU of this kind "
         "(AVX-512 + VNNI + BF16) its best, openvino int8, ran at 1.5 times the speed of the best "
         "without it, torch int8 (BERT-base, here)."
     )
 
 
 def test_what_is_not_known_is_said_plainly() -> None:
-    lines = advice(facts_of("asimd"), "cpu")
-    assert len(lines) == 1
-    assert "on a CPU of this kind (Arm) is not known" in lines[0]
-    assert "run this again" in lines[0]
+    (line,) = advice("Arm", ["openvino"], "cpu")
+    assert "on a CPU of this kind (Arm) is not known" in line
+    assert "run this again" in line
 
 
 def test_an_extra_brings_nothing_on_a_gpu() -> None:
-    assert all("CPUs only" in line for line in advice(facts_of(ZEN_4), "cuda"))
+    (line,) = advice("AVX2", ["openvino"], "cuda")
+    assert "CPUs only" in line
 
 
-def test_extras_that_are_here_need_no_advice() -> None:
-    assert advice(facts_of(ZEN_4, "openvino"), "cpu") == []
+@pytest.mark.parametrize("there", [True, False])
+def test_only_an_extra_that_is_not_here_needs_advice(
+    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    monkeypatch.setitem(EXTRAS, "openvino", ("torch" if there else "no_such_module",))
+    found = json.loads(doctor(config(name="none"), "--no-measure", "--json").stdout)
+    assert len(found["advice"]) == (not there)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 
+from deployments import installing
 from deployments.engines.artefacts import UNUSED_S
 from deployments.engines.base import EngineUnavailable
 from deployments.engines.graph import GraphEngine, check_conversion
@@ -31,7 +33,7 @@ ENGINES = [
         id=engine.name,
         marks=pytest.mark.skipif(
             not all(importlib.util.find_spec(m) for m in engine.modules + engine.int8_modules),
-            reason=f"pip install 'rayclassify[{engine.name}]'",
+            reason=installing(engine.name),
         ),
     )
     for engine in (OpenVinoEngine,)
@@ -289,7 +291,7 @@ def test_without_its_package_the_cure_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(make, "modules", ("no_such_package",))
-    with pytest.raises(EngineUnavailable, match=rf"pip install 'rayclassify\[{make.name}\]'"):
+    with pytest.raises(EngineUnavailable, match=re.escape(installing(make.name))):
         engine_for(make, make_tiny_model())
 
 
