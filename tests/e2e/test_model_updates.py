@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.trials import faults
+from tests.trials import cluster
 from tests.trials.disagreeing import BEFORE, without_numbers, without_weights
 from tests.trials.model_updates import (
     SINGLE,
@@ -60,7 +60,7 @@ def classifiers() -> set[int]:
 
 
 def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_path: Path) -> None:
-    pids = {name: running.there.pids(name) for name in faults.REPLICAS}
+    pids = {name: running.there.pids(name) for name in cluster.REPLICAS}
     broken = without_weights(tmp_path, running.models["more labels"].place)
     seen, told, said = failed_update(running, broken, "weights")
     assert set(seen.all) == {"both"}
@@ -70,7 +70,7 @@ def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_
     assert [len(own) for own in pids.values()] == [2, 2, 2]
     assert all(psutil.pid_exists(pid) for own in pids.values() for pid in own)
     os.kill(pids["Classifier"][0], signal.SIGKILL)
-    assert faults.wait_until(lambda: len(classifiers() - set(pids["Classifier"])) == 1) is not None
+    assert cluster.wait_until(lambda: len(classifiers() - set(pids["Classifier"])) == 1) is not None
     assert told["update"]["status"] == "DEPLOY_FAILED"
     assert "weights" in told["update"]["message"]
     running.deploy(running.models[BEFORE].place)

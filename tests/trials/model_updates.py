@@ -19,6 +19,7 @@ import httpx
 
 from scripts.bench.child import Child, child
 
+from .cluster import REPLICAS, Cluster, cluster, kill, wait_until
 from .disagreeing import (
     BEFORE,
     TEXTS,
@@ -27,7 +28,6 @@ from .disagreeing import (
     without_numbers,
     without_weights,
 )
-from .faults import REPLICAS, Cluster, cluster, kill, step, wait_until
 from .handles import environment
 from .session import Finding, Part, Session
 from .steady import CLIENT_TIMEOUT_S
@@ -227,10 +227,10 @@ def try_models(session: Session) -> None:
     with session.mode("models", 12) as part, updatable() as running:
         for kind in [kind for kind in running.models if kind != BEFORE]:
             how = f"an update to {kind}, and back, 2 replicas of each"
-            with step(session, part, ONE_MODEL, how):
+            with session.trying(part, ONE_MODEL, how):
                 _note(part, how, *update_under_load(running, kind))
         how = "an update to more labels, and back, 1 replica of each"
-        with step(session, part, ONE_MODEL, how):
+        with session.trying(part, ONE_MODEL, how):
             running.deploy(running.models[BEFORE].place, **SINGLE)
             _note(part, how, *update_under_load(running, "more labels", **SINGLE))
             running.deploy(running.models[BEFORE].place)
@@ -249,13 +249,13 @@ def try_models(session: Session) -> None:
                 ),
             ):
                 how = f"an update to a model {how}"
-                with step(session, part, OLD_SERVES, how):
+                with session.trying(part, OLD_SERVES, how):
                     seen, told, said = failed_update(running, broken, why)
                     kept = said and told["model"] == str(running.models[BEFORE].place)
                     kept &= told["update"] is not None and why in told["update"]["message"]
                     _note_old(part, how, seen, kept)
         how = "an old Classifier killed after that, then the old config deployed again"
-        with step(session, part, OLD_SERVES, how):
+        with session.trying(part, OLD_SERVES, how):
             _note_old(part, how, *heal(running))
 
 

@@ -78,3 +78,13 @@ class Session:
             self._progress.update(self._task, description=what, advance=1)
             if not self.console.is_terminal:
                 self.console.print(what, highlight=False)
+
+    @contextmanager
+    def trying(self, part: Part, promise: str, how: str) -> Iterator[None]:
+        """One attack. What goes wrong with it is a promise not kept, and the next one is tried."""
+        self.step(how)
+        try:
+            yield
+        except Exception as exc:
+            said = f"not tried to the end: {type(exc).__name__}: {exc}"[:300]
+            part.findings.append(Finding(promise, how, 0, said, kept=False))

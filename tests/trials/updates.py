@@ -16,7 +16,7 @@ import yaml
 
 from scripts.bench.service import CONFIG, running_service
 
-from .faults import CHANGES, REPLICAS, Cluster, ask, note, step, under_load, wait_until
+from .cluster import CHANGES, REPLICAS, Cluster, ask, note, under_load, wait_until
 from .session import Finding, Part, Session
 from .steady import RIGHT, SLOW, Seen, SteadyLoad, text_of
 from .unfit import Unfit, unfit_models
@@ -86,13 +86,13 @@ def fewer(there: Cluster, options: dict[str, dict[str, Any]]) -> Callable[[], se
 
 
 def try_updates(session: Session, part: Part, there: Cluster) -> None:
-    with step(session, part, NO_FAILURE, "args changed: all replicas new"):
+    with session.trying(part, NO_FAILURE, "args changed: all replicas new"):
         seen, back_s = under_load(there, lambda: new_replicas(there))
         note(part, NO_FAILURE, "args changed: all replicas new", seen, back_s, set())
     with tempfile.TemporaryDirectory() as folder:
         for kind, model in unfit_models(Path(folder)).items():
             how = f"an update to a model {kind}"
-            with step(session, part, SERVES_ON, how):
+            with session.trying(part, SERVES_ON, how):
                 seen, said = update_to(there, model)
                 note(part, SERVES_ON, how, seen, 0.0 if said else None, set())
     by_load = dict.fromkeys(("Tokenizer", "Classifier"), BY_LOAD)
@@ -100,7 +100,7 @@ def try_updates(session: Session, part: Part, there: Cluster) -> None:
         ("from 2 replicas of each to 1", FEWER),
         ("from 2 replicas to 1 by autoscaling", by_load),
     ):
-        with step(session, part, NO_FAILURE, how):
+        with session.trying(part, NO_FAILURE, how):
             seen, back_s = under_load(there, fewer(there, options))
             note(part, NO_FAILURE, how, seen, back_s, set())
 
@@ -138,7 +138,7 @@ def stopped(stop: signal.Signals) -> tuple[Counter[str], Counter[str], float]:
 def try_stops(session: Session, part: Part) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         how = f"{stop.name} to `rayclassify serve` under load"
-        with step(session, part, ANSWERED, how):
+        with session.trying(part, ANSWERED, how):
             try:
                 before, after, took_s = stopped(stop)
             except subprocess.TimeoutExpired:
