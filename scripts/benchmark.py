@@ -14,10 +14,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from deployments.engines.machine import cpu_count
-from scripts.bench.bars import bars
 from scripts.bench.load import WrkMissing
 from scripts.bench.models import SHAPES
 from scripts.bench.readme import write
@@ -141,11 +139,6 @@ def publish(store: Store) -> None:
         console.print("No plots without matplotlib: pip install -e '.[plots]'")
     # A run written elsewhere is nobody's business but its owner's.
     write(store.modes, docs, ROOT / "README.md" if docs == DOCS else None)
-    table = Table("bar", "measured", "")
-    for bar in bars(store.modes):
-        word = {True: "[green]met", False: "[red]missed", None: ""}[bar.met]
-        table.add_row(bar.demand, bar.measured, word)
-    console.print(table)
     console.print(f"{store.path}, {docs / 'benchmark.md'}, {docs / IMAGES}/", soft_wrap=True)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from .bars import Modes, best
-from .report import Part, caption, engine_of, precision_of
+from .report import Modes, Part, best, caption, engine_of, precision_of
 
 LENGTHS_SHOWN = (8, 16, 32, 64, 128, 256, 512)
 
@@ -157,7 +156,6 @@ def service(part: Part, theme: Theme) -> Any:
         x = [run["connections"] for run in runs]
         y = [100 * run["share"] for run in runs]
         left.plot(x, y, color=colour, label=f"{found['title']}, {engine_of(found['info'])}")
-    left.axhline(90, color=theme.text, linewidth=0.8, linestyle=":", marker="")
     left.set(xscale="log", ylim=(0, 110), xlabel="connections")
     left.set_title("Of the raw engine's texts/s, over HTTP (%)")
     left.legend(loc="lower right", fontsize=8)
@@ -181,10 +179,6 @@ def openloop(part: Part, theme: Theme) -> Any:
     x = [100 * row["share"] for row in rows]
     for name, colour in zip(("p50", "p95", "p99"), theme.series, strict=True):
         axes.plot(x, [row[f"{name}_ms"] for row in rows], color=colour, label=name)
-    limit = 5 * part["p50_at_1_ms"]
-    axes.axhline(limit, color=theme.text, linewidth=0.8, linestyle=":", marker="")
-    axes.annotate("5 × p50 at 1 connection", (x[0], limit), (0, 3), textcoords="offset points",
-                  fontsize=8, color=theme.text)  # fmt: skip
     axes.set(xlabel="share of capacity (%)", xticks=x)
     axes.set_ylim(bottom=0)
     axes.set_title(f"{part['shape']}: latency in ms, Poisson arrivals")

@@ -15,6 +15,7 @@ import requests
 from .endpoint import Endpoint, PeerUnavailable
 from .load import LoadFailed, enough_s, load
 from .models import BERT_BASE
+from .report import best
 from .service import ServiceFailed, free_port, running_service
 from .session import Session
 
@@ -78,11 +79,6 @@ def _in_bfloat16(peers: Sequence[Peer], rows: list[dict[str, Any]]) -> list[Peer
     fastest = sorted(others, key=lambda peer: speed[peer.name])[-1:]
     chosen = [peer for peer in peers if peer.name == "ray-chain"] + fastest
     return [peer for peer in chosen if "bfloat16" in peer.dtypes]
-
-
-def best(row: dict[str, Any]) -> float:
-    """Requests a second at the number of connections that suits it best; 0 if it never ran."""
-    return max((run["requests_per_s"] for run in row.get("runs", ())), default=0.0)
 
 
 def _ours(
