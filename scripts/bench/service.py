@@ -18,7 +18,7 @@ import requests
 import yaml
 
 from .child import environment, stop
-from .endpoint import Endpoint
+from .client import Endpoint
 from .machine import ROOT
 
 CONFIG = ROOT / "serve_config.yaml"

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import requests
 import yaml
 
-from scripts.bench.endpoint import Endpoint
+from scripts.bench.client import Endpoint
 from scripts.bench.load import load
 from scripts.bench.service import CONFIG, Service, running_service
 

@@ -14,8 +14,8 @@ import psutil
 import pytest
 import requests
 
-from scripts.bench.endpoint import Endpoint, PeerUnavailable
-from scripts.bench.peers import PEERS, Peer, process, running
+from scripts.bench.client import Endpoint
+from scripts.bench.peers import PEERS, Peer, PeerUnavailable, process, running
 from scripts.bench.peers.environment import install, pip_command
 from scripts.bench.peers.log_tail import reason
 from scripts.bench.peers.peer import Run

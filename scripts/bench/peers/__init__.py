@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..endpoint import Endpoint, PeerUnavailable
+from ..client import Endpoint
 from .catalog import PEERS
 from .environment import install
-from .peer import SERVERS, Peer, Run
+from .peer import SERVERS, Peer, PeerUnavailable, Run
 from .process import environment_variables, server, wait_ready
 
 __all__ = ["PEERS", "Peer", "PeerUnavailable", "running"]

@@ -16,8 +16,9 @@ from pathlib import Path
 import psutil
 import requests
 
-from ..endpoint import Endpoint, PeerUnavailable
+from ..client import Endpoint
 from .log_tail import reason
+from .peer import PeerUnavailable
 
 # Every process that the server starts inherits it, also those that leave its process group.
 MARK = "RAYCLASSIFY_PEER_RUN"
@@ -27,7 +28,9 @@ QUESTION = "物流很快，东西也不错，下次还会再来"
 
 
 @contextmanager
-def server(command: Sequence[str], env: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
+def server(
+    command: Sequence[str], env: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """The running process of `command`; at the end none of what it started is left."""
     mark = uuid.uuid4().hex
     with log.open("wb") as out:
@@ -53,7 +56,7 @@ def server(command: Sequence[str], env: dict[str, str], log: Path) -> Iterator[s
         signal.signal(signal.SIGTERM, asked_to_end)
 
 
-def stop(process: subprocess.Popen, mark: str) -> None:
+def stop(process: subprocess.Popen[bytes], mark: str) -> None:
     """Asks the server to end, then ends what is left of it."""
     process.terminate()
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -82,7 +85,9 @@ def marked(mark: str) -> list[psutil.Process]:
     return found
 
 
-def wait_ready(process: subprocess.Popen, endpoint: Endpoint, log: Path, timeout_s: float) -> None:
+def wait_ready(
+    process: subprocess.Popen[bytes], endpoint: Endpoint, log: Path, timeout_s: float
+) -> None:
     """Returns when the endpoint has named a label for a real text; else PeerUnavailable."""
     deadline = time.monotonic() + timeout_s
     last = "no connection"
