@@ -98,25 +98,47 @@ class Answer:
         return f"{self.status} {code or 'not of ours'}"
 
 
+class BrokenAnswer(Exception):
+    """What came back is not HTTP."""
+
+
 class AnswerParser:
-    """Bytes of a connection → `answers`, in order. What is no HTTP raises HttpParserError."""
+    """Bytes of a connection → `answers`, in order."""
 
     def __init__(self) -> None:
         self.answers: list[Answer] = []
-        self.is_within = False  # an answer that has begun has not ended
+        self.is_within = self._has_head = False  # an answer that has begun and not ended
         self._parser = httptools.HttpResponseParser(self)
         self._headers: dict[str, str] = {}
         self._body = bytearray()
 
     def feed(self, data: bytes) -> None:
-        self._parser.feed_data(data)
+        """Reads on.
+
+        Raises:
+            BrokenAnswer
+        """
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            raise BrokenAnswer(f"not HTTP: {exc}") from None
+
+    def end(self) -> None:
+        """The connection has ended, and with it an answer that tells no length of its own."""
+        if self.is_within and self._has_head:
+            told = {"content-length", "transfer-encoding"} & self._headers.keys()
+            if not told:
+                self.on_message_complete()
 
     def on_message_begin(self) -> None:
-        self.is_within = True
+        self.is_within, self._has_head = True, False
         self._headers, self._body = {}, bytearray()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self._has_head = True
 
     def on_body(self, part: bytes) -> None:
         self._body += part
@@ -145,6 +167,7 @@ class Question:
 class Asked:
     """What became of one request. Times in seconds since the load began; answered_s None: never.
 
+    took_s: from sending to the answer, or to the end of waiting for it;
     outcome: what its judge said, `hung up`, or `lost` and the error.
     """
 
@@ -155,6 +178,7 @@ class Asked:
     outcome: str = ""
     kind: str = ""
     retry_after: bool = False
+    took_s: float = 0.0
 
 
 class Load:
@@ -254,7 +278,14 @@ class Load:
         status, headers = (answer.status, answer.headers) if answer else (0, {})
         self._note(
             Asked(
-                due_s, sent_s, answered_s, status, outcome, question.kind, "retry-after" in headers
+                due_s,
+                sent_s,
+                answered_s,
+                status,
+                outcome,
+                question.kind,
+                "retry-after" in headers,
+                self.now_s() - sent_s,
             )
         )
 
@@ -316,23 +347,24 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._parser.feed(data)
-        except httptools.HttpParserError:
-            self._end(None)
+        except BrokenAnswer:
             self.close()
         if self._parser.answers:
-            answer, self._parser = self._parser.answers[0], AnswerParser()
-            self.idle_since_s = time.monotonic()
-            self._end(answer)
+            self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
-        self._end(None)
+        self._parser.end()
+        self._end()
 
-    def _end(self, answer: Answer | None) -> None:
+    def _end(self) -> None:
+        """Hands the answer over, or that none has come."""
+        answers, self._parser = self._parser.answers, AnswerParser()
         waiting, self._waiting = self._waiting, None
+        self.idle_since_s = time.monotonic()
         if waiting is None or waiting.done():
             return
-        if answer is None:
-            waiting.set_exception(ConnectionError("closed, or no HTTP"))
+        if answers:
+            waiting.set_result(answers[0])
         else:
-            waiting.set_result(answer)
+            waiting.set_exception(ConnectionError("closed, or no HTTP"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
@@ -11,12 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from scripts.bench.child import Child, ChildFailed, child
 
 from .session import Finding, Part
-from .steady import CLIENT_TIMEOUT_S, Seen, SteadyLoad, asked
+from .steady import Seen, steady_load
 
 RECOVERY_LIMIT_S = 120.0
 MAX_PASS_S = 5.0  # the shipped 60 s would be waited for
@@ -81,28 +78,18 @@ def under_load(
     fault: does harm; returns the processes that must be gone before all is well.
     """
     wait_until(there.is_whole)
-    with SteadyLoad(there.url) as load:
+    with steady_load(there.url) as load:
         time.sleep(2.0)
         gone = fault()
         back_s = wait_until(lambda: there.is_whole(without=gone))
         time.sleep(after_s)
-    return load.seen, back_s
+    return Seen(load.asked), back_s
 
 
 def kill(there: Cluster, part: str, how: int = signal.SIGKILL) -> set[int]:
     victim = there.pids(part)[0]
     os.kill(victim, how)
     return {victim}
-
-
-def ask(url: str, *texts: str) -> list[str]:
-    """What became of these texts, asked at once."""
-
-    async def all_at_once() -> list[str]:
-        async with httpx.AsyncClient(timeout=CLIENT_TIMEOUT_S) as client:
-            return list(await asyncio.gather(*[asked(client, url, text) for text in texts]))
-
-    return asyncio.run(all_at_once())
 
 
 def note(

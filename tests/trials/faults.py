@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import psutil
 
-from .cluster import Cluster, ask, cluster, kill, note, under_load
+from scripts.bench.client import RIGHT
+
+from .cluster import Cluster, cluster, kill, note, under_load
 from .session import Part, Session
-from .steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT, text_of
+from .steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, ask, text_of
 from .updates import try_stops, try_updates
 
 FROM_THE_PROXY = frozenset({"502 not_ready", "503 not_ready"})
 """What HAProxy says of a replica that ended with requests on board, or that nobody is there."""
 FROM_A_NEW_PROXY = frozenset(
-    {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError", "404 no JSON"}
+    {"lost ConnectionRefusedError", "lost ConnectionError", "404 not of ours"}
 )
 """What callers see until HAProxy is back: nothing, then its own 404 until it knows its routes."""
 PROMISES: dict[frozenset[str], str] = {

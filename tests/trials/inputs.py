@@ -13,11 +13,12 @@ from pathlib import Path
 import requests
 import yaml
 
+from scripts.bench.client import RIGHT, Load
 from scripts.bench.service import CONFIG, Service, running_service
 
 from . import corpus
 from .framing import shapes
-from .guests import Guests, known_texts
+from .guests import Known, faults_of, guests, known_texts
 from .levelling import MAX_GROWTH_MB, WINDOW, Levelling, rounds_until_level
 from .replicas import replicas, tracebacks
 from .session import Finding, Part, Session
@@ -57,9 +58,7 @@ def _config(files: Path) -> Path:
 
 
 class _Trial:
-    def __init__(
-        self, session: Session, part: Part, service: Service, known: dict[str, tuple[str, float]]
-    ) -> None:
+    def __init__(self, session: Session, part: Part, service: Service, known: Known) -> None:
         self.session, self.part, self.known = session, part, known
         self.port = int(service.endpoint.url.rpartition(":")[2])
         self.url = service.endpoint.url
@@ -67,7 +66,7 @@ class _Trial:
     def run(self) -> None:
         step, figures = self.session.step, self.part.figures
         before = replicas()
-        with Guests(self.port, self.known) as guests:
+        with guests(self.url, self.known, itertools.cycle(self.known), 4) as beside:
             step("inputs: bad bodies and headers")
             tally = throw(self.port, self._cases())
             step("inputs: framing")
@@ -75,9 +74,8 @@ class _Trial:
             step("inputs: slow clients")
             slow = slow_clients(self.port, 40 if self.session.quick else 400)
         step("inputs: 64 connections")
-        crosstalk = Guests(self.port, self.known, clients=64, rounds=1)
-        with crosstalk:
-            pass
+        crosstalk = guests(self.url, self.known, self.known, 64)
+        crosstalk.run()
         step("inputs: memory, round after round")
         again = Tally()
         levelling = rounds_until_level(
@@ -91,7 +89,8 @@ class _Trial:
         figures["framing"] = {name: dict(sorted(n.items())) for name, n in framing.statuses.items()}
         figures["slow"] = slow.figures
         figures["slowest_s"] = tally.slowest_s
-        faults = tally.faults + framing.faults + guests.faults + crosstalk.faults + again.faults
+        faults = tally.faults + framing.faults + faults_of(beside) + faults_of(crosstalk)
+        faults += again.faults
         figures["faults"] = faults[:50]
         figures["rounds_rss_mb"] = levelling.after_mb
         figures["rss_mb"] = {name: [before.get(name), now] for name, now in after.items()}
@@ -100,7 +99,7 @@ class _Trial:
         self._framing(framing)
         self._slow(slow.kept, slow.result, slow.clients)
         self._guests(
-            "Nobody else pays for bad input", "4 clients with good texts all the while", guests
+            "Nobody else pays for bad input", "4 clients with good texts all the while", beside
         )
         self._guests(
             "An answer belongs to its request",
@@ -114,10 +113,9 @@ class _Trial:
         """Large bodies, some broken ones and good texts from 64 connections, as many each time."""
         bad = corpus.generated(ROUND_CASES, seed=number)
         thrown = throw(self.port, itertools.chain(corpus.sizes(quick=False), bad))
-        texts = dict(itertools.islice(self.known.items(), ROUND_TEXTS))
-        with Guests(self.port, texts, clients=64, rounds=1) as guests:
-            pass
-        tally.faults += thrown.faults + guests.faults
+        good = guests(self.url, self.known, itertools.islice(self.known, ROUND_TEXTS), 64)
+        good.run()
+        tally.faults += thrown.faults + faults_of(good)
         for group, statuses in thrown.statuses.items():
             tally.statuses[group] += statuses
 
@@ -156,10 +154,11 @@ class _Trial:
         )
         self.part.findings.append(Finding(promise, how, clients, result, kept))
 
-    def _guests(self, promise: str, how: str, guests: Guests) -> None:
-        result = f"{guests.answers:,} right" + "".join(f"; {f}" for f in guests.faults[:2])
-        kept = not guests.faults and guests.answers > 0
-        self.part.findings.append(Finding(promise, how, guests.asked, result, kept))
+    def _guests(self, promise: str, how: str, load: Load) -> None:
+        faults, right = faults_of(load), load.outcomes[RIGHT]
+        result = f"{right:,} right" + "".join(f"; {fault}" for fault in faults[:2])
+        kept = not faults and right > 0
+        self.part.findings.append(Finding(promise, how, len(load.asked), result, kept))
 
     def _add(
         self, promise: str, how: str, statuses: Counter[str], note: str, faults: list[str]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import json
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, cycle
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import requests
 
 from scripts.bench.child import Child, child
+from scripts.bench.client import CLIENT_TIMEOUT_S, Answer, Asked, Load, Question, post
 
 from .cluster import REPLICAS, Cluster, cluster, kill, wait_until
 from .disagreeing import (
@@ -28,9 +27,8 @@ from .disagreeing import (
     without_numbers,
     without_weights,
 )
-from .handles import environment
+from .handles import HandleLoad, environment
 from .session import Finding, Part, Session
-from .steady import CLIENT_TIMEOUT_S
 
 ONE_MODEL = "every answer is wholly of the old model or of the new one, and none fails"
 OLD_SERVES = "every answer is of the old model, `/info` and the status say what failed and why"
@@ -69,25 +67,20 @@ class Asking:
 
     def __init__(self, url: str, caller: Child, old: Disagreeing, new: Disagreeing) -> None:
         self.seen = Answers()
-        self._url, self._caller = url, caller
         self._old, self._new = old, new
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=lambda: asyncio.run(self._by_http())),
-            threading.Thread(target=self._by_handle),
-        ]
+        questions, due_s = map(self._question, cycle(TEXTS)), (n * HTTP_EVERY_S for n in count())
+        self._loads = ExitStack()
+        self._http = Load(url, questions, due_s, note=self._note)
+        self._handle = HandleLoad(caller, cycle(TEXTS), self._by_handle, HANDLE_EVERY_S)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._loads.enter_context(self._http)
+        self._loads.enter_context(self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+    def __exit__(self, *exc: object) -> None:
+        self._loads.close()
+        self.seen.handle.update(self._handle.outcomes)
 
     def _judged(self, text: str, answer: Any) -> str:
         if not isinstance(answer, dict) or "scores" not in answer:
@@ -101,38 +94,24 @@ class Asking:
         self.seen.last_s[what] = time.monotonic()
         return what
 
-    async def _by_http(self) -> None:
-        async with httpx.AsyncClient(timeout=CLIENT_TIMEOUT_S) as client:
-            tasks = set()
-            for number in count():
-                if self._stop.is_set():
-                    break
-                tasks.add(asyncio.create_task(self._ask(client, TEXTS[number % len(TEXTS)])))
-                await asyncio.sleep(HTTP_EVERY_S)
-            await asyncio.gather(*tasks)
+    def _question(self, text: str) -> Question:
+        # A list may span both models; each of its texts may not.
+        pair = (text, TEXTS[0])
 
-    async def _ask(self, client: httpx.AsyncClient, text: str) -> None:
-        began = time.monotonic()
-        body: Any = None
-        try:
-            # A list may span both models; each of its texts may not.
-            answer = await client.post(f"{self._url}/classify", json={"text": [text, TEXTS[0]]})
-            with contextlib.suppress(ValueError):
-                body = answer.json()
-            pairs = [(text, body[0]), (TEXTS[0], body[1])] if answer.status_code == 200 else []
-            told = [self._judged(*pair) for pair in pairs] or [f"{answer.status_code} {body}"[:120]]
-        except httpx.HTTPError as exc:
-            told = [f"lost {type(exc).__name__}"]
-        self.seen.http.update(told)
-        self.seen.slowest_s = max(self.seen.slowest_s, time.monotonic() - began)
+        def judge(answer: Answer) -> str:
+            if answer.status != 200:
+                return f"{answer.status} {answer.json()}"[:120]
+            judged = zip(pair, answer.json(), strict=True)
+            return "\n".join(self._judged(*one) for one in judged)
 
-    def _by_handle(self) -> None:
-        for number in count():
-            if self._stop.wait(HANDLE_EVERY_S):
-                return
-            text = TEXTS[number % len(TEXTS)]
-            found = self._caller.ask(method="classify", args=[text], kwargs={})
-            self.seen.handle[self._judged(text, found.get("answer", found))] += 1
+        return Question(post(json.dumps({"text": pair}).encode()), judge)
+
+    def _note(self, one: Asked) -> None:
+        self.seen.http.update(one.outcome.split("\n"))
+        self.seen.slowest_s = max(self.seen.slowest_s, one.took_s)
+
+    def _by_handle(self, text: str, found: dict[str, Any]) -> str:
+        return self._judged(text, found.get("answer", found))
 
 
 @dataclass
@@ -150,11 +129,13 @@ class Updated:
         return Asking(self.there.url, self.caller, self.models[BEFORE], self.models[kind])
 
     def info(self) -> dict[str, Any]:
-        told: dict[str, Any] = httpx.get(f"{self.there.url}/info", timeout=CLIENT_TIMEOUT_S).json()
+        told: dict[str, Any] = requests.get(
+            f"{self.there.url}/info", timeout=CLIENT_TIMEOUT_S
+        ).json()
         return told
 
 
-@contextlib.contextmanager
+@contextmanager
 def updatable() -> Iterator[Updated]:
     """A cluster of two replicas of each stage, and a process that calls them by handle."""
     with tempfile.TemporaryDirectory() as folder, cluster() as there:
@@ -163,7 +144,7 @@ def updatable() -> Iterator[Updated]:
             "RAY_ADDRESS": there.process.ask(do="address")["address"],
             "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
         }
-        with environment(address), child("tests.trials.caller") as caller:
+        with environment(address), child("tests.trials.handles") as caller:
             running = Updated(there, caller, models)
             running.deploy(models[BEFORE].place)
             caller.ask(method="classify", args=[TEXTS[0]], kwargs={})  # its handle is made now

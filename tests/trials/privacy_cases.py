@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,8 +12,11 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from scripts.bench.client import BrokenAnswer
+
 from . import privacy_faults as faulty
 from .canary import Canaries
+from .raw_http import Connection
 
 TIMEOUT_S = 60
 MAX_BODY_BYTES, MAX_TEXTS, MAX_CHARS, MAX_PENDING = 100_000, 20, 2_000, 60
@@ -50,8 +51,7 @@ class Http:
 
     def __init__(self, url: str, canaries: Canaries) -> None:
         self.url, self._canaries = url, canaries
-        parts = urlsplit(url)
-        self._address = (parts.hostname or "", parts.port or 0)
+        self._port = urlsplit(url).port or 0
 
     def post(
         self, body: bytes, content_type: str = JSON, path: str = "/classify", **headers: Any
@@ -75,15 +75,14 @@ class Http:
 
     def raw(self, data: bytes, wait: bool = True) -> int:
         """Sends bytes as they are, and hangs up without an answer where nobody waits for it."""
-        with socket.create_connection(self._address, timeout=TIMEOUT_S) as connection:
-            connection.sendall(data)
+        with Connection(self._port, TIMEOUT_S) as connection:
+            connection.send(data)
             if not wait:
-                # A reset, not a goodbye: the other side is in the middle of something.
-                linger = struct.pack("ii", 1, 0)
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                connection.reset()
                 return 0
-            with suppress(OSError, ValueError, IndexError):
-                return int(connection.recv(65_536).split(b" ", 2)[1])
+            with suppress(OSError, BrokenAnswer):
+                answer = connection.receive(TIMEOUT_S)
+                return answer.status if answer else 0
         return 0
 
     def multipart(self, text: str, name: str = "text", filename: str | None = None) -> int:

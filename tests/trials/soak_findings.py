@@ -6,7 +6,9 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
-from .mixed import ALLOWED, RIGHT
+from scripts.bench.client import RIGHT
+
+from .mixed import ALLOWED
 from .session import Finding, Part
 
 # A worker's pod of k8s/ has some 5 GiB to spare: at this pace it takes 10 days to fill, and what is

@@ -14,11 +14,12 @@ from typing import Any
 
 import yaml
 
+from scripts.bench.client import RIGHT
 from scripts.bench.service import CONFIG, running_service
 
-from .cluster import CHANGES, REPLICAS, Cluster, ask, note, under_load, wait_until
+from .cluster import CHANGES, REPLICAS, Cluster, note, under_load, wait_until
 from .session import Finding, Part, Session
-from .steady import RIGHT, SLOW, Seen, SteadyLoad, text_of
+from .steady import SLOW, Seen, ask, steady_load, text_of
 from .unfit import Unfit, unfit_models
 
 SERVES_ON = "the old model serves on, and the status says why"
@@ -38,7 +39,7 @@ BY_LOAD = {
     },
 }
 # Who connects as the door closes is reset, whether he has spoken yet or not.
-REFUSED = {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError", "503 not_ready"}
+REFUSED = {"lost ConnectionRefusedError", "lost ConnectionError", "503 not_ready"}
 SLOW_REQUESTS = 3  # more, and what comes after them is refused for the wait, 429
 
 
@@ -120,18 +121,18 @@ def stopped(stop: signal.Signals) -> tuple[Counter[str], Counter[str], float]:
             slow: list[str] = []
             texts = [f"{text_of(number)}{SLOW}" for number in range(SLOW_REQUESTS)]
             asking = threading.Thread(target=lambda: slow.extend(ask(url, *texts)))
-            with SteadyLoad(url) as load:
+            with steady_load(url) as load:
                 time.sleep(2.0)
                 asking.start()
                 time.sleep(0.5)
-                stopped_s = time.monotonic()
+                stopped_s = load.now_s()
                 service.process.send_signal(stop)
                 asking.join()
                 service.process.wait(timeout=60)
-                ended_s = time.monotonic()
+                ended_s = load.now_s()
     before = Counter(slow)
-    before.update(what for sent_s, what in load.seen.sent_s if sent_s < stopped_s)
-    after = Counter(what for sent_s, what in load.seen.sent_s if sent_s >= stopped_s)
+    before.update(one.outcome for one in load.asked if one.sent_s < stopped_s)
+    after = Counter(one.outcome for one in load.asked if one.sent_s >= stopped_s)
     return before, after, ended_s - stopped_s
 
 

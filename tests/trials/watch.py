@@ -20,7 +20,7 @@ _REPLICA = "ray::ServeReplica:classify:"
 _BY_ARGUMENT = {
     "deployments.cli": "rayclassify serve",
     "ray.serve.scripts": "serve run",
-    "tests.trials.caller": "caller by handle",
+    "tests.trials.handles": "caller by handle",
     "dashboard.py": "dashboard",
     "log_monitor.py": "log monitor",
     "monitor.py": "autoscaler monitor",

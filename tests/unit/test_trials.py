@@ -6,8 +6,8 @@ import random
 
 import pytest
 
+from scripts.bench.client import Answer
 from tests.trials.levelling import MAX_ROUNDS, Levelling, rounds_until_level
-from tests.trials.raw_http import Answer
 from tests.trials.throwing import smuggled
 
 
