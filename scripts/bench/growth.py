@@ -46,8 +46,16 @@ def _replicas(session: Session, part: dict[str, Any]) -> None:
                 for nodes, classifiers, tokenizers in sizes:
                     session.step(f"growth: {kind}, {nodes} nodes, {classifiers} classifiers")
                     replicas = {"Classifier": classifiers, "Tokenizer": tokenizers}
-                    placed = cluster.ask(nodes=nodes, replicas=replicas, import_path=import_path)
-                    endpoint = our_endpoint(placed.pop("url"))
+                    cluster.ask(do="grow", nodes=nodes)
+                    deployed = cluster.ask(
+                        do="deploy",
+                        import_path=import_path,
+                        changes=["engine.name=none"],
+                        options={name: {"num_replicas": n} for name, n in replicas.items()},
+                    )
+                    endpoint = our_endpoint(deployed["url"])
+                    holding = cluster.ask(do="state")["nodes_with_classifier"]
+                    placed = {"nodes": nodes, "nodes_with_classifier": holding}
                     load(endpoint, texts, CONNECTIONS, WARM_UP_S)
                     run = load(endpoint, texts, CONNECTIONS, session.plan.duration_s)
                     row = {"kind": kind, **placed, "replicas": replicas, **asdict(run)}

@@ -27,7 +27,7 @@ class Cluster:
     """A service on several nodes, whose parts can be named by process."""
 
     process: Child
-    url: str
+    url: str = ""
 
     def state(self) -> dict[str, Any]:
         return self.process.ask(do="state")
@@ -49,15 +49,25 @@ class Cluster:
         return whole and bool(state["haproxy"]) and not without & alive
 
     def update(self, *changes: str, wait: bool = True, **options: dict[str, Any]) -> None:
-        self.process.ask(do="deploy", changes=[*CHANGES, *changes], options=options, wait=wait)
+        by_name = {name: {"num_replicas": 2, **options.get(name, {})} for name in REPLICAS}
+        deployed = self.process.ask(
+            do="deploy",
+            import_path="tests.trials.faulty:build",
+            changes=[*CHANGES, *changes],
+            options=by_name,
+            wait=wait,
+        )
+        self.url = deployed["url"]
 
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """Two nodes with two replicas of each deployment, and a head; ended on exit."""
-    with child("tests.trials.nodes") as process:
-        url = process.ask(do="deploy", changes=CHANGES, options={})["url"]
-        yield Cluster(process, url)
+    with child("scripts.bench.cluster") as process:
+        process.ask(do="grow", nodes=3)
+        there = Cluster(process)
+        there.update()
+        yield there
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float = RECOVERY_LIMIT_S) -> float | None:

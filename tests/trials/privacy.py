@@ -60,7 +60,7 @@ def try_privacy(session: Session) -> None:
         session.step("start, with every log at its loudest")
         config = loud_config(folder, syslog.port)
         service = stack.enter_context(running_service(SETTINGS, config))
-        run = Run(service.log)
+        run = Run(service)
         http = Http(service.endpoint.url, canaries)
         trial = Trial(canaries, http, run, syslog, folder / "audit")
         trial.number("quoted by the postprocessor's error")

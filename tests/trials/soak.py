@@ -99,7 +99,7 @@ class Soak:
             right = isinstance(answer, dict) and answer["label"] == known[text]
             return RIGHT if right else "wrong"
 
-        with calling(Run(service.log)) as caller:
+        with calling(Run(service)) as caller:
             mixed = MixedLoad(service.endpoint.url, known, waves)
             by_handle = HandleLoad(caller, cycle(known), judge)
             try:

@@ -106,7 +106,6 @@ def test_a_server_that_ignores_the_request_to_end_is_killed(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(process, "WORKERS_TIMEOUT_S", 0.5)
     with serve(stand_in(STUBBORN="1"), port) as endpoint:
         pass
     with pytest.raises(requests.ConnectionError):
