@@ -1,9 +1,11 @@
 """Scores with their uncertainty: macro-F1, accuracy, calibration, bootstrap intervals."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 from scipy.optimize import minimize_scalar
 
 BOOTSTRAP_ROUNDS = 10_000
@@ -34,19 +36,26 @@ def bootstrap(
 
     With a rival, score the paired difference predicted − rival on the same resamples.
     """
-    rng = np.random.default_rng(seed)
-    rounds = rng.integers(len(gold), size=(BOOTSTRAP_ROUNDS, len(gold)), dtype=np.int32)
+    predictions = [predicted] if rival is None else [predicted, rival]
     result = {}
     for name, metric in (("macro_f1", macro_f1), ("accuracy", accuracy)):
-        value = float(metric(gold, predicted))
-        samples = metric(gold[rounds], predicted[rounds])
-        if rival is not None:
-            value -= float(metric(gold, rival))
-            samples = samples - metric(gold[rounds], rival[rounds])
-        low, high = np.percentile(samples, [2.5, 97.5])
+
+        def score(gold: np.ndarray, *told: np.ndarray, axis: int = -1, of: Metric = metric) -> Any:
+            own, *rivals = (of(gold, labels) for labels in told)
+            return own - rivals[0] if rivals else own
+
+        interval = stats.bootstrap(
+            (gold, *predictions),
+            score,
+            paired=True,
+            vectorized=True,
+            n_resamples=BOOTSTRAP_ROUNDS,
+            method="percentile",
+            rng=seed,
+        ).confidence_interval
         result[name] = {
-            "value": round(value, 4),
-            "ci95": [round(float(low), 4), round(float(high), 4)],
+            "value": round(float(score(gold, *predictions)), 4),
+            "ci95": [round(float(end), 4) for end in interval],
         }
     return result
 

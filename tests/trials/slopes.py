@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-_Z = 1.96
 _FEWEST = 5.0
 
 
@@ -32,20 +32,13 @@ def slope(x: Sequence[float], values: Sequence[float]) -> Slope:
     lag-1 autocorrelation of the residuals leaves independent.
     """
     at, found = np.asarray(x, float), np.asarray(values, float)
-    centred = at - at.mean()
-    spread = float(centred @ centred)
-    value = float(centred @ (found - found.mean())) / spread
-    line = found.mean() + value * centred
+    fit = stats.linregress(at, found)
+    line = fit.intercept + fit.slope * at
     rest = found - line
     squares = float(rest @ rest)
     alike = min(max(float(rest[1:] @ rest[:-1]) / squares, 0.0), 0.99) if squares > 0 else 0.0
     independent = max(len(at) * (1 - alike) / (1 + alike), _FEWEST)
-    error = (squares / (independent - 2) / spread) ** 0.5
-    half = _t(independent - 2) * error
-    return Slope(value, value - half, value + half, float(line[0]), float(line[-1]))
-
-
-def _t(freedom: float) -> float:
-    """Student's t at 97.5 %, by its expansion around the normal distribution's."""
-    z = _Z
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    error = (squares / (independent - 2) / float(((at - at.mean()) ** 2).sum())) ** 0.5
+    half = stats.t.ppf(0.975, independent - 2) * error
+    ends = float(line[0]), float(line[-1])
+    return Slope(float(fit.slope), float(fit.slope - half), float(fit.slope + half), *ends)
