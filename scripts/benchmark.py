@@ -32,10 +32,7 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what measures it. Imported late, for a quick --help."""
-    from scripts.bench.arrivals import measure_openloop
-    from scripts.bench.growth import measure_growth
-    from scripts.bench.raw import measure_raw
-    from scripts.bench.share import measure_service
+    from scripts.bench.modes import measure_growth, measure_openloop, measure_raw, measure_service
     from scripts.bench.versus import measure_peers
 
     return {
@@ -103,7 +100,7 @@ def main(
         only_peers=tuple(filter(None, peers.split(","))),
     )
     store = Store(output)
-    session = Session(plan, store, console)
+    session = Session(store, console, plan)
     stopped = False
     known = modes()
     todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())

@@ -57,7 +57,7 @@ def draw(modes: Modes, folder: Path) -> list[Path]:
     return made
 
 
-def style(theme: Theme) -> dict[str, Any]:
+def style(theme: Theme) -> Any:
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": "rayclassify",

@@ -204,7 +204,7 @@ def labels_of(row: Part) -> str:
 def precision_of(row: Part) -> str:
     if row["dtype"] == "auto" and "info" in row:
         return engine_of(row["info"])
-    return {"none": "–"}.get(row["dtype"], row["dtype"])
+    return "–" if row["dtype"] == "none" else str(row["dtype"])
 
 
 def engine_of(info: Part) -> str:

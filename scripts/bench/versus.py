@@ -89,7 +89,12 @@ def _ours(
 def _peer(
     session: Session, peer: Peer, dtype: str, texts: Sequence[str], expected: list[str] | None
 ) -> dict[str, Any]:
-    row = {"name": peer.name, "title": peer.title, "dtype": dtype, "setup": peer.setup}
+    row: dict[str, Any] = {
+        "name": peer.name,
+        "title": peer.title,
+        "dtype": dtype,
+        "setup": peer.setup,
+    }
 
     def start() -> Any:
         return running(

@@ -16,22 +16,24 @@ Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def accuracy(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Share of equal labels along the last axis."""
-    return (gold == predicted).mean(axis=-1)
+    shares: np.ndarray = (gold == predicted).mean(axis=-1)
+    return shares
 
 
 def macro_f1(gold: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Mean F1 of the two classes along the last axis; also for a stack of resamples."""
-    scores = []
+    scores: list[np.ndarray] = []
     for label in (0, 1):
         hits = ((gold == label) & (predicted == label)).sum(axis=-1)
         claims = (gold == label).sum(axis=-1) + (predicted == label).sum(axis=-1)
         scores.append(2 * hits / np.maximum(claims, 1))
-    return (scores[0] + scores[1]) / 2
+    mean: np.ndarray = np.mean(scores, axis=0)
+    return mean
 
 
 def bootstrap(
     gold: np.ndarray, predicted: np.ndarray, rival: np.ndarray | None = None, seed: int = 0
-) -> dict[str, dict[str, float | list[float]]]:
+) -> dict[str, dict[str, Any]]:
     """Score each metric with a 95 % percentile interval over resampled test texts.
 
     With a rival, score the paired difference predicted − rival on the same resamples.

@@ -10,8 +10,8 @@ import pytest
 
 from scripts.bench.client import RIGHT
 from tests.trials import cluster, faults, updates
+from tests.trials.models import unfit_models
 from tests.trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES
-from tests.trials.unfit import unfit_models
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from tests.trials import cluster
-from tests.trials.disagreeing import BEFORE, without_numbers, without_weights
 from tests.trials.model_updates import (
     SINGLE,
     Answers,
@@ -21,6 +20,7 @@ from tests.trials.model_updates import (
     updatable,
     update_under_load,
 )
+from tests.trials.models import BEFORE, without_numbers, without_weights
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +43,8 @@ def test_every_answer_during_an_update_is_of_one_model(running: Updated) -> None
 
 
 def test_so_it_is_with_one_replica_of_each(running: Updated) -> None:
-    running.deploy(running.models[BEFORE].place, **SINGLE)
-    seen, arrived = update_under_load(running, "other labels", **SINGLE)
+    running.deploy(running.models[BEFORE].place, SINGLE)
+    seen, arrived = update_under_load(running, "other labels", SINGLE)
     assert none_fails(seen)
     assert arrived
     running.deploy(running.models[BEFORE].place)

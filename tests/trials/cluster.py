@@ -38,7 +38,7 @@ class Cluster:
         found: list[int] = state["replicas"].get(part) or state.get(part) or []
         return found
 
-    def is_whole(self, without: set[int] = frozenset()) -> bool:
+    def is_whole(self, without: Set[int] = frozenset()) -> bool:
         """Two replicas of each, and none of these processes among them."""
         try:
             state = self.state()

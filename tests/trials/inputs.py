@@ -18,12 +18,12 @@ from scripts.bench.service import CONFIG, Service, running_service
 
 from . import corpus
 from .framing import shapes
+from .growth import MAX_GROWTH_MB, WINDOW, Levelling, rounds_until_level
 from .guests import Known, faults_of, guests, known_texts
-from .levelling import MAX_GROWTH_MB, WINDOW, Levelling, rounds_until_level
-from .replicas import replicas, tracebacks
 from .session import Finding, Part, Session
 from .slow_clients import BODY_TIMEOUT_S, HEAD_TIMEOUT_S, SILENCE_S, slow_clients
 from .throwing import Tally, throw, throw_shapes
+from .watch import replicas_mb, tracebacks
 
 CASES = 10_000
 QUICK_CASES = 700
@@ -65,7 +65,7 @@ class _Trial:
 
     def run(self) -> None:
         step, figures = self.session.step, self.part.figures
-        before = replicas()
+        before = replicas_mb()
         with guests(self.url, self.known, itertools.cycle(self.known), 4) as beside:
             step("inputs: bad bodies and headers")
             tally = throw(self.port, self._cases())
@@ -79,10 +79,10 @@ class _Trial:
         step("inputs: memory, round after round")
         again = Tally()
         levelling = rounds_until_level(
-            lambda number: self._round(number, again), lambda: sum(replicas().values())
+            lambda number: self._round(number, again), lambda: sum(replicas_mb().values())
         )
         step("inputs: afterwards")
-        after = replicas()
+        after = replicas_mb()
         figures["statuses"] = {
             group: dict(sorted(c.items())) for group, c in tally.statuses.items()
         }

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, cycle
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,8 @@ from scripts.bench.child import Child, child
 from scripts.bench.client import CLIENT_TIMEOUT_S, Answer, Asked, Load, Question, post
 
 from .cluster import REPLICAS, Cluster, cluster, kill, wait_until
-from .disagreeing import (
+from .handles import HandleLoad, environment
+from .models import (
     BEFORE,
     TEXTS,
     Disagreeing,
@@ -27,13 +29,13 @@ from .disagreeing import (
     without_numbers,
     without_weights,
 )
-from .handles import HandleLoad, environment
 from .session import Finding, Part, Session
 
 ONE_MODEL = "every answer is wholly of the old model or of the new one, and none fails"
 OLD_SERVES = "every answer is of the old model, `/info` and the status say what failed and why"
 ENGINE = ["engine.name=torch", "engine.device=cpu", "engine.dtype=float32"]
-SINGLE = {name: {"num_replicas": 1} for name in REPLICAS}
+Options = dict[str, dict[str, Any]]
+SINGLE: Options = {name: {"num_replicas": 1} for name in REPLICAS}
 HTTP_EVERY_S = 0.03
 HANDLE_EVERY_S = 0.2
 MOST_SLOW_S = 35.0
@@ -122,8 +124,8 @@ class Updated:
     caller: Child
     models: dict[str, Disagreeing]
 
-    def deploy(self, place: Path, wait: bool = True, **options: dict[str, Any]) -> None:
-        self.there.update(*ENGINE, f"model.id={place}", wait=wait, **options)
+    def deploy(self, place: Path, options: Options | None = None, *, wait: bool = True) -> None:
+        self.there.update(*ENGINE, f"model.id={place}", wait=wait, **(options or {}))
 
     def asking(self, kind: str) -> Asking:
         return Asking(self.there.url, self.caller, self.models[BEFORE], self.models[kind])
@@ -152,7 +154,7 @@ def updatable() -> Iterator[Updated]:
 
 
 def update_under_load(
-    running: Updated, kind: str, **options: dict[str, Any]
+    running: Updated, kind: str, options: Options | None = None
 ) -> tuple[Answers, bool]:
     """There and back again; and whether each time the last answers were the new model's."""
     old, new = running.models[BEFORE], running.models[kind]
@@ -160,10 +162,10 @@ def update_under_load(
     with running.asking(kind) as asking:
         for what, model in (("new", new), ("old", old)):
             time.sleep(2.0)
-            running.deploy(model.place, **options)
+            running.deploy(model.place, options)
             since = time.monotonic()
             # Replicas that Serve stops answer what they hold.
-            reached = wait_until(lambda since=since, what=what: _only(asking, what, since), 60.0)
+            reached = wait_until(partial(_only, asking, what, since), 60.0)
             arrived.append(reached is not None)
     return asking.seen, all(arrived)
 
@@ -212,8 +214,8 @@ def try_models(session: Session) -> None:
                 _note(part, how, *update_under_load(running, kind))
         how = "an update to more labels, and back, 1 replica of each"
         with session.trying(part, ONE_MODEL, how):
-            running.deploy(running.models[BEFORE].place, **SINGLE)
-            _note(part, how, *update_under_load(running, "more labels", **SINGLE))
+            running.deploy(running.models[BEFORE].place, SINGLE)
+            _note(part, how, *update_under_load(running, "more labels", SINGLE))
             running.deploy(running.models[BEFORE].place)
         with tempfile.TemporaryDirectory() as folder:
             other = running.models["more labels"].place

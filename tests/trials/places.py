@@ -76,7 +76,7 @@ class Run:
         """Of this run's Ray: `auto` would take any that runs on this machine."""
         commands = [_cmdline(process.pid) for process in processes.of_run(self.dir)]
         (address,) = {m for c in commands for m in re.findall(rb"--gcs-address=([0-9.:]+)", c)}
-        return address.decode()
+        return str(address, "ascii")
 
     def replica_pid(self, deployment: str) -> int:
         """The process of a deployment's only replica, once it runs."""

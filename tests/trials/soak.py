@@ -26,10 +26,9 @@ from .guests import labelled, made_texts
 from .handles import HandleLoad, calling
 from .mixed import MixedLoad, Waves, asks
 from .places import Run
-from .replicas import tracebacks
 from .session import Part, Session
 from .soak_findings import judge
-from .watch import Watch
+from .watch import Watch, tracebacks
 
 QUICK_MINUTES = 1.0
 WAVES = 10
@@ -131,7 +130,6 @@ class Soak:
                     }
                 )
                 self._note(mixed, by_handle)
-                self.session.save()
                 self.session.step(
                     f"soak: minute {now_s / 60:.0f}, load {waves.share(now_s):.0%}, "
                     f"{kinds['Classifier']} classifiers, {mixed.n_sent:,} asked"

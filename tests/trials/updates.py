@@ -18,9 +18,9 @@ from scripts.bench.client import RIGHT
 from scripts.bench.service import CONFIG, running_service
 
 from .cluster import CHANGES, REPLICAS, Cluster, note, under_load, wait_until
+from .models import Unfit, unfit_models
 from .session import Finding, Part, Session
 from .steady import SLOW, Seen, ask, steady_load, text_of
-from .unfit import Unfit, unfit_models
 
 SERVES_ON = "the old model serves on, and the status says why"
 NO_FAILURE = "it fails no request"

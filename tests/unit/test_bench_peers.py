@@ -17,8 +17,8 @@ import requests
 from scripts.bench.client import Endpoint
 from scripts.bench.peers import PEERS, Peer, PeerUnavailable, process, running
 from scripts.bench.peers.environment import install, pip_command
-from scripts.bench.peers.log_tail import reason
 from scripts.bench.peers.peer import Run
+from scripts.bench.peers.process import reason
 
 TEXT = '物流很快 "好" \\ 😀'
 

@@ -257,7 +257,7 @@ def test_changes_reach_args_and_user_config_and_replicas_are_fixed() -> None:
 
 
 def test_a_child_that_fails_says_why_and_ends() -> None:
-    with child("scripts.bench.worker") as process:
+    with child("scripts.bench.engines") as process:
         with pytest.raises(ChildFailed, match="AttributeError"):
             process.ask(do="nothing")
         pid = process.process

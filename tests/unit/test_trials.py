@@ -7,7 +7,7 @@ import random
 import pytest
 
 from scripts.bench.client import Answer
-from tests.trials.levelling import MAX_ROUNDS, Levelling, rounds_until_level
+from tests.trials.growth import MAX_ROUNDS, Levelling, rounds_until_level
 from tests.trials.throwing import smuggled
 
 
