@@ -12,7 +12,7 @@ from typing import Any
 
 from scripts.bench.child import Child, ChildFailed, child
 
-from .session import Finding, Part
+from .session import Part
 from .steady import Seen, steady_load
 
 RECOVERY_LIMIT_S = 120.0
@@ -108,7 +108,7 @@ def note(
     back = "capacity did not come back" if back_s is None else f"capacity back after {back_s:.0f} s"
     kept = set(seen.not_right) <= allowed and back_s is not None
     kept &= seen.slowest_s < REQUEST_TIMEOUT_S + 5
-    part.findings.append(Finding(promise, how, seen.asked, f"{seen}; {back}", kept))
+    part.add(promise, how, seen.asked, f"{seen}; {back}", kept)
     part.figures[how] = {
         "outcomes": dict(seen.outcomes),
         "longest_gap_s": round(seen.longest_gap_s, 2),

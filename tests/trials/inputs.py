@@ -20,7 +20,7 @@ from . import corpus
 from .framing import shapes
 from .growth import MAX_GROWTH_MB, WINDOW, Levelling, rounds_until_level
 from .guests import Known, faults_of, guests, known_texts
-from .session import Finding, Part, Session
+from .session import Part, Session
 from .slow_clients import BODY_TIMEOUT_S, HEAD_TIMEOUT_S, SILENCE_S, slow_clients
 from .throwing import Tally, throw, throw_shapes
 from .watch import replicas_mb, tracebacks
@@ -152,13 +152,13 @@ class _Trial:
             f"body_timeout_s {BODY_TIMEOUT_S:g}, HAProxy's time for a head {HEAD_TIMEOUT_S} s "
             f"and for silence {SILENCE_S:g} s"
         )
-        self.part.findings.append(Finding(promise, how, clients, result, kept))
+        self.part.add(promise, how, clients, result, kept)
 
     def _guests(self, promise: str, how: str, load: Load) -> None:
         faults, right = faults_of(load), load.outcomes[RIGHT]
         result = f"{right:,} right" + "".join(f"; {fault}" for fault in faults[:2])
         kept = not faults and right > 0
-        self.part.findings.append(Finding(promise, how, len(load.asked), result, kept))
+        self.part.add(promise, how, len(load.asked), result, kept)
 
     def _add(
         self, promise: str, how: str, statuses: Counter[str], note: str, faults: list[str]
@@ -167,7 +167,7 @@ class _Trial:
         wrong = f"{len(faults)} wrong, e.g. {faults[0]}" if faults else ""
         result = "; ".join(text for text in (counted, note, wrong) if text)
         cases = sum(statuses.values())
-        self.part.findings.append(Finding(promise, how, cases, result, not faults))
+        self.part.add(promise, how, cases, result, not faults)
 
     def _levelling(self, levelling: Levelling, before_mb: float, faults: list[str]) -> None:
         after = levelling.after_mb
@@ -178,16 +178,14 @@ class _Trial:
             f"of the last {WINDOW} rounds {levelling.growth_mb:+.0f} MB{wrong}"
         )
         kept = levelling.level and not faults
-        self.part.findings.append(
-            Finding(
-                "Memory levels off, however much bad input comes",
-                f"rounds of all large bodies, {ROUND_CASES} broken ones and {ROUND_TEXTS} good "
-                f"texts, until {WINDOW} rounds need at most {MAX_GROWTH_MB:.0f} MB more than "
-                f"the {WINDOW} before",
-                len(after),
-                result,
-                kept,
-            )
+        self.part.add(
+            "Memory levels off, however much bad input comes",
+            f"rounds of all large bodies, {ROUND_CASES} broken ones and {ROUND_TEXTS} good "
+            f"texts, until {WINDOW} rounds need at most {MAX_GROWTH_MB:.0f} MB more than "
+            f"the {WINDOW} before",
+            len(after),
+            result,
+            kept,
         )
 
     def _afterwards(self, before: dict[str, float], after: dict[str, float]) -> None:
@@ -199,4 +197,4 @@ class _Trial:
         result = f"ready: {ready}, same processes: {same}, tracebacks in logs: {found}"
         kept = ready and same and not found
         promise = "Afterwards the service is as before"
-        self.part.findings.append(Finding(promise, "readiness, pids, logs", 1, result, kept))
+        self.part.add(promise, "readiness, pids, logs", 1, result, kept)

@@ -29,7 +29,7 @@ from .models import (
     without_numbers,
     without_weights,
 )
-from .session import Finding, Part, Session
+from .session import Part, Session
 
 ONE_MODEL = "every answer is wholly of the old model or of the new one, and none fails"
 OLD_SERVES = "every answer is of the old model, `/info` and the status say what failed and why"
@@ -244,12 +244,12 @@ def try_models(session: Session) -> None:
 
 def _note_old(part: Part, how: str, seen: Answers, kept: bool) -> None:
     kept &= set(seen.all) == {"both"}
-    part.findings.append(Finding(OLD_SERVES, how, sum(seen.all.values()), str(seen), kept))
+    part.add(OLD_SERVES, how, sum(seen.all.values()), str(seen), kept)
 
 
 def _note(part: Part, how: str, seen: Answers, arrived: bool) -> None:
     kept = set(seen.all) <= {"old", "new", "both"} and arrived and seen.slowest_s < MOST_SLOW_S
-    part.findings.append(Finding(ONE_MODEL, how, sum(seen.all.values()), str(seen), kept))
+    part.add(ONE_MODEL, how, sum(seen.all.values()), str(seen), kept)
     part.figures[how] = {
         "http": dict(seen.http),
         "handle": dict(seen.handle),

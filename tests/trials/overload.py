@@ -19,7 +19,7 @@ from scripts.bench.service import Service, running_service
 from scripts.bench.workload import make_workload
 
 from .growth import slope
-from .session import Finding, Part, Session
+from .session import Part, Session
 from .watch import Watch, replicas_mb
 
 FACTORS = (1, 2, 5, 20)
@@ -106,53 +106,51 @@ def _judge(part: Part) -> None:
     asked = sum(run["requests"] for run in runs.values())
     p99 = {factor: run["p99_ms"] for factor, run in runs.items()}
     grown = worst["rss_after_mb"] - normal["rss_before_mb"]
-    part.findings += [
-        Finding(
-            "Goodput at 20 × the capacity is 90 % or more of the most there was",
-            f"1, 2, 5 and 20 × {capacity:.0f} requests/s, {part.figures['seconds']:.0f} s each",
-            asked,
-            ", ".join(f"{value:.0f}/s" for value in goodput) + f": {goodput[-1] / most:.0%}",
-            goodput[-1] >= GOODPUT_SHARE * most,
-        ),
-        Finding(
-            "Every request gets one answer: 200, 429 with Retry-After, or 408",
-            "all answers counted, at every load",
-            asked,
-            ", ".join(f"{code}: {n:,}" for code, n in sorted(statuses.items())),
-            set(statuses) <= {"200", "429", "408"}
-            and sum(statuses.values()) == asked
-            and not any(run["refused_without_retry_after"] for run in runs.values()),
-        ),
-        Finding(
-            "One client's flood is its own affair",
-            f"a client at {GUEST_SHARE:.0%} of the capacity beside one at {FACTORS[-1]} ×",
-            guest["requests"],
-            f"{guest['statuses'].get('200', 0):,} of {guest['requests']:,} answered, "
-            f"p99 {guest['p99_ms'] / 1e3:.1f} s",
-            guest["statuses"] == {"200": guest["requests"]},
-        ),
-        Finding(
-            "What is admitted is answered within its time",
-            f"p99 of the 200s, with {TIMEOUT_S:.0f} s allowed and a wait of {MAX_QUEUE_S:.0f} s",
-            sum(run["statuses"].get("200", 0) for run in runs.values()),
-            ", ".join(f"{factor} ×: {value / 1e3:.1f} s" for factor, value in p99.items()),
-            all(value < TIMEOUT_S * 1e3 for value in p99.values()),
-        ),
-        Finding(
-            "Memory stays bounded",
-            "resident memory of all replicas, before 1 × and after 20 ×",
-            asked,
-            f"{grown:+.0f} MB",
-            grown < 200,
-        ),
-        Finding(
-            "Latency is normal again within seconds",
-            "p50 at 30 % of the capacity, right after 20 ×",
-            after["requests"],
-            f"{after['p50_ms']:.0f} ms, {after['errors']} errors",
-            after["p50_ms"] < MAX_QUEUE_S * 1e3 and not after["errors"],
-        ),
-    ]
+    part.add(
+        "Goodput at 20 × the capacity is 90 % or more of the most there was",
+        f"1, 2, 5 and 20 × {capacity:.0f} requests/s, {part.figures['seconds']:.0f} s each",
+        asked,
+        ", ".join(f"{value:.0f}/s" for value in goodput) + f": {goodput[-1] / most:.0%}",
+        goodput[-1] >= GOODPUT_SHARE * most,
+    )
+    part.add(
+        "Every request gets one answer: 200, 429 with Retry-After, or 408",
+        "all answers counted, at every load",
+        asked,
+        ", ".join(f"{code}: {n:,}" for code, n in sorted(statuses.items())),
+        set(statuses) <= {"200", "429", "408"}
+        and sum(statuses.values()) == asked
+        and not any(run["refused_without_retry_after"] for run in runs.values()),
+    )
+    part.add(
+        "One client's flood is its own affair",
+        f"a client at {GUEST_SHARE:.0%} of the capacity beside one at {FACTORS[-1]} ×",
+        guest["requests"],
+        f"{guest['statuses'].get('200', 0):,} of {guest['requests']:,} answered, "
+        f"p99 {guest['p99_ms'] / 1e3:.1f} s",
+        guest["statuses"] == {"200": guest["requests"]},
+    )
+    part.add(
+        "What is admitted is answered within its time",
+        f"p99 of the 200s, with {TIMEOUT_S:.0f} s allowed and a wait of {MAX_QUEUE_S:.0f} s",
+        sum(run["statuses"].get("200", 0) for run in runs.values()),
+        ", ".join(f"{factor} ×: {value / 1e3:.1f} s" for factor, value in p99.items()),
+        all(value < TIMEOUT_S * 1e3 for value in p99.values()),
+    )
+    part.add(
+        "Memory stays bounded",
+        "resident memory of all replicas, before 1 × and after 20 ×",
+        asked,
+        f"{grown:+.0f} MB",
+        grown < 200,
+    )
+    part.add(
+        "Latency is normal again within seconds",
+        "p50 at 30 % of the capacity, right after 20 ×",
+        after["requests"],
+        f"{after['p50_ms']:.0f} ms, {after['errors']} errors",
+        after["p50_ms"] < MAX_QUEUE_S * 1e3 and not after["errors"],
+    )
 
 
 def memory_by_requests(session: Session, part: Part, texts: Sequence[str]) -> None:
@@ -205,13 +203,11 @@ def _judge_memory(part: Part) -> None:
         "{} {:+.1f} ({:+.1f} to {:+.1f})".format(name.rsplit(" ", 1)[0], *slopes[name])
         for name in told
     )
-    part.findings.append(
-        Finding(
-            f"No process keeps {MAX_KIB_PER_1000:.0f} KiB of 1,000 requests beyond doubt",
-            f"no model, {CONNECTIONS} connections; resident memory of every process between runs, "
-            f"least squares after the first {figures['warm']:,} requests, 95 % interval",
-            figures["asked"],
-            f"{len(slopes)} processes; steepest in KiB per 1,000: {said}",
-            bool(slopes) and not broken,
-        )
+    part.add(
+        f"No process keeps {MAX_KIB_PER_1000:.0f} KiB of 1,000 requests beyond doubt",
+        f"no model, {CONNECTIONS} connections; resident memory of every process between runs, "
+        f"least squares after the first {figures['warm']:,} requests, 95 % interval",
+        figures["asked"],
+        f"{len(slopes)} processes; steepest in KiB per 1,000: {said}",
+        bool(slopes) and not broken,
     )

@@ -215,35 +215,33 @@ def judge(part: Part, trial: Trial, held: Held, cores: list[str]) -> None:
     control_ok = len({c for c in trial.controls_found if c.startswith("file")}) >= n_forms
     seen = ", ".join(f"{n} {kind}" for kind, n in sorted(trial.searched.items()))
     missed = f"; not as expected: {'; '.join(trial.missed)}" if trial.missed else ""
-    part.findings += [
-        Finding(
-            "No text in any log, metric, trace, page or file",
-            f"{len(trial.names)} ways in and ways to fail, each with a text of its own; logs at "
-            f"DEBUG, access log and traces on; searched in {n_forms} forms: {seen}",
-            len(trial.names) * n_places,
-            f"found in {len(trial.found)} places{missed}; the controls "
-            f"{'were found' if control_ok else 'were not found'}",
-            not trial.found and not trial.missed and control_ok,
-        ),
-        Finding(
-            "A text is held no longer than its request",
-            "after the answers, every object that Python reaches in the Tokenizer was asked "
-            "for strings, bytes and token ids; once more when Python's collector had run, as Serve "
-            "keeps frames of calls that failed or were cancelled in cycles",
-            len(trial.names),
-            f"{len(held.collected)} objects hold one; before the collector ran "
-            f"{len(held.of_http)} after requests by HTTP, {len(held.of_handles)} after handles",
-            not held.collected,
-        ),
-        Finding(
-            "A replica that dies leaves no core",
-            "a Classifier ended by SIGABRT and a Tokenizer by SIGSEGV, with texts on board, "
-            "started where cores are allowed",
-            2,
-            f"{len(cores)} cores" + (f": {', '.join(cores)}" if cores else ""),
-            not cores,
-        ),
-    ]
+    part.add(
+        "No text in any log, metric, trace, page or file",
+        f"{len(trial.names)} ways in and ways to fail, each with a text of its own; logs at "
+        f"DEBUG, access log and traces on; searched in {n_forms} forms: {seen}",
+        len(trial.names) * n_places,
+        f"found in {len(trial.found)} places{missed}; the controls "
+        f"{'were found' if control_ok else 'were not found'}",
+        not trial.found and not trial.missed and control_ok,
+    )
+    part.add(
+        "A text is held no longer than its request",
+        "after the answers, every object that Python reaches in the Tokenizer was asked "
+        "for strings, bytes and token ids; once more when Python's collector had run, as Serve "
+        "keeps frames of calls that failed or were cancelled in cycles",
+        len(trial.names),
+        f"{len(held.collected)} objects hold one; before the collector ran "
+        f"{len(held.of_http)} after requests by HTTP, {len(held.of_handles)} after handles",
+        not held.collected,
+    )
+    part.add(
+        "A replica that dies leaves no core",
+        "a Classifier ended by SIGABRT and a Tokenizer by SIGSEGV, with texts on board, "
+        "started where cores are allowed",
+        2,
+        f"{len(cores)} cores" + (f": {', '.join(cores)}" if cores else ""),
+        not cores,
+    )
 
 
 def judge_audit(trial: Trial) -> Finding:

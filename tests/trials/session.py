@@ -31,6 +31,10 @@ class Part:
     findings: list[Finding] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
+    def add(self, promise: str, how: str, cases: int, result: str, kept: bool) -> None:
+        """Adds a finding."""
+        self.findings.append(Finding(promise, how, cases, result, kept))
+
 
 @dataclass
 class Session(Run):
@@ -63,4 +67,4 @@ class Session(Run):
             yield
         except Exception as exc:
             said = f"not tried to the end: {type(exc).__name__}: {exc}"[:300]
-            part.findings.append(Finding(promise, how, 0, said, kept=False))
+            part.add(promise, how, 0, said, kept=False)

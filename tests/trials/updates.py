@@ -19,7 +19,7 @@ from scripts.bench.service import CONFIG, running_service
 
 from .cluster import CHANGES, REPLICAS, Cluster, note, under_load, wait_until
 from .models import Unfit, unfit_models
-from .session import Finding, Part, Session
+from .session import Part, Session
 from .steady import SLOW, Seen, ask, steady_load, text_of
 
 SERVES_ON = "the old model serves on, and the status says why"
@@ -152,7 +152,5 @@ def try_stops(session: Session, part: Part) -> None:
                 f"after: {told or 'none'}; "
                 f"ended after {took_s:.1f} s"
             )
-            part.findings.append(
-                Finding(ANSWERED, how, before.total() + after.total(), result, kept)
-            )
+            part.add(ANSWERED, how, before.total() + after.total(), result, kept)
             part.figures[how] = {"before": dict(before), "after": dict(after), "took_s": took_s}
