@@ -71,7 +71,7 @@ class Trial:
     def send(self, cases: Iterable[Case]) -> None:
         for case in cases:
             self.settle()
-            outcome = case.send(self.number(case.name, case.shown_in))
+            outcome = case.send(self.canaries.text(self.number(case.name, case.shown_in)))
             if outcome not in case.expected:
                 self.missed.append(f"{case.name}: {outcome}")
 
@@ -79,7 +79,7 @@ class Trial:
         for case in cases:
             self.settle()
             number = self.number(f"handle, {case.name}", case.shown_in)
-            answer = caller.ask(**case.question(number))
+            answer = caller.ask(**case.question(self.canaries.text(number)))
             if answer.get("raised", "answer") not in case.expected:
                 self.missed.append(f"handle, {case.name}: {answer.get('raised', 'answer')}")
 
@@ -168,12 +168,12 @@ def try_privacy(session: Session) -> None:
         config = loud_config(folder, syslog.port)
         service = stack.enter_context(running_service(SETTINGS, config))
         run = Run(service)
-        http = Http(service.endpoint.url, canaries)
+        http = Http(service.endpoint.url)
         trial = Trial(canaries, http, run, syslog, folder / "audit")
         trial.number("quoted by the postprocessor's error")
         session.step("texts that are classified or refused")
-        trial.send(accepted(trial.http, canaries))
-        trial.send(refused(trial.http, canaries))
+        trial.send(accepted(trial.http))
+        trial.send(refused(trial.http))
         session.step("texts with which something breaks")
         trial.send(failing(trial.http, canaries))
         session.step("calls by handle, from inside Ray")
@@ -316,9 +316,9 @@ def kill_with_texts_on_board(trial: Trial) -> list[str]:
     before = {path for place in places for path in place.glob("**/core*") if path.is_file()}
     for deployment, how in (("Classifier", signal.SIGABRT), ("Tokenizer", signal.SIGSEGV)):
         trial.settle()
-        text = trial.canaries.of_tokens(
-            trial.number(f"{deployment} ended by {how.name}"), faulty.SLOW_TOKENS
-        )
+        number = trial.number(f"{deployment} ended by {how.name}")
+        canaries = trial.canaries
+        text = canaries.of_tokens(canaries.text(number), faulty.SLOW_TOKENS)
         sender = threading.Thread(target=trial.http.json, args=({"text": text},))
         sender.start()
         time.sleep(0.5)  # it is with the engine now, which takes 3 s
