@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from deployments.launch import processes
 from deployments.launch.ports import ingress_environment
 
 from .child import answer_lines
+from .process import wait_until
 from .service import CONFIG, changed_config, free_port
 
 START_TIMEOUT_S = 120.0
@@ -104,11 +104,12 @@ class LocalCluster:
                 del one[key]
         self.client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
         wanted = {one["name"]: one.get("num_replicas") for one in application["deployments"]}
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while wait and not (self._running() == wanted and self._answers()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not running after {START_TIMEOUT_S:g} s")
-            time.sleep(0.2)
+        if wait:
+            wait_until(
+                lambda: self._running() == wanted and self._answers(),
+                "all replicas",
+                START_TIMEOUT_S,
+            )
         return {"url": f"http://127.0.0.1:{self.port}"}
 
     def state(self) -> dict[str, Any]:
@@ -150,9 +151,8 @@ class LocalCluster:
 
         gone: processes of the replicas that were on it.
         """
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not (running := self._replicas()) and time.monotonic() < deadline:
-            time.sleep(0.2)  # after a fault the application counts as whole a little later
+        # After a fault the application counts as whole a little later.
+        running = wait_until(self._replicas, "the application", START_TIMEOUT_S)
         replicas = [r for of_one in running.values() for r in of_one]
         holding = {r["node_id"] for r in replicas}
         lost = next(worker for worker in self._workers if worker.node_id in holding)

@@ -6,16 +6,18 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deployments.launch import processes
 
 from .machine import ROOT
 
 PATIENCE_S = 30.0
+T = TypeVar("T")
 
 
 @contextmanager
@@ -70,3 +72,17 @@ def _ends(process: subprocess.Popen[Any], patience_s: float) -> bool:
     with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.wait(patience_s)
     return process.poll() is not None
+
+
+def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 180.0) -> T:
+    """The first true value of `condition`.
+
+    Raises:
+        TimeoutError: there was none.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s for {what}")
+        time.sleep(0.2)
+    return value

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 import yaml
 
 from scripts.bench.machine import ROOT
-
-START_TIMEOUT_S = 180.0
+from scripts.bench.process import wait_until
 
 Config = dict[str, Any]
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = START_TIMEOUT_S) -> Any:
-    """The first true value of `condition`; fails loudly after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    pytest.fail(f"waited {timeout_s:g} s for {what}")
 
 
 @dataclass

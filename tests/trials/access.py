@@ -16,6 +16,7 @@ import requests
 
 from deployments.access.keys import hash_of, new_token
 from scripts.bench.client import BrokenAnswer, Load
+from scripts.bench.process import wait_until
 
 from .guarded import (
     BURST,
@@ -26,7 +27,6 @@ from .guarded import (
     flood,
     guarded_service,
     kind_of,
-    wait_until,
 )
 from .session import Finding, Session
 
@@ -53,6 +53,11 @@ def try_access(session: Session) -> None:
             for what, trial in trials:
                 session.step(what)
                 part.findings.append(trial(service, session.quick))
+
+
+def seen(condition: Callable[[], bool]) -> None:
+    """Waits until a change of the keys has its effect."""
+    wait_until(condition, "a change of the keys to be seen", PATIENCE_S)
 
 
 def _count(statuses: Counter[Any]) -> str:
@@ -123,7 +128,7 @@ def try_expiry(service: Guarded, quick: bool) -> Finding:
     ends = datetime.now(UTC) + timedelta(seconds=SEEN_WITHIN_S + 3)
     token = service.secret.add("ending", expires=ends.isoformat())
     service.secret.write()
-    wait_until(lambda: service.answers(token))
+    seen(lambda: service.answers(token))
     kinds: Counter[str] = Counter()
     late = 0
     deadline = ends.timestamp() + 2
@@ -146,20 +151,20 @@ def try_rotation(service: Guarded, quick: bool) -> Finding:
     secret = service.secret
     current = {"token": secret.add("rotated-0")}
     secret.write()
-    wait_until(lambda: service.answers(current["token"]))
+    seen(lambda: service.answers(current["token"]))
     questions = (service.question(current["token"]) for _ in count())
     slowest_s = 0.0
     with Load(service.url, questions, connections=4) as load:
         for n in range(1, rounds + 1):
             old, new = current["token"], secret.add(f"rotated-{n}")
             secret.write()
-            wait_until(partial(service.answers, new))
+            seen(partial(service.answers, new))
             current["token"] = new
             time.sleep(0.3)  # what is under way with the old one ends
             del secret.keys[f"rotated-{n - 1}"]
             revoked = time.monotonic()
             secret.write()
-            wait_until(partial(service.refuses, old))
+            seen(partial(service.refuses, old))
             slowest_s = max(slowest_s, time.monotonic() - revoked)
     kinds = load.outcomes
     return Finding(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from scripts.bench import process
 from scripts.bench.child import Child, ChildFailed, child
 
 from .session import Part
@@ -73,11 +74,11 @@ def cluster() -> Iterator[Cluster]:
 def wait_until(condition: Callable[[], bool], limit_s: float = RECOVERY_LIMIT_S) -> float | None:
     """Seconds until it was true, or None where it was not within `limit_s`."""
     started = time.monotonic()
-    while time.monotonic() - started < limit_s:
-        if condition():
-            return time.monotonic() - started
-        time.sleep(0.25)
-    return None
+    try:
+        process.wait_until(condition, "it", limit_s)
+    except TimeoutError:
+        return None
+    return time.monotonic() - started
 
 
 def under_load(

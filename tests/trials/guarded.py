@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -130,11 +130,3 @@ def flood(
         time.sleep(seconds)
     silent = sum(one.status == 429 and not one.retry_after for one in load.asked)
     return load.outcomes, load.now_s(), silent
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"a change of the keys was not seen within {PATIENCE_S:g} s")
-        time.sleep(0.05)

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import yaml
 
 from deployments.privacy.audit import broken_at, derived_key, text_digest
 from scripts.bench.child import Child
+from scripts.bench.process import wait_until
 from scripts.bench.service import CONFIG, running_service
 
 from . import privacy_faults as faulty
@@ -41,6 +42,8 @@ from .session import Finding, Part, Session
 
 PATIENCE_S = 90.0
 _CONTROL_FILE = "control-of-the-search"
+SYSLOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
+SECRET = "as long as a secret has to be"  # noqa: S105
 
 
 @dataclass
@@ -85,7 +88,7 @@ class Trial:
 
     def settle(self) -> None:
         """Waits until the service answers: what was done to it before may still block it."""
-        wait_for(lambda: self.http.json({"text": "好"}) == 200, "an answer")
+        wait_until(lambda: self.http.json({"text": "好"}) == 200, "an answer", PATIENCE_S)
 
     def search(self) -> None:
         """Looks into every place, and keeps what was found there that is no control."""
@@ -124,19 +127,6 @@ class Trial:
         self.controls_found.clear()
         self.search()
         return "metrics: plain" in self.controls_found
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    """Raises TimeoutError if `what` does not come."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {PATIENCE_S:g} s for {what}")
-        time.sleep(0.3)
-
-
-SYSLOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
-SECRET = "as long as a secret has to be"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +183,7 @@ def try_privacy(session: Session) -> None:
         trial.settle()
         trial.control()
         with suppress(TimeoutError):  # then the finding says so
-            wait_for(trial.control_is_seen, "the controls to be found")
+            wait_until(trial.control_is_seen, "the controls to be found", PATIENCE_S)
         part.figures = {
             "cases": trial.names,
             "places": dict(trial.searched),
