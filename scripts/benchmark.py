@@ -14,10 +14,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from deployments.engines.machine import cpu_count
-from scripts.bench.bars import bars
 from scripts.bench.load import WrkMissing
 from scripts.bench.models import SHAPES
 from scripts.bench.readme import write
@@ -34,10 +32,7 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what measures it. Imported late, for a quick --help."""
-    from scripts.bench.arrivals import measure_openloop
-    from scripts.bench.growth import measure_growth
-    from scripts.bench.raw import measure_raw
-    from scripts.bench.share import measure_service
+    from scripts.bench.modes import measure_growth, measure_openloop, measure_raw, measure_service
     from scripts.bench.versus import measure_peers
 
     return {
@@ -105,7 +100,7 @@ def main(
         only_peers=tuple(filter(None, peers.split(","))),
     )
     store = Store(output)
-    session = Session(plan, store, console)
+    session = Session(store, console, plan)
     stopped = False
     known = modes()
     todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())
@@ -141,11 +136,6 @@ def publish(store: Store) -> None:
         console.print("No plots without matplotlib: pip install -e '.[plots]'")
     # A run written elsewhere is nobody's business but its owner's.
     write(store.modes, docs, ROOT / "README.md" if docs == DOCS else None)
-    table = Table("bar", "measured", "")
-    for bar in bars(store.modes):
-        word = {True: "[green]met", False: "[red]missed", None: ""}[bar.met]
-        table.add_row(bar.demand, bar.measured, word)
-    console.print(table)
     console.print(f"{store.path}, {docs / 'benchmark.md'}, {docs / IMAGES}/", soft_wrap=True)
 
 

@@ -1,1 +1,25 @@
-"""The parts of scripts/benchmark.py."""
+"""The parts of scripts/benchmark.py; tests/ and tests/trials use its processes and clients too.
+
+- process: starts a process and ends it with all that it started
+- child: a process that is asked line by line
+- service: our own service, from a Serve config with some changes
+- cluster: a Ray cluster of several nodes on this machine
+- client: the load client that judges every answer
+- load: the closed loop of wrk, for the most that a service can
+- openloop: latency at the times of a Poisson process
+- machine: what figures depend on
+- models: models of a real size with random weights
+- workload: the texts that everybody is asked
+- engines: engines in a process of their own
+- flops: what a text costs, and what the machine can do
+- standin: a model that needs no core
+- naming: what it costs that ids and logits name their model
+- store: the file of a run, and its progress
+- session: options, models and texts of a run
+- modes: what measures engines and our service
+- versus: what measures us beside others
+- peers: the others
+- report: docs/benchmark.md
+- readme: the README's table
+- plots: the plots
+"""

@@ -6,25 +6,18 @@ what a second start stumbles over.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
-import psutil
-
-from deployments.launch import processes
-
-from .machine import ROOT
-
-PATIENCE_S = 30.0
+from .process import started
 
 
 class ChildFailed(Exception):
@@ -66,60 +59,13 @@ class Child:
 @contextmanager
 def child(module: str) -> Iterator[Child]:
     """Runs `module` and ends it with all that it started, whatever happens."""
-    with tempfile.TemporaryDirectory() as run, Path(run, "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=environment(Path(run)),
-            start_new_session=True,  # Ctrl-C reaches us, and we end it in order
-        )
-        try:
-            yield Child(process, Path(log.name))
-        finally:
-            stop(process, Path(run))
-
-
-def environment(run: Path) -> dict[str, str]:
-    """This checkout's packages before installed ones; and a name to find every process by."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        processes.RUN_VARIABLE: str(run),
-        processes.OWNER_VARIABLE: processes.owner_name(),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-
-
-def stop(
-    process: subprocess.Popen[bytes],
-    run: Path,
-    patience_s: float = PATIENCE_S,
-    after_interrupt_s: float = PATIENCE_S,
-) -> None:
-    """Closes its input and waits, then interrupts it, then ends all that carries the run's name."""
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-    _wait(process, patience_s)
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-        _wait(process, after_interrupt_s)
-    left = processes.of_run(run)
-    if process.poll() is None:
-        left.append(psutil.Process(process.pid))
-    processes.end(left)
-    process.poll()
-
-
-def _wait(process: subprocess.Popen[bytes], patience_s: float) -> None:
-    # A second Ctrl-C: no more patience with this one.
-    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-        process.wait(patience_s)
+    command = [sys.executable, "-m", module]
+    with (
+        tempfile.TemporaryDirectory() as run,
+        Path(run, "log").open("wb") as log,
+        started(command, Path(run), stdin=PIPE, stdout=PIPE, stderr=log) as process,
+    ):
+        yield Child(process, Path(log.name))
 
 
 def answer_lines(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -1,35 +1,44 @@
-"""The process that holds a Ray cluster of several nodes on this machine; see growth.py."""
+"""A Ray cluster of several nodes on this machine, with Serve on the first.
+
+`python -m scripts.bench.cluster` holds one in a process of its own, and does what its input asks.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 import yaml
 
+from deployments.launch import processes
 from deployments.launch.ports import ingress_environment
 
 from .child import answer_lines
+from .process import wait_until
 from .service import CONFIG, changed_config, free_port
 
 START_TIMEOUT_S = 120.0
-DRAIN = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 CPUS_PER_NODE = 4  # as Ray counts them: what is reserved, not what there is
 
 
-class LocalCluster:
-    """Ray nodes that share this machine, with Serve on the first. Nodes are only ever added."""
+def shipped_flags() -> dict[str, str]:
+    """What serve_config.yaml puts into the environment, as the pods of k8s/ have it."""
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    flags: dict[str, str] = config["controller_options"]["runtime_env"]["env_vars"]
+    return {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0", **flags}
 
-    def __init__(self, files: Path) -> None:
-        # As in the pods of k8s/rayservice.yaml, and ports and paths that no other Serve has.
+
+class LocalCluster:
+    """Ray nodes that share this machine. `files`: HAProxy's; a short path, as sockets need it."""
+
+    def __init__(self, files: Path, flags: dict[str, str]) -> None:
+        # Ports and paths that no other Serve has.
         os.environ |= {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            DRAIN: os.environ.get(DRAIN, "5"),
+            **flags,
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
@@ -46,50 +55,125 @@ class LocalCluster:
 
         config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
         self.port = free_port()
-        self._nodes = 1
+        self._files = files
+        self._workers: list[Any] = []
         self._cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": CPUS_PER_NODE, "include_dashboard": False},
         )
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
         # One door: the nodes share one machine, where a port can be had once.
-        self._client = serve_start(
+        self.client = serve_start(
             http_options={**config["http_options"], "port": self.port}, proxy_location="HeadOnly"
         )
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """Deploys the service: nodes, replicas of each deployment by name, import_path."""
-        while self._nodes < question["nodes"]:
-            self._cluster.add_node(num_cpus=CPUS_PER_NODE)
-            self._nodes += 1
-        config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-        config = changed_config(config, ["engine.name=none"])
-        config["proxy_location"] = "HeadOnly"
-        config["http_options"]["port"] = self.port
-        config.pop("controller_options", None)
-        application = config["applications"][0]
-        application["import_path"] = question["import_path"]
-        for one in application["deployments"]:
-            one["num_replicas"] = question["replicas"].get(one["name"], 1)
-        self._deploy(config)
-        return {"url": f"http://127.0.0.1:{self.port}", **self._placed()}
+        """`do` names the method that is wanted."""
+        answered: dict[str, Any] = getattr(self, question.pop("do"))(**question)
+        return answered
 
-    def _deploy(self, config: dict[str, Any], *, wait: bool = True) -> None:
+    def grow(self, nodes: int) -> dict[str, Any]:
+        """Adds workers until there are so many nodes, the head among them."""
+        while len(self._workers) + 1 < nodes:
+            self.add_worker()
+        return {"nodes": len(self._workers) + 1}
+
+    def add_worker(self, **resources: float) -> None:
+        resources = resources or {"num_cpus": CPUS_PER_NODE}
+        self._workers.append(self._cluster.add_node(**resources))
+
+    def deploy(
+        self,
+        import_path: str,
+        changes: list[str],
+        options: dict[str, dict[str, Any]],
+        wait: bool = True,
+    ) -> dict[str, Any]:
+        """Serves it. options: keys of a deployment by its name; None: without it."""
         from ray.serve.schema import ServeDeploySchema
 
-        self._client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
-        if not wait:
-            return
-        wanted = {d["name"]: d["num_replicas"] for d in config["applications"][0]["deployments"]}
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self._running() == wanted and self._answers():
-                return
-            time.sleep(0.2)
-        raise TimeoutError(f"not running after {START_TIMEOUT_S:g} s")
+        config = changed_config(yaml.safe_load(CONFIG.read_text(encoding="utf-8")), changes)
+        config["proxy_location"] = "HeadOnly"
+        config["http_options"]["port"] = self.port
+        del config["controller_options"]
+        application = config["applications"][0]
+        application["import_path"] = import_path
+        for one in application["deployments"]:
+            one |= options.get(one["name"], {})
+            for key in [key for key, value in one.items() if value is None]:
+                del one[key]
+        self.client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
+        wanted = {one["name"]: one.get("num_replicas") for one in application["deployments"]}
+        if wait:
+            wait_until(
+                lambda: self._running() == wanted and self._answers(),
+                "all replicas",
+                START_TIMEOUT_S,
+            )
+        return {"url": f"http://127.0.0.1:{self.port}"}
+
+    def state(self) -> dict[str, Any]:
+        """Processes that run: of replicas by deployment, of the controller, of HAProxy.
+
+        nodes_with_classifier: how many.
+        """
+        import ray
+        from ray.serve._private.constants import SERVE_CONTROLLER_NAME
+
+        app = self.client.get_serve_details()["applications"]["classify"]
+        replicas = {
+            # Serve hears of a death only when it next looks.
+            name: [
+                r["pid"]
+                for r in one["replicas"]
+                if r["state"] == "RUNNING" and psutil.pid_exists(r["pid"])
+            ]
+            for name, one in app["deployments"].items()
+        }
+        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace="serve")
+        told = [app["message"], *(one["message"] for one in app["deployments"].values())]
+        holding = {replica["node_id"] for replica in self._replicas().get("Classifier", [])}
+        return {
+            "status": app["status"],
+            "message": " ".join(filter(None, told)),
+            "replicas": replicas,
+            "nodes_with_classifier": len(holding),
+            "controller": [ray.get(controller.get_pid.remote())],
+            "haproxy": [process.pid for process in self._haproxies()],
+        }
+
+    def address(self) -> dict[str, Any]:
+        """Where others join this cluster."""
+        return {"address": self._cluster.address}
+
+    def lose_node(self) -> dict[str, Any]:
+        """Kills a worker with all that runs on it, and adds another, as a cluster's autoscaler.
+
+        gone: processes of the replicas that were on it.
+        """
+        # After a fault the application counts as whole a little later.
+        running = wait_until(self._replicas, "the application", START_TIMEOUT_S)
+        replicas = [r for of_one in running.values() for r in of_one]
+        holding = {r["node_id"] for r in replicas}
+        lost = next(worker for worker in self._workers if worker.node_id in holding)
+        self._workers.remove(lost)
+        self._cluster.remove_node(lost, allow_graceful=False)
+        self.add_worker()
+        return {"gone": [r["pid"] for r in replicas if r["node_id"] == lost.node_id]}
+
+    def stop(self) -> None:
+        """Ends all of it."""
+        import ray
+        from ray import serve
+
+        serve.shutdown()
+        ray.shutdown()
+        self._cluster.shutdown()
+        # One outlives a Serve that stops in the middle of a reload.
+        processes.end(self._haproxies())
 
     def _replicas(self) -> dict[str, list[dict[str, Any]]]:
-        app = self._client.get_serve_details()["applications"].get("classify")
+        app = self.client.get_serve_details()["applications"].get("classify")
         if app is None or app["status"] != "RUNNING":
             return {}
         return {name: one["replicas"] for name, one in app["deployments"].items()}
@@ -100,37 +184,26 @@ class LocalCluster:
             for name, replicas in self._replicas().items()
         }
 
-    def _placed(self) -> dict[str, Any]:
-        holding = {replica["node_id"] for replica in self._replicas().get("Classifier", [])}
-        return {"nodes": self._nodes, "nodes_with_classifier": len(holding)}
-
     def _answers(self) -> bool:
         try:
             return requests.get(f"http://127.0.0.1:{self.port}/ready", timeout=2).ok
         except requests.RequestException:
             return False
 
-    def stop(self) -> None:
-        import ray
-        from ray import serve
-
-        serve.shutdown()
-        ray.shutdown()
-        self._cluster.shutdown()
+    def _haproxies(self) -> list[psutil.Process]:
+        """Known by the path of their configuration."""
+        return [
+            process
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"].startswith("haproxy")
+            and any(str(self._files) in part for part in process.info["cmdline"] or ())
+        ]
 
 
 if __name__ == "__main__":
-    # Short, as the path of a Unix socket has room for 107 characters only.
     with tempfile.TemporaryDirectory(prefix="haproxy", dir="/tmp") as folder:
-        held: list[LocalCluster] = []
-
-        def answer(question: dict[str, Any]) -> dict[str, Any]:
-            if not held:
-                held.append(LocalCluster(Path(folder)))
-            return held[0].answer(question)
-
+        cluster = LocalCluster(Path(folder), shipped_flags())
         try:
-            answer_lines(answer)
+            answer_lines(cluster.answer)
         finally:
-            for cluster in held:
-                cluster.stop()
+            cluster.stop()

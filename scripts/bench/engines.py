@@ -1,19 +1,25 @@
-"""Engines in a process of their own: which there are, and how they are asked."""
+"""Engines in a process of their own: which there are, how they are asked, and what answers."""
 
 from __future__ import annotations
 
 import importlib.util
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from .child import Child, child
-from .workload import Workload
+from deployments.pipeline.types import Encoded
+
+from .child import Child, answer_lines, child
+from .flops import gemm_peak
+from .models import SHAPES
+from .workload import Workload, batches
 
 MAX_BATCH_TOKENS = 4_096
 
@@ -98,5 +104,125 @@ class EngineChild:
 
 @contextmanager
 def engine_child() -> Iterator[EngineChild]:
-    with child("scripts.bench.worker") as process:
+    with child("scripts.bench.engines") as process:
         yield EngineChild(process)
+
+
+_MIN_BATCHES = 2
+
+
+class Predicts(Protocol):
+    def predict(self, batch: Encoded) -> Any: ...
+
+
+class Transformers:
+    """The class's own forward, every batch padded to its longest text."""
+
+    def __init__(self, model: str, dtype: str, num_threads: int) -> None:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        torch.set_num_threads(num_threads)
+        self._torch = torch
+        self._model = AutoModelForSequenceClassification.from_pretrained(
+            model, dtype=getattr(torch, dtype)
+        ).eval()
+
+    def predict(self, batch: Encoded) -> Any:
+        torch = self._torch
+        ids = torch.zeros((len(batch), int(batch.lengths.max())), dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        for row, text in enumerate(batch.split()):
+            ids[row, : text.total_tokens] = torch.from_numpy(text.input_ids)
+            mask[row, : text.total_tokens] = 1
+        with torch.inference_mode():
+            return self._model(input_ids=ids, attention_mask=mask).logits.float().numpy()
+
+
+class Worker:
+    """One engine and the texts to ask it."""
+
+    def __init__(self) -> None:
+        self._engine: Predicts | None = None
+        self._texts = Encoded(np.zeros(0, np.int32), np.zeros(0, np.int32))
+        self._batch_size: int | None = None
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        do = question.pop("do")
+        answered: dict[str, Any] = getattr(self, f"_{do}")(**question)
+        return answered
+
+    def _load(self, texts: str, batch_size: int | None, **wanted: Any) -> dict[str, Any]:
+        with np.load(texts) as arrays:
+            self._texts = Encoded(arrays["ids"], arrays["lengths"])
+        self._batch_size = batch_size
+        if batch_size:
+            self._engine = Transformers(wanted["model"], wanted["dtype"], wanted["num_threads"])
+            info = {"dtype": wanted["dtype"], "batching": "padded"}
+        else:
+            self._engine, info = _engine_of_ours(**wanted)
+        self._engine.predict(Encoded.concat(self._texts.split()[:8]))
+        return info
+
+    def _rate(self, duration_s: float, max_tokens: int) -> dict[str, float]:
+        todo = self._batches(max_tokens)
+        done = texts = tokens = 0
+        started = time.perf_counter()
+        while done < _MIN_BATCHES or time.perf_counter() - started < duration_s:
+            batch = todo[done % len(todo)]
+            self._predict(batch)
+            done, texts, tokens = done + 1, texts + len(batch), tokens + batch.total_tokens
+        seconds = time.perf_counter() - started
+        mean_tokens = self._texts.total_tokens / len(self._texts)
+        return {
+            "texts_per_s": round(tokens / seconds / mean_tokens, 2),
+            "tokens_per_s": round(tokens / seconds, 1),
+            "texts": texts,
+            "seconds": round(seconds, 2),
+        }
+
+    def _single(self, max_s: float) -> dict[str, list[float]]:
+        times_ms: list[float] = []
+        deadline = time.perf_counter() + max_s
+        for text in self._texts.split():
+            started = time.perf_counter()
+            if started > deadline:
+                break
+            self._predict(text)
+            times_ms.append(round((time.perf_counter() - started) * 1_000, 3))
+        return {"ms": times_ms}
+
+    def _peak(self, shape: str, precision: str, num_threads: int) -> dict[str, Any]:
+        return gemm_peak(SHAPES[shape], precision, num_threads)
+
+    def _batches(self, max_tokens: int) -> list[Encoded]:
+        if not self._batch_size:
+            return batches(self._texts, max_tokens)
+        texts, size = self._texts.split(), self._batch_size
+        return [Encoded.concat(texts[i : i + size]) for i in range(0, len(texts), size)]
+
+    def _predict(self, batch: Encoded) -> None:
+        assert self._engine is not None  # noqa: S101
+        self._engine.predict(batch)
+
+
+def _engine_of_ours(
+    name: str, dtype: str, packing: bool, model: str, num_threads: int
+) -> tuple[Predicts, dict[str, Any]]:
+    from dataclasses import asdict
+
+    from deployments.engines.loaded import load_engine
+    from deployments.settings import EngineSettings, ModelSettings, Settings
+
+    fields = {"name": name, "dtype": dtype, "packing": packing, "num_threads": num_threads}
+    settings = Settings(model=ModelSettings(id=model), engine=EngineSettings.model_validate(fields))
+    engine = load_engine(settings, num_threads)
+    return engine, asdict(engine.info())
+
+
+if __name__ == "__main__":
+    # Not in the main thread, as in the service: OpenMP's threads spin for each other otherwise,
+    # which on a machine that is busy makes an engine slower than it is there.
+    thread = threading.Thread(target=answer_lines, args=(Worker().answer,))
+    thread.start()
+    thread.join()

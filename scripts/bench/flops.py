@@ -28,7 +28,9 @@ def flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
     return float((per_text + head).sum())
 
 
-def gemm_peak(shape: Shape, precision: str, num_threads: int, budget_s: float = 3.0) -> dict:
+def gemm_peak(
+    shape: Shape, precision: str, num_threads: int, budget_s: float = 3.0
+) -> dict[str, Any]:
     """The fastest product of this model's shapes in this process, in 1e9 operations a second.
 
     precision: float32, bfloat16 or int8. The way and the rows that gave the maximum are said.
@@ -77,7 +79,7 @@ def _ways(precision: str, m: int, k: int, n: int) -> dict[str, Callable[[], Any]
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, m)
         prepacked = lambda: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")  # noqa: E731
-        prepacked()
+        prepacked()  # type: ignore[no-untyped-call]
         ways["oneDNN, prepacked"] = prepacked
     except (RuntimeError, AttributeError, NotImplementedError):
         pass  # this build of torch has no oneDNN
@@ -94,7 +96,7 @@ def _dynamic_int8(m: int, k: int, n: int) -> dict[str, Callable[[], Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            layer = torch.ao.quantization.quantize_dynamic(
+            layer = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
                 torch.nn.Sequential(torch.nn.Linear(k, n)), {torch.nn.Linear}, torch.qint8
             )
         layer(x)
@@ -113,9 +115,9 @@ def _onednn_int8(m: int, k: int, n: int) -> dict[str, Callable[[], Any]]:
     scales, zeros, bias = torch.full((n,), 0.01), torch.zeros(n, dtype=torch.int32), torch.zeros(n)
     try:
         packed = torch.ops.onednn.qlinear_prepack(weight, [m, k])
-        tail = (bias, 1.0, 0, torch.float32, "none", [], "")
+        tail: tuple[Any, ...] = (bias, 1.0, 0, torch.float32, "none", [], "")
         run = lambda: torch.ops.onednn.qlinear_pointwise(x, 0.01, 128, packed, scales, zeros, *tail)  # noqa: E731
-        run()
+        run()  # type: ignore[no-untyped-call]
     except (RuntimeError, AttributeError, NotImplementedError):
         return {}
     return {"oneDNN, int8 rows": run}

@@ -9,11 +9,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from .endpoint import Endpoint
+from .client import Endpoint
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 # As our own answers say it. What a peer cuts, it cuts in silence.
@@ -88,14 +87,7 @@ def load(
 
 def framed(endpoint: Endpoint, text: str) -> bytes:
     """A whole HTTP request after its length, as wrk.lua reads it."""
-    body = endpoint.body(text)
-    headers = {
-        "Host": urlsplit(endpoint.url).netloc,
-        "Content-Length": str(len(body)),
-        **endpoint.headers,
-    }
-    lines = [f"POST {endpoint.path} HTTP/1.1", *(f"{k}: {v}" for k, v in headers.items())]
-    request = "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+    request = endpoint.request(text)
     return b"%d\n%s" % (len(request), request)
 
 
@@ -146,7 +138,9 @@ def rate(times_s: np.ndarray, duration_s: float, connections: int, latency_s: fl
     return float(np.polyfit(x - x.mean(), y, 1)[0])
 
 
-def enough_s(requests_per_s: float, at_least_s: float, requests: int = 256, at_most_s: float = 60):
+def enough_s(
+    requests_per_s: float, at_least_s: float, requests: int = 256, at_most_s: float = 60.0
+) -> float:
     """How long to load a service of this speed for a figure that is not chance."""
     return min(max(at_least_s, requests / max(requests_per_s, 1e-9)), max(at_most_s, at_least_s))
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from .bars import Modes, best
-from .report import Part, caption, engine_of, precision_of
+from .report import Modes, Part, best, caption, engine_of, precision_of
 
 LENGTHS_SHOWN = (8, 16, 32, 64, 128, 256, 512)
 
@@ -34,6 +34,14 @@ THEMES = (
 
 def draw(modes: Modes, folder: Path) -> list[Path]:
     """Draws what was measured; returns the files. Needs matplotlib (extra `plots`)."""
+    plots = {name: partial(plot, modes[name]) for name, plot in PLOTS.items() if name in modes}
+    return draw_all(plots, folder)
+
+
+def draw_all(
+    plots: Mapping[str, Callable[[Theme], Any]], folder: Path, **changes: Any
+) -> list[Path]:
+    """One file a plot and theme, of those that make a figure. changes: to the style."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -41,15 +49,12 @@ def draw(modes: Modes, folder: Path) -> list[Path]:
 
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    for name, plot in PLOTS.items():
-        if name not in modes:
-            continue
+    for name, plot in plots.items():
         for theme in THEMES:
-            with plt.rc_context(style(theme)):
-                figure = plot(modes[name], theme)
+            with plt.rc_context(style(theme) | changes):
+                figure = plot(theme)
                 if figure is None:
                     continue
-                _caption(figure, modes[name])
                 path = folder / f"{name}-{theme.name}.svg"
                 # No date, and ids that do not change: the same figures make the same file.
                 figure.savefig(path, transparent=True, metadata={"Date": None})
@@ -58,7 +63,7 @@ def draw(modes: Modes, folder: Path) -> list[Path]:
     return made
 
 
-def style(theme: Theme) -> dict[str, Any]:
+def style(theme: Theme) -> Any:
     return {
         "svg.fonttype": "none",
         "svg.hashsalt": "rayclassify",
@@ -120,6 +125,7 @@ def peers(part: Part, theme: Theme) -> Any:
     drawn = _barh(axes, labels, [best(row) for row in rows], colours)
     axes.bar_label(drawn, fmt="{:,.1f}", padding=4)
     axes.set_title(f"{part['shape']}: requests a second over HTTP, one text each")
+    _caption(figure, part)
     return figure
 
 
@@ -145,6 +151,7 @@ def raw(part: Part, theme: Theme) -> Any:
         if titles == shown:  # the same engines in the same order: said once
             one.set_yticklabels([])
         shown = titles
+    _caption(figure, part)
     return figure
 
 
@@ -157,7 +164,6 @@ def service(part: Part, theme: Theme) -> Any:
         x = [run["connections"] for run in runs]
         y = [100 * run["share"] for run in runs]
         left.plot(x, y, color=colour, label=f"{found['title']}, {engine_of(found['info'])}")
-    left.axhline(90, color=theme.text, linewidth=0.8, linestyle=":", marker="")
     left.set(xscale="log", ylim=(0, 110), xlabel="connections")
     left.set_title("Of the raw engine's texts/s, over HTTP (%)")
     left.legend(loc="lower right", fontsize=8)
@@ -169,6 +175,7 @@ def service(part: Part, theme: Theme) -> Any:
     right.set_title("Requests/s without a model")
     for axes in (left, right):
         _plain_ticks(axes, x or part["settings"]["connections"])
+    _caption(figure, part)
     return figure
 
 
@@ -181,14 +188,11 @@ def openloop(part: Part, theme: Theme) -> Any:
     x = [100 * row["share"] for row in rows]
     for name, colour in zip(("p50", "p95", "p99"), theme.series, strict=True):
         axes.plot(x, [row[f"{name}_ms"] for row in rows], color=colour, label=name)
-    limit = 5 * part["p50_at_1_ms"]
-    axes.axhline(limit, color=theme.text, linewidth=0.8, linestyle=":", marker="")
-    axes.annotate("5 × p50 at 1 connection", (x[0], limit), (0, 3), textcoords="offset points",
-                  fontsize=8, color=theme.text)  # fmt: skip
     axes.set(xlabel="share of capacity (%)", xticks=x)
     axes.set_ylim(bottom=0)
     axes.set_title(f"{part['shape']}: latency in ms, Poisson arrivals")
     axes.legend(loc="upper center")
+    _caption(figure, part)
     return figure
 
 
@@ -216,6 +220,7 @@ def growth(part: Part, theme: Theme) -> Any:
     right.legend(loc="upper left", fontsize=8)
     right.yaxis.set_major_formatter("{x:g}")
     _plain_ticks(right, LENGTHS_SHOWN)
+    _caption(figure, part)
     return figure
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .bars import Modes, best
 from .report import (
     IMAGES,
     SECTIONS,
+    Modes,
     Part,
+    best,
     caption,
     counts_of,
     labels_of,

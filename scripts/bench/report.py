@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import machine
-from .bars import Modes, bars
 
 IMAGES = "images"
 
 Part = dict[str, Any]
+Modes = dict[str, Part]
 
 
 def page(modes: Modes, images: Iterable[str] = ()) -> str:
@@ -20,8 +20,6 @@ def page(modes: Modes, images: Iterable[str] = ()) -> str:
         "# How fast\n",
         "Written by `python scripts/benchmark.py` from [benchmark.json](benchmark.json); not by "
         "hand. Client and\nservices share the machine. Compare within one table only.\n",
-        "## The bars\n",
-        bars_table(modes),
     ]
     for name, (title, tables) in SECTIONS.items():
         if name not in modes:
@@ -67,12 +65,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     head = list(head)
     lines = [head, ["---"] * len(head), *([str(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-
-
-def bars_table(modes: Modes) -> str:
-    words = {True: "met", False: "**missed**", None: ""}
-    rows = [(bar.demand, bar.measured, words[bar.met]) for bar in bars(modes)]
-    return table(("demand", "measured", ""), rows)
 
 
 def raw_tables(part: Part) -> list[str]:
@@ -200,6 +192,11 @@ SECTIONS: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
 }
 
 
+def best(row: Part) -> float:
+    """Requests a second at the number of connections that suits it best; 0 if it never ran."""
+    return max((float(run["requests_per_s"]) for run in row.get("runs", ())), default=0.0)
+
+
 def labels_of(row: Part) -> str:
     return f"{row['agree']} of {row['sample']}" if "agree" in row else "–"
 
@@ -207,7 +204,7 @@ def labels_of(row: Part) -> str:
 def precision_of(row: Part) -> str:
     if row["dtype"] == "auto" and "info" in row:
         return engine_of(row["info"])
-    return {"none": "–"}.get(row["dtype"], row["dtype"])
+    return "–" if row["dtype"] == "none" else str(row["dtype"])
 
 
 def engine_of(info: Part) -> str:

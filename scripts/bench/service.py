@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -17,9 +18,9 @@ from typing import Any
 import requests
 import yaml
 
-from .child import environment, stop
-from .endpoint import Endpoint
+from .client import Endpoint
 from .machine import ROOT
+from .process import started
 
 CONFIG = ROOT / "serve_config.yaml"
 START_TIMEOUT_S = 300.0
@@ -40,6 +41,11 @@ class Service:
     info: dict[str, Any]
     log: Path
     process: subprocess.Popen[bytes]
+
+    @property
+    def run_dir(self) -> Path:
+        """The directory that the launcher made for this run."""
+        return run_dir_of(self.log.read_text(encoding="utf-8"))
 
 
 @contextmanager
@@ -62,25 +68,30 @@ def running_service(
         changed["http_options"]["port"] = port
         file.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "deployments.cli", "serve", str(file)]
-        # The launcher gives its run a name of its own, and ends all that belongs to it.
-        env = {k: v for k, v in environment(Path(run)).items() if not k.startswith("RAYCLASSIFY")}
-        with log.open("wb") as out:
-            process = subprocess.Popen(
+        with (
+            log.open("wb") as out,
+            started(
                 command,
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
+                Path(run),
+                stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env=env,
-                start_new_session=True,
-            )
-        try:
+                ends_alone_s=0.5,
+                patience_s=90.0,
+            ) as process,
+        ):
             url = f"http://127.0.0.1:{port}"
             wait_ready(process, url, log)
             info = requests.get(f"{url}/info", timeout=30).json()
             yield Service(our_endpoint(url), info, log, process)
-        finally:
-            stop(process, Path(run), patience_s=0.5, after_interrupt_s=90)
+
+
+def run_dir_of(printed: str) -> Path:
+    """The directory of a run, out of what its launcher has printed."""
+    found = re.search(r"^Log: (\S+)/serve\.log$", printed, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"the launcher names no log: {printed[-300:]}")
+    return Path(found[1])
 
 
 def our_endpoint(url: str) -> Endpoint:

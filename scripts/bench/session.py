@@ -1,19 +1,16 @@
-"""What every mode needs: the options, the progress bar, and where figures go."""
+"""What every mode of the benchmark needs: the options, the models and the texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from .models import SHAPES, Shape, model_dir
 from .service import CONFIG
-from .store import Store
+from .store import Run
 from .workload import Workload, make_workload
 
 
@@ -43,15 +40,11 @@ class Plan:
 
 
 @dataclass
-class Session:
+class Session(Run):
     """One run of the benchmark."""
 
     plan: Plan
-    store: Store
-    console: Console
     _workloads: dict[str, Workload] = field(default_factory=dict)
-    _progress: Progress | None = None
-    _task: Any = None
 
     def model(self, shape: Shape) -> Path:
         return model_dir(shape)
@@ -72,22 +65,6 @@ class Session:
         engine, dtype = engine or self.plan.engine, dtype or self.plan.dtype
         return [f"model.id={model}", f"engine.name={engine}", f"engine.dtype={dtype}", *changes]
 
-    @contextmanager
-    def mode(self, name: str, steps: int) -> Iterator[dict[str, Any]]:
+    def mode(self, name: str, steps: int) -> AbstractContextManager[dict[str, Any]]:
         """The mode's part of the file, to be filled. Complete if nothing interrupts."""
-        part = self.store.begin(name, self.plan.as_json())
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), console=self.console) as self._progress:
-            self._task = self._progress.add_task(name, total=steps)
-            yield part
-            self._progress.update(self._task, description=name, completed=steps)
-            part["complete"] = True
-            self.store.save()
-
-    def step(self, what: str) -> None:
-        """Says what is measured next, and keeps what was measured before."""
-        self.store.save()
-        if self._progress is not None:
-            self._progress.update(self._task, description=what, advance=1)
-            if not self.console.is_terminal:
-                self.console.print(what, highlight=False)
+        return self.part(name, steps, self.plan.as_json())

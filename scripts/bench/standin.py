@@ -18,7 +18,7 @@ from deployments.classifier import Classifier
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import Settings
 
-from .growth import TOKENS_PER_S
+from .modes import TOKENS_PER_S
 
 
 class WaitingEngine:
@@ -41,11 +41,11 @@ class WaitingClassifier(Classifier):
     """The Classifier, with a WaitingEngine in the place of the engine that its settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        deployments.engines.loaded.make_engine = lambda *_: WaitingEngine()  # type: ignore[assignment]
+        deployments.engines.loaded.make_engine = lambda *_: WaitingEngine()  # type: ignore[attr-defined]
         super().__init__(settings)
 
 
 def build(args: dict[str, Any]) -> Application:
     """deployments.app:build with the WaitingClassifier."""
-    deployments.app.Classifier = WaitingClassifier  # type: ignore[misc]
+    deployments.app.Classifier = WaitingClassifier  # type: ignore[attr-defined]
     return deployments.app.build(args)

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import requests
-
-from .endpoint import Endpoint, PeerUnavailable
+from .client import Endpoint
 from .load import LoadFailed, enough_s, load
 from .models import BERT_BASE
+from .peers import PEERS, Peer, PeerUnavailable, running
+from .peers.agreement import expected_labels, labels_by
+from .report import best
 from .service import ServiceFailed, free_port, running_service
 from .session import Session
 
-if TYPE_CHECKING:
-    from .peers import Peer
-
 SAMPLE = 64
-SAMPLE_AT_ONCE = 16
 # Enough to fill the batches of all, and few enough that a slow one answers several rounds.
 CONNECTIONS = (16, 64)
 NULL_PEERS = ("ray-chain", "litserve")
@@ -33,9 +29,6 @@ Start = Callable[[], Any]
 
 def measure_peers(session: Session) -> None:
     """Everybody in float32; in bfloat16 Ray's chain and the fastest of the others."""
-    from .peers import PEERS
-    from .peers.agreement import expected_labels
-
     peers = [p for p in PEERS if not session.plan.only_peers or p.name in session.plan.only_peers]
     real = [peer for peer in peers if REFERENCE_DTYPE in peer.dtypes]
     null = [peer for peer in peers if peer.name in NULL_PEERS and "none" in peer.dtypes]
@@ -80,11 +73,6 @@ def _in_bfloat16(peers: Sequence[Peer], rows: list[dict[str, Any]]) -> list[Peer
     return [peer for peer in chosen if "bfloat16" in peer.dtypes]
 
 
-def best(row: dict[str, Any]) -> float:
-    """Requests a second at the number of connections that suits it best; 0 if it never ran."""
-    return max((run["requests_per_s"] for run in row.get("runs", ())), default=0.0)
-
-
 def _ours(
     session: Session, model: Path | None, engine: str, dtype: str, row: dict[str, Any]
 ) -> Start:
@@ -101,9 +89,12 @@ def _ours(
 def _peer(
     session: Session, peer: Peer, dtype: str, texts: Sequence[str], expected: list[str] | None
 ) -> dict[str, Any]:
-    from .peers import running
-
-    row = {"name": peer.name, "title": peer.title, "dtype": dtype, "setup": peer.setup}
+    row: dict[str, Any] = {
+        "name": peer.name,
+        "title": peer.title,
+        "dtype": dtype,
+        "setup": peer.setup,
+    }
 
     def start() -> Any:
         return running(
@@ -132,7 +123,7 @@ def _measure(
     try:
         with start() as endpoint:
             started = time.perf_counter()
-            labels = ask_all(endpoint, texts[:SAMPLE])
+            labels = labels_by(endpoint, texts[:SAMPLE])
             rate = SAMPLE / (time.perf_counter() - started)
             row["sample"] = SAMPLE
             if expected is not None:
@@ -144,22 +135,3 @@ def _measure(
                 session.store.save()
     except (PeerUnavailable, ServiceFailed, LoadFailed) as exc:
         row["unavailable"] = str(exc)
-
-
-def ask_all(endpoint: Endpoint, texts: Sequence[str]) -> list[str]:
-    """The label of each text, or what came in its place."""
-    with ThreadPoolExecutor(SAMPLE_AT_ONCE) as threads:
-        return list(threads.map(lambda text: ask(endpoint, text), texts))
-
-
-def ask(endpoint: Endpoint, text: str) -> str:
-    try:
-        answer = requests.post(
-            endpoint.url + endpoint.path,
-            data=endpoint.body(text),
-            headers=endpoint.headers,
-            timeout=120,
-        )
-        return endpoint.label_of(answer.content) if answer.ok else f"status {answer.status_code}"
-    except (requests.RequestException, ValueError, KeyError, IndexError) as exc:
-        return type(exc).__name__

@@ -26,7 +26,8 @@ class CharacterSvm:
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Label of each text."""
-        return self.svm.predict(self.tfidf.transform(texts))
+        labels: np.ndarray = self.svm.predict(self.tfidf.transform(texts))
+        return labels
 
 
 def tuned_svm(train: Split, validation: Split) -> CharacterSvm:

@@ -87,7 +87,8 @@ def split(labelled: dict[str, int]) -> tuple[Split, Split, Split]:
         bounds = (0, train, train + validation, len(texts))
         for part, start, stop in zip(parts, bounds, bounds[1:], strict=False):
             part.extend((text, label) for text in texts[start:stop])
-    return tuple(_in_hash_order(part) for part in parts)
+    train_part, validation_part, test_part = map(_in_hash_order, parts)
+    return train_part, validation_part, test_part
 
 
 def load_corpus() -> Corpus:

@@ -47,7 +47,8 @@ def cooccurrence_embeddings(rows: Sequence[np.ndarray], vocabulary: int, width: 
     )
     vectors, strengths, _ = randomized_svd(matrix, width, random_state=0)
     vectors = vectors * np.sqrt(strengths)
-    return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-6)
+    unit: np.ndarray = vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-6)
+    return unit
 
 
 @torch.no_grad()
@@ -97,7 +98,8 @@ def _rotation(head: int, offset: int) -> torch.Tensor:
     angles = _frequencies(head) * offset
     cos, sin = angles.cos(), angles.sin()
     blocks = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
-    return torch.block_diag(*blocks)
+    rotation: torch.Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return rotation
 
 
 def _double(linear: nn.Linear) -> None:

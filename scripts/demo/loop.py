@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ class Stage:
     """One stage of training: what to minimise, for how long, how fast."""
 
     name: str
-    loss: Callable[[nn.Module, int], torch.Tensor]
+    loss: Callable[[Any, int], torch.Tensor]
     steps: int
     learning_rate: float
     weight_decay: float
@@ -33,7 +34,7 @@ class Progress:
     """Everything that a stopped run needs to go on as if it had not stopped."""
 
     model: nn.Module
-    average: nn.Module
+    average: Any
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
@@ -81,7 +82,7 @@ def _advance(stage: Stage, progress: Progress, path: Path, seed: int) -> None:
             # Seeded by step, not once: a resumed run then draws what an unbroken one would.
             torch.manual_seed(seed * 1_000_003 + progress.step)
             loss = stage.loss(model, progress.step)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * _schedule(progress.step / stage.steps)
@@ -99,7 +100,8 @@ def _advance(stage: Stage, progress: Progress, path: Path, seed: int) -> None:
 
 
 def _optimizer(model: nn.Module, stage: Stage) -> torch.optim.AdamW:
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         # Decay would pull rare words to zero between their few updates.
         matrix = parameter.ndim > 1 and "embeddings" not in name

@@ -17,6 +17,7 @@ from transformers import (
     set_seed,
 )
 
+from ..bench.machine import cpu_info
 from .baseline import snownlp_labels, tuned_svm
 from .batching import PAD, encode, pad
 from .card import render
@@ -242,16 +243,7 @@ def _describe_run(plan: Plan, minutes: float) -> dict[str, Any]:
     return {
         "seed": plan.seed,
         "threads": plan.threads,
-        "hardware": _processor(),
+        "hardware": cpu_info().get("model name", platform.processor()),
         "training_minutes": round(minutes, 1),
         "load_average": round(os.getloadavg()[1], 1),
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

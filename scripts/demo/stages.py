@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from .batching import FIRST_ORDINARY, MASK, PAD, crop, epoch_batches, pad
@@ -37,7 +37,7 @@ def masked_language_stage(
         for batch in _batches(rows, recipe, np.random.default_rng([seed, epoch]))
     ]
 
-    def loss(model: nn.Module, step: int) -> torch.Tensor:
+    def loss(model: Any, step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, step])
         ids = pad([crop(rows[i], recipe.crop_length, rng) for i in schedule[step]])
         masked = _span_mask(ids, recipe.noise, rng)
@@ -63,7 +63,7 @@ def classification_stage(epochs: Sequence[Examples], recipe: Recipe, seed: int) 
         for batch in _batches(examples.rows, recipe, np.random.default_rng([seed, epoch]))
     ]
 
-    def loss(model: nn.Module, step: int) -> torch.Tensor:
+    def loss(model: Any, step: int) -> torch.Tensor:
         rng = np.random.default_rng([seed, step])
         examples, batch = schedule[step]
         ids = pad([crop(examples.rows[i], recipe.crop_length, rng) for i in batch])
@@ -112,5 +112,5 @@ def _positions(
 ) -> torch.Tensor:
     # Crops are short; moved along the axis they train the positions of long texts as well.
     room = limit - ids.shape[1]
-    start = rng.integers(room + 1) if rng.random() < recipe.shifted_share else 0
+    start = int(rng.integers(room + 1)) if rng.random() < recipe.shifted_share else 0
     return torch.arange(start, start + ids.shape[1])[None]

@@ -47,7 +47,7 @@ def random_spans(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
     return spans
 
 
-def _scores(texts: Sequence[str], labels: np.ndarray, unseen: Sequence[str]) -> np.ndarray:
+def _scores(texts: np.ndarray, labels: np.ndarray, unseen: np.ndarray) -> np.ndarray:
     tfidf = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), min_df=2, sublinear_tf=True)
     known, new = tfidf.fit_transform(texts), tfidf.transform(unseen)
     svm = LinearSVC(C=0.5, random_state=0).fit(known, labels)
@@ -68,4 +68,5 @@ def _log_ratios(features: sparse.csr_matrix, labels: np.ndarray) -> np.ndarray:
     positive, negative = (
         np.asarray(present[labels == y].sum(axis=0)).ravel() + 1.0 for y in (1, 0)
     )
-    return np.log(positive / positive.sum()) - np.log(negative / negative.sum())
+    ratios: np.ndarray = np.log(positive / positive.sum()) - np.log(negative / negative.sum())
+    return ratios

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.trials import faults, updates
-from tests.trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES, RIGHT
-from tests.trials.unfit import unfit_models
+from scripts.bench.client import RIGHT
+from tests.trials import cluster, faults, updates
+from tests.trials.models import unfit_models
+from tests.trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES
 
 pytestmark = pytest.mark.slow
 
@@ -18,24 +19,24 @@ FAILED = "500 prediction_failed"
 
 
 @pytest.fixture(scope="module")
-def there() -> Iterator[faults.Cluster]:
-    with faults.cluster() as running:
+def there() -> Iterator[cluster.Cluster]:
+    with cluster.cluster() as running:
         yield running
 
 
 @pytest.mark.parametrize("character", [RAISES, NOT_A_NUMBER, NO_MEMORY])
-def test_a_text_that_the_model_fails_on_fails_alone(there: faults.Cluster, character: str) -> None:
+def test_a_text_that_the_model_fails_on_fails_alone(there: cluster.Cluster, character: str) -> None:
     poison = faults.Poison(there, character)
-    seen, _ = faults.under_load(there, poison, after_s=0.0)
+    seen, _ = cluster.under_load(there, poison, after_s=0.0)
     assert poison.outcome == FAILED
     assert seen.not_right == {}
 
 
 def test_a_text_that_kills_its_process_fails_alone_and_is_not_tried_again(
-    there: faults.Cluster,
+    there: cluster.Cluster,
 ) -> None:
     poison = faults.Poison(there, KILLS)
-    seen, back_s = faults.under_load(there, poison)
+    seen, back_s = cluster.under_load(there, poison)
     assert poison.outcome == FAILED
     # Both replicas are away at once. Where they take longer to be back than callers may wait for
     # them (`admission.AWAY_S`), as on a slow machine, some are told to come again.
@@ -44,24 +45,24 @@ def test_a_text_that_kills_its_process_fails_alone_and_is_not_tried_again(
     assert there.is_whole()
 
 
-def test_a_killed_ingress_loses_no_more_than_it_held(there: faults.Cluster) -> None:
-    seen, back_s = faults.under_load(there, lambda: faults.kill(there, "Tokenizer"))
+def test_a_killed_ingress_loses_no_more_than_it_held(there: cluster.Cluster) -> None:
+    seen, back_s = cluster.under_load(there, lambda: cluster.kill(there, "Tokenizer"))
     assert back_s is not None
     assert sum(seen.not_right.values()) < 10, seen
 
 
-def test_a_frozen_replica_loses_no_request_and_is_replaced(there: faults.Cluster) -> None:
-    seen, back_s = faults.under_load(
-        there, lambda: faults.kill(there, "Classifier", signal.SIGSTOP)
+def test_a_frozen_replica_loses_no_request_and_is_replaced(there: cluster.Cluster) -> None:
+    seen, back_s = cluster.under_load(
+        there, lambda: cluster.kill(there, "Classifier", signal.SIGSTOP)
     )
     assert back_s is not None
     assert seen.not_right == {}
 
 
-def test_a_text_that_the_model_hangs_with_fails_alone(there: faults.Cluster) -> None:
+def test_a_text_that_the_model_hangs_with_fails_alone(there: cluster.Cluster) -> None:
     before = set(there.pids("Classifier"))
     poison = faults.Poison(there, HANGS)
-    seen, back_s = faults.under_load(there, poison)
+    seen, back_s = cluster.under_load(there, poison)
     assert poison.outcome == FAILED
     assert seen.not_right == {}
     # The one that it hung with ends itself and is replaced; the other had no part in it.
@@ -69,14 +70,14 @@ def test_a_text_that_the_model_hangs_with_fails_alone(there: faults.Cluster) -> 
     assert len(before & set(there.pids("Classifier"))) == 1
 
 
-def test_an_update_of_all_replicas_fails_no_request(there: faults.Cluster) -> None:
-    seen, back_s = faults.under_load(there, lambda: updates.new_replicas(there))
+def test_an_update_of_all_replicas_fails_no_request(there: cluster.Cluster) -> None:
+    seen, back_s = cluster.under_load(there, lambda: updates.new_replicas(there))
     assert back_s is not None
     assert seen.not_right == {}
 
 
 def test_a_model_that_fails_its_checks_does_not_replace_the_old_one(
-    there: faults.Cluster, tmp_path: Path
+    there: cluster.Cluster, tmp_path: Path
 ) -> None:
     unfit = unfit_models(tmp_path)["that int8 is too coarse for"]
     seen, said = updates.update_to(there, unfit)
@@ -84,8 +85,8 @@ def test_a_model_that_fails_its_checks_does_not_replace_the_old_one(
     assert seen.not_right == {}
 
 
-def test_fewer_replicas_fail_no_request(there: faults.Cluster) -> None:
-    seen, back_s = faults.under_load(there, updates.fewer(there, updates.FEWER))
+def test_fewer_replicas_fail_no_request(there: cluster.Cluster) -> None:
+    seen, back_s = cluster.under_load(there, updates.fewer(there, updates.FEWER))
     assert back_s is not None
     assert seen.not_right == {}
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.trials import faults
-from tests.trials.disagreeing import BEFORE, without_numbers, without_weights
+from tests.trials import cluster
 from tests.trials.model_updates import (
     SINGLE,
     Answers,
@@ -21,6 +20,7 @@ from tests.trials.model_updates import (
     updatable,
     update_under_load,
 )
+from tests.trials.models import BEFORE, without_numbers, without_weights
 
 pytestmark = pytest.mark.slow
 
@@ -43,8 +43,8 @@ def test_every_answer_during_an_update_is_of_one_model(running: Updated) -> None
 
 
 def test_so_it_is_with_one_replica_of_each(running: Updated) -> None:
-    running.deploy(running.models[BEFORE].place, **SINGLE)
-    seen, arrived = update_under_load(running, "other labels", **SINGLE)
+    running.deploy(running.models[BEFORE].place, SINGLE)
+    seen, arrived = update_under_load(running, "other labels", SINGLE)
     assert none_fails(seen)
     assert arrived
     running.deploy(running.models[BEFORE].place)
@@ -60,7 +60,7 @@ def classifiers() -> set[int]:
 
 
 def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_path: Path) -> None:
-    pids = {name: running.there.pids(name) for name in faults.REPLICAS}
+    pids = {name: running.there.pids(name) for name in cluster.REPLICAS}
     broken = without_weights(tmp_path, running.models["more labels"].place)
     seen, told, said = failed_update(running, broken, "weights")
     assert set(seen.all) == {"both"}
@@ -70,7 +70,7 @@ def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_
     assert [len(own) for own in pids.values()] == [2, 2, 2]
     assert all(psutil.pid_exists(pid) for own in pids.values() for pid in own)
     os.kill(pids["Classifier"][0], signal.SIGKILL)
-    assert faults.wait_until(lambda: len(classifiers() - set(pids["Classifier"])) == 1) is not None
+    assert cluster.wait_until(lambda: len(classifiers() - set(pids["Classifier"])) == 1) is not None
     assert told["update"]["status"] == "DEPLOY_FAILED"
     assert "weights" in told["update"]["message"]
     running.deploy(running.models[BEFORE].place)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from scripts.bench.client import RIGHT
 from scripts.bench.store import Store
 from tests.trials import soak, soak_findings
-from tests.trials.mixed import ALLOWED, MIX, RIGHT
+from tests.trials.mixed import ALLOWED, MIX
 from tests.trials.report import page
 from tests.trials.session import Session
 

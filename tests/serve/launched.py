@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -17,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from deployments.launch import processes
+from scripts.bench.machine import ROOT
+from scripts.bench.process import started
+from scripts.bench.service import run_dir_of
 
-ROOT = Path(__file__).resolve().parents[2]
 START_S = 240
 STOP_S = 90
 
@@ -41,9 +42,7 @@ class Run:
 
     @property
     def dir(self) -> Path:
-        found = re.search(r"^Log: (\S+)/serve.log$", "\n".join(self.lines), re.MULTILINE)
-        assert found, self.lines
-        return Path(found.group(1))
+        return run_dir_of("\n".join(self.lines))
 
     def interrupt(self) -> int:
         """Ctrl-C; returns the exit code."""
@@ -57,11 +56,14 @@ class Run:
 @contextmanager
 def serve(config: Path, within_s: float = START_S + STOP_S, **env: str) -> Iterator[Run]:
     """Starts it; in the end nothing of it is left, whatever the test has found."""
-    command = [sys.executable, "-m", "deployments.cli", "serve", config.name]
-    with subprocess.Popen(
-        command,
+    env = {**os.environ, "RAY_ADDRESS": "", "PYTHONPATH": str(ROOT), **env}
+    with started(
+        [sys.executable, "-m", "deployments.cli", "serve", config.name],
+        config.parent,
+        env=env,
         cwd=config.parent,
-        env={**os.environ, "RAY_ADDRESS": "", "PYTHONPATH": str(ROOT), **env},
+        ends_alone_s=0.0,
+        ask_to_end=signal.SIGKILL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -73,9 +75,7 @@ def serve(config: Path, within_s: float = START_S + STOP_S, **env: str) -> Itera
             yield run
         finally:
             watchdog.cancel()
-            if process.poll() is None:
-                process.kill()
-            for line in run.lines:
-                if line.startswith("Log:"):
-                    processes.end(processes.of_run(run.dir))
-                    shutil.rmtree(run.dir, ignore_errors=True)
+            process.kill()
+            if any(line.startswith("Log:") for line in run.lines):
+                processes.end(processes.of_run(run.dir))
+                shutil.rmtree(run.dir, ignore_errors=True)

@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import copy
-import socket
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-START_TIMEOUT_S = 180.0
+from scripts.bench.machine import ROOT
+from scripts.bench.process import wait_until
 
 Config = dict[str, Any]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = START_TIMEOUT_S) -> Any:
-    """The first true value of `condition`; fails loudly after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.2)
-    pytest.fail(f"waited {timeout_s:g} s for {what}")
 
 
 @dataclass

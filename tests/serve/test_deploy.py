@@ -18,10 +18,11 @@ import pytest
 import requests
 import yaml
 from launched import ROOT, Run, serve
-from running import free_port, wait_until
+from running import wait_until
 
 from deployments.deploying.clusters import LocalRay, local_rays
 from deployments.deploying.dashboard import Dashboard
+from scripts.bench.service import free_port
 
 DEPLOY_S = 240
 

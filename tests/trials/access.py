@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import count
 from typing import Any
 
 import requests
 
 from deployments.access.keys import hash_of, new_token
+from scripts.bench.client import BrokenAnswer, Load
+from scripts.bench.process import wait_until
 
 from .guarded import (
     BURST,
@@ -24,7 +27,6 @@ from .guarded import (
     flood,
     guarded_service,
     kind_of,
-    wait_until,
 )
 from .session import Finding, Session
 
@@ -53,6 +55,11 @@ def try_access(session: Session) -> None:
                 part.findings.append(trial(service, session.quick))
 
 
+def seen(condition: Callable[[], bool]) -> None:
+    """Waits until a change of the keys has its effect."""
+    wait_until(condition, "a change of the keys to be seen", PATIENCE_S)
+
+
 def _count(statuses: Counter[Any]) -> str:
     return ", ".join(f"{status}: {n:,}" for status, n in sorted(statuses.items(), key=str))
 
@@ -77,15 +84,9 @@ def try_wrong_keys(service: Guarded, quick: bool) -> Finding:
     tokens = _wrong_tokens(service.secret.tokens["shop"], chance)
     # A trailing space is trimmed by HTTP itself: that one is the key.
     wrong = [t for t, _ in zip(tokens, range(n), strict=False) if not t.endswith(b" ")]
-    local = threading.local()
-
-    def ask(token: bytes) -> str:
-        if not hasattr(local, "session"):
-            local.session = requests.Session()
-        return kind_of(service.ask(token, session=local.session))
-
-    with ThreadPoolExecutor(8) as pool:
-        kinds = Counter(pool.map(ask, wrong))
+    load = Load(service.url, map(service.question, wrong), connections=8)
+    load.run()
+    kinds = load.outcomes
     return Finding(
         "Without a valid key nobody gets in",
         "near misses of a real key, its hash, random ones and rubbish, as Bearer",
@@ -127,7 +128,7 @@ def try_expiry(service: Guarded, quick: bool) -> Finding:
     ends = datetime.now(UTC) + timedelta(seconds=SEEN_WITHIN_S + 3)
     token = service.secret.add("ending", expires=ends.isoformat())
     service.secret.write()
-    wait_until(lambda: service.ask(token).ok)
+    seen(lambda: service.answers(token))
     kinds: Counter[str] = Counter()
     late = 0
     deadline = ends.timestamp() + 2
@@ -150,34 +151,22 @@ def try_rotation(service: Guarded, quick: bool) -> Finding:
     secret = service.secret
     current = {"token": secret.add("rotated-0")}
     secret.write()
-    wait_until(lambda: service.ask(current["token"]).ok)
-    stop = threading.Event()
-    kinds: Counter[str] = Counter()
-
-    def keep_asking() -> None:
-        with requests.Session() as session:
-            while not stop.is_set():
-                kinds[kind_of(service.ask(current["token"], session=session))] += 1
-
+    seen(lambda: service.answers(current["token"]))
+    questions = (service.question(current["token"]) for _ in count())
     slowest_s = 0.0
-    with ThreadPoolExecutor(4) as pool:
-        askers = [pool.submit(keep_asking) for _ in range(4)]
-        try:
-            for n in range(1, rounds + 1):
-                old, new = current["token"], secret.add(f"rotated-{n}")
-                secret.write()
-                wait_until(lambda token=new: service.ask(token).ok)  # type: ignore[misc]
-                current["token"] = new
-                time.sleep(0.3)  # what is under way with the old one ends
-                del secret.keys[f"rotated-{n - 1}"]
-                revoked = time.monotonic()
-                secret.write()
-                wait_until(lambda token=old: service.ask(token).status_code == 401)  # type: ignore[misc]
-                slowest_s = max(slowest_s, time.monotonic() - revoked)
-        finally:
-            stop.set()
-        for asker in askers:
-            asker.result()
+    with Load(service.url, questions, connections=4) as load:
+        for n in range(1, rounds + 1):
+            old, new = current["token"], secret.add(f"rotated-{n}")
+            secret.write()
+            seen(partial(service.answers, new))
+            current["token"] = new
+            time.sleep(0.3)  # what is under way with the old one ends
+            del secret.keys[f"rotated-{n - 1}"]
+            revoked = time.monotonic()
+            secret.write()
+            seen(partial(service.refuses, old))
+            slowest_s = max(slowest_s, time.monotonic() - revoked)
+    kinds = load.outcomes
     return Finding(
         f"Keys are rotated without a restart; a revoked one ends within {SEEN_WITHIN_S:g} s",
         f"{rounds} times: new key beside the old, caller changes, old one revoked; 4 connections "
@@ -232,17 +221,17 @@ def try_headers(service: Guarded, quick: bool) -> Finding:
     for size in (1_000, 8_000, 16_000, 33_000, 66_000, 200_000, 1_000_000, 10_000_000):
         shapes += [("bearer", {"Authorization": f"Bearer {'x' * size}"})]
         shapes += [("key", {"X-API-Key": "x" * size}), ("other", {"X-Other": "x" * size})]
-    for count in (50, 100, 500, 2_000):
-        shapes += [("many", {f"X-Header-{n}": "x" for n in range(count)})]
+    for lines in (50, 100, 500, 2_000):
+        shapes += [("many", {f"X-Header-{n}": "x" for n in range(lines)})]
     repeats = 1 if quick else 10
     kinds: Counter[str] = Counter()
     for what, headers in shapes * repeats:
         try:
             answer = service.ask(None if what in ("bearer", "key") else token, **headers)
-            kinds[str(answer.status_code)] += 1
-        except requests.RequestException:
+            kinds[str(answer.status)] += 1
+        except (OSError, BrokenAnswer):
             kinds["hung up"] += 1
-    alive = service.ask(token).ok
+    alive = service.answers(token)
     return Finding(
         "Headers of any size are refused or answered, and harm nobody",
         "one header up to 10 MB, up to 2,000 headers, with and without a key",

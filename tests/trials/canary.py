@@ -19,10 +19,12 @@ from scripts.bench.machine import ROOT
 # Characters of the demo model's vocabulary, one token each.
 _CHINESE = "山水花鸟风月云雨雪霜天地日星江河湖海春夏秋冬"
 _EXCERPT_BYTES = 120
+_LATIN_CHARS = 12
+WORD_CHARS = _LATIN_CHARS + 3  # and the number of the case
 
 
 def _latin() -> str:
-    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(12))
+    return "".join(secrets.choice(string.ascii_lowercase) for _ in range(_LATIN_CHARS))
 
 
 def _chinese() -> str:
@@ -39,9 +41,8 @@ class Canaries:
     def text(self, case: int, more: str = "") -> str:
         return f"{self.latin}{case:03d}{self.chinese}{more}"
 
-    def of_tokens(self, case: int, n_tokens: int) -> str:
-        """A text that the demo model reads as exactly `n_tokens` tokens."""
-        text = self.text(case)
+    def of_tokens(self, text: str, n_tokens: int) -> str:
+        """`text` with as much behind it as makes exactly `n_tokens` tokens for the demo model."""
         return text + "好" * (n_tokens - len(self._tokenizer.encode(text).ids))
 
     @cached_property

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 JSON = b"application/json"
 FORM = b"application/x-www-form-urlencoded"
@@ -45,7 +46,7 @@ NASTY_UNITS = {
 }
 """Kind → what a text of it is a repetition of."""
 
-_VALUES = (
+_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 1e308, -0.0, 0.5, 1.5, "", " ", "a", "null",
     [], [[]], [None], ["a"], ["a", 1, None, {}, []], {}, {"a": "b"}, {"text": "a"}, "好" * 300,
 )  # fmt: skip

@@ -70,11 +70,11 @@ class FaultyClassifier(Classifier):
 
     def __init__(self, settings: Settings) -> None:
         if settings.engine.name == "none":
-            deployments.engines.loaded.make_engine = lambda *_: FaultyEngine()  # type: ignore[assignment]
+            deployments.engines.loaded.make_engine = lambda *_: FaultyEngine()  # type: ignore[attr-defined]
         super().__init__(settings)
 
 
 def build(args: dict[str, Any]) -> Application:
     """deployments.app:build with the FaultyClassifier."""
-    deployments.app.Classifier = FaultyClassifier  # type: ignore[misc]
+    deployments.app.Classifier = FaultyClassifier  # type: ignore[attr-defined]
     return deployments.app.build(args)

@@ -6,17 +6,19 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
-
-import requests
+from urllib.parse import urlsplit
 
 from deployments.access.keys import hash_of, new_token
+from scripts.bench.client import Answer, Load, Question, post
 from scripts.bench.service import running_service
+
+from .raw_http import Connection
 
 RATE, BURST = 50, 100
 QUOTA = 1_000
@@ -60,21 +62,40 @@ class Guarded:
     url: str
     secret: Secret
 
-    def ask(
-        self,
-        token: str | bytes | None,
-        text: str | list[str] = "很好",
-        session: Any = requests,
-        **headers: str | bytes,
-    ) -> requests.Response:
-        shown: dict[str, Any] = dict(headers)
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or 0
+
+    def request(
+        self, token: str | bytes | None, text: str | list[str] = "很好", **more: str
+    ) -> bytes:
+        """A whole request under this token. more: other header lines."""
+        headers = "".join(f"{name}: {value}\r\n" for name, value in more.items()).encode()
         if token is not None:
             bearer = token if isinstance(token, bytes) else token.encode()
-            shown["Authorization"] = b"Bearer " + bearer
-        answer: requests.Response = session.post(
-            f"{self.url}/classify", json={"text": text}, headers=shown, timeout=PATIENCE_S
-        )
-        return answer
+            headers += b"Authorization: Bearer " + bearer + b"\r\n"
+        return post(json.dumps({"text": text}).encode(), extra=headers)
+
+    def question(self, token: str | bytes, text: str | list[str] = "很好") -> Question:
+        return Question(self.request(token, text), kind_of)
+
+    def ask(self, token: str | bytes | None, **more: str) -> Answer:
+        """One question on a connection of its own.
+
+        Raises:
+            OSError: no answer, and the connection was closed.
+        """
+        with Connection(self.port) as connection:
+            connection.send(self.request(token, **more))
+            if (answer := connection.receive()) is None:
+                raise ConnectionError("closed without an answer")
+            return answer
+
+    def answers(self, token: str) -> bool:
+        return self.ask(token).status == 200
+
+    def refuses(self, token: str) -> bool:
+        return self.ask(token).status == 401
 
 
 @contextmanager
@@ -92,44 +113,20 @@ def guarded_service() -> Iterator[Guarded]:
             yield Guarded(service.endpoint.url, secret)
 
 
-def kind_of(answer: requests.Response) -> str:
-    """Status and whether an error has our shape."""
-    if answer.ok:
-        return str(answer.status_code)
-    try:
-        error = answer.json()["error"]
-        if error.keys() == {"code", "message", "request_id"}:
-            return f"{answer.status_code} {error['code']}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    return f"{answer.status_code} in another shape"
+def kind_of(answer: Answer) -> str:
+    """Status and code, and whether an error has our shape."""
+    if answer.status == 200:
+        return answer.said
+    shape = {"code", "message", "request_id"}
+    return answer.said if answer.json()["error"].keys() == shape else f"{answer.said} misshapen"
 
 
 def flood(
     service: Guarded, token: str, seconds: float, texts: list[str], connections: int = 8
 ) -> tuple[Counter[str], float, int]:
     """Kinds of answers, seconds it took, and 429s without a Retry-After."""
-    kinds: Counter[str] = Counter()
-    silent = 0
-    started = time.monotonic()
-
-    def ask() -> None:
-        nonlocal silent
-        with requests.Session() as session:
-            while time.monotonic() - started < seconds:
-                answer = service.ask(token, texts, session=session)
-                kinds[kind_of(answer)] += 1
-                silent += answer.status_code == 429 and "retry-after" not in answer.headers
-
-    with ThreadPoolExecutor(connections) as pool:
-        for future in [pool.submit(ask) for _ in range(connections)]:
-            future.result()
-    return kinds, time.monotonic() - started, silent
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"a change of the keys was not seen within {PATIENCE_S:g} s")
-        time.sleep(0.05)
+    load = Load(service.url, repeat(service.question(token, texts)), connections=connections)
+    with load:
+        time.sleep(seconds)
+    silent = sum(one.status == 429 and not one.retry_after for one in load.asked)
+    return load.outcomes, load.now_s(), silent

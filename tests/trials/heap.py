@@ -6,6 +6,7 @@ import gc
 import inspect
 from collections.abc import Sequence
 from types import CoroutineType, FrameType
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def holders(core: str, ids: Sequence[int] = ()) -> list[str]:
     utf8, packed = core.encode(), np.asarray(ids, np.int32).tobytes()
     needles = [needle for needle in (utf8, packed) if needle]
 
-    def holds(held: object) -> bool:
+    def holds(held: Any) -> bool:
         if held is core or held is utf8 or held is packed:
             return False
         if type(held) is str:

@@ -13,16 +13,17 @@ from pathlib import Path
 import requests
 import yaml
 
+from scripts.bench.client import RIGHT, Load
 from scripts.bench.service import CONFIG, Service, running_service
 
 from . import corpus
 from .framing import shapes
-from .guests import Guests, known_texts
-from .levelling import MAX_GROWTH_MB, WINDOW, Levelling, rounds_until_level
-from .replicas import replicas, tracebacks
-from .session import Finding, Part, Session
+from .growth import MAX_GROWTH_MB, WINDOW, Levelling, rounds_until_level
+from .guests import Known, faults_of, guests, known_texts
+from .session import Part, Session
 from .slow_clients import BODY_TIMEOUT_S, HEAD_TIMEOUT_S, SILENCE_S, slow_clients
 from .throwing import Tally, throw, throw_shapes
+from .watch import replicas_mb, tracebacks
 
 CASES = 10_000
 QUICK_CASES = 700
@@ -57,17 +58,15 @@ def _config(files: Path) -> Path:
 
 
 class _Trial:
-    def __init__(
-        self, session: Session, part: Part, service: Service, known: dict[str, tuple[str, float]]
-    ) -> None:
+    def __init__(self, session: Session, part: Part, service: Service, known: Known) -> None:
         self.session, self.part, self.known = session, part, known
         self.port = int(service.endpoint.url.rpartition(":")[2])
         self.url = service.endpoint.url
 
     def run(self) -> None:
         step, figures = self.session.step, self.part.figures
-        before = replicas()
-        with Guests(self.port, self.known) as guests:
+        before = replicas_mb()
+        with guests(self.url, self.known, itertools.cycle(self.known), 4) as beside:
             step("inputs: bad bodies and headers")
             tally = throw(self.port, self._cases())
             step("inputs: framing")
@@ -75,23 +74,23 @@ class _Trial:
             step("inputs: slow clients")
             slow = slow_clients(self.port, 40 if self.session.quick else 400)
         step("inputs: 64 connections")
-        crosstalk = Guests(self.port, self.known, clients=64, rounds=1)
-        with crosstalk:
-            pass
+        crosstalk = guests(self.url, self.known, self.known, 64)
+        crosstalk.run()
         step("inputs: memory, round after round")
         again = Tally()
         levelling = rounds_until_level(
-            lambda number: self._round(number, again), lambda: sum(replicas().values())
+            lambda number: self._round(number, again), lambda: sum(replicas_mb().values())
         )
         step("inputs: afterwards")
-        after = replicas()
+        after = replicas_mb()
         figures["statuses"] = {
             group: dict(sorted(c.items())) for group, c in tally.statuses.items()
         }
         figures["framing"] = {name: dict(sorted(n.items())) for name, n in framing.statuses.items()}
         figures["slow"] = slow.figures
         figures["slowest_s"] = tally.slowest_s
-        faults = tally.faults + framing.faults + guests.faults + crosstalk.faults + again.faults
+        faults = tally.faults + framing.faults + faults_of(beside) + faults_of(crosstalk)
+        faults += again.faults
         figures["faults"] = faults[:50]
         figures["rounds_rss_mb"] = levelling.after_mb
         figures["rss_mb"] = {name: [before.get(name), now] for name, now in after.items()}
@@ -100,7 +99,7 @@ class _Trial:
         self._framing(framing)
         self._slow(slow.kept, slow.result, slow.clients)
         self._guests(
-            "Nobody else pays for bad input", "4 clients with good texts all the while", guests
+            "Nobody else pays for bad input", "4 clients with good texts all the while", beside
         )
         self._guests(
             "An answer belongs to its request",
@@ -114,10 +113,9 @@ class _Trial:
         """Large bodies, some broken ones and good texts from 64 connections, as many each time."""
         bad = corpus.generated(ROUND_CASES, seed=number)
         thrown = throw(self.port, itertools.chain(corpus.sizes(quick=False), bad))
-        texts = dict(itertools.islice(self.known.items(), ROUND_TEXTS))
-        with Guests(self.port, texts, clients=64, rounds=1) as guests:
-            pass
-        tally.faults += thrown.faults + guests.faults
+        good = guests(self.url, self.known, itertools.islice(self.known, ROUND_TEXTS), 64)
+        good.run()
+        tally.faults += thrown.faults + faults_of(good)
         for group, statuses in thrown.statuses.items():
             tally.statuses[group] += statuses
 
@@ -154,12 +152,13 @@ class _Trial:
             f"body_timeout_s {BODY_TIMEOUT_S:g}, HAProxy's time for a head {HEAD_TIMEOUT_S} s "
             f"and for silence {SILENCE_S:g} s"
         )
-        self.part.findings.append(Finding(promise, how, clients, result, kept))
+        self.part.add(promise, how, clients, result, kept)
 
-    def _guests(self, promise: str, how: str, guests: Guests) -> None:
-        result = f"{guests.answers:,} right" + "".join(f"; {f}" for f in guests.faults[:2])
-        kept = not guests.faults and guests.answers > 0
-        self.part.findings.append(Finding(promise, how, guests.asked, result, kept))
+    def _guests(self, promise: str, how: str, load: Load) -> None:
+        faults, right = faults_of(load), load.outcomes[RIGHT]
+        result = f"{right:,} right" + "".join(f"; {fault}" for fault in faults[:2])
+        kept = not faults and right > 0
+        self.part.add(promise, how, len(load.asked), result, kept)
 
     def _add(
         self, promise: str, how: str, statuses: Counter[str], note: str, faults: list[str]
@@ -168,7 +167,7 @@ class _Trial:
         wrong = f"{len(faults)} wrong, e.g. {faults[0]}" if faults else ""
         result = "; ".join(text for text in (counted, note, wrong) if text)
         cases = sum(statuses.values())
-        self.part.findings.append(Finding(promise, how, cases, result, not faults))
+        self.part.add(promise, how, cases, result, not faults)
 
     def _levelling(self, levelling: Levelling, before_mb: float, faults: list[str]) -> None:
         after = levelling.after_mb
@@ -179,16 +178,14 @@ class _Trial:
             f"of the last {WINDOW} rounds {levelling.growth_mb:+.0f} MB{wrong}"
         )
         kept = levelling.level and not faults
-        self.part.findings.append(
-            Finding(
-                "Memory levels off, however much bad input comes",
-                f"rounds of all large bodies, {ROUND_CASES} broken ones and {ROUND_TEXTS} good "
-                f"texts, until {WINDOW} rounds need at most {MAX_GROWTH_MB:.0f} MB more than "
-                f"the {WINDOW} before",
-                len(after),
-                result,
-                kept,
-            )
+        self.part.add(
+            "Memory levels off, however much bad input comes",
+            f"rounds of all large bodies, {ROUND_CASES} broken ones and {ROUND_TEXTS} good "
+            f"texts, until {WINDOW} rounds need at most {MAX_GROWTH_MB:.0f} MB more than "
+            f"the {WINDOW} before",
+            len(after),
+            result,
+            kept,
         )
 
     def _afterwards(self, before: dict[str, float], after: dict[str, float]) -> None:
@@ -200,4 +197,4 @@ class _Trial:
         result = f"ready: {ready}, same processes: {same}, tracebacks in logs: {found}"
         kept = ready and same and not found
         promise = "Afterwards the service is as before"
-        self.part.findings.append(Finding(promise, "readiness, pids, logs", 1, result, kept))
+        self.part.add(promise, "readiness, pids, logs", 1, result, kept)

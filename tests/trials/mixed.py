@@ -1,15 +1,18 @@
-"""What callers send on an ordinary day, in waves, and what is a right answer to it."""
+"""What callers send on an ordinary day, in waves, with every answer checked."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-RIGHT = "right"
-HUNG_UP = "hung up"
+import numpy as np
+
+from scripts.bench.client import HUNG_UP, RIGHT, Answer, Asked, Load, Question, post
+
 ALLOWED = {RIGHT, "429", "408", HUNG_UP}  # any other outcome breaks a promise
 PATIENCE_S = (0.001, 0.05)  # of clients that hang up
 BATCH = (2, 16)
@@ -44,6 +47,22 @@ class Ask:
     status: int = 200
     head: str = ""
     hang_up_s: float | None = None
+
+    def judged(self, answer: Answer, request_id: str) -> str:
+        """What became of it: `right`, `wrong`, `408`, `429`, or what should not be."""
+        if answer.status == 429:
+            return "429" if "retry-after" in answer.headers else "429 without Retry-After"
+        if answer.status == 408:
+            return "408"
+        if answer.status != self.status:
+            return answer.said
+        if answer.headers.get("x-request-id") != request_id:
+            return "the answer of another request"
+        body = answer.json()
+        if answer.status != 200:
+            return RIGHT if body["error"]["code"] else "no code"
+        items = body if isinstance(body, list) else [body]
+        return RIGHT if tuple(item["label"] for item in items) == self.labels else "wrong"
 
 
 def asks(known: dict[str, str], seed: int = 1) -> Iterator[Ask]:
@@ -94,32 +113,45 @@ class Waves:
     def rate_per_s(self, at_s: float) -> float:
         return self.capacity_per_s * self.share(at_s)
 
-
-@dataclass(slots=True)
-class Answer:
-    """One answer; head: the names of its headers in lower case."""
-
-    status: int = 0
-    head: dict[bytes, bytes] = field(default_factory=dict)
-    body: bytes = b""
-    keeps: bool = False
+    def times_s(self, seed: int = 2) -> Iterator[float]:
+        """When requests are due: a Poisson process, without end."""
+        rng, due_s = random.Random(seed), 0.0
+        while True:
+            due_s += rng.expovariate(self.rate_per_s(due_s))
+            yield due_s
 
 
-def judged(ask: Ask, answer: Answer, request_id: str) -> str:
-    """What became of a request: `right`, `wrong`, `408`, `429`, or what should not be."""
-    if answer.status == 429:
-        return "429" if b"retry-after" in answer.head else "429 without Retry-After"
-    if answer.status == 408:
-        return "408"
-    try:
-        body = json.loads(answer.body)
-        if answer.status != ask.status:
-            return f"{answer.status} {body['error']['code']}"
-        if answer.head.get(b"x-request-id") != request_id.encode():
-            return "the answer of another request"
-        if answer.status != 200:
-            return RIGHT if body["error"]["code"] else "no code"
-        items: Sequence[dict[str, object]] = body if isinstance(body, list) else [body]
-        return RIGHT if tuple(item["label"] for item in items) == ask.labels else "wrong"
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.status} not of ours"
+class MixedLoad(Load):
+    """Mixed traffic in waves. by_kind: of (kind, what became of it)."""
+
+    def __init__(self, url: str, known: dict[str, str], waves: Waves) -> None:
+        self.by_kind: Counter[tuple[str, str]] = Counter()
+        self.examples: list[str] = []
+        self._took_s: deque[float] = deque(maxlen=200_000)
+        questions = (self._question(ask, number) for number, ask in enumerate(asks(known)))
+        super().__init__(url, questions, waves.times_s(), note=self._count)
+
+    def latencies_ms(self) -> dict[str, float]:
+        """Of what was answered right since the last call, from the intended time on."""
+        took = [self._took_s.popleft() for _ in range(len(self._took_s))]
+        if not took:
+            return {}
+        p50, p99 = np.percentile(took, (50, 99)) * 1e3
+        return {"p50_ms": round(float(p50), 1), "p99_ms": round(float(p99), 1)}
+
+    def _question(self, ask: Ask, number: int) -> Question:
+        request_id = f"soak-{number}"
+
+        def judge(answer: Answer) -> str:
+            outcome = ask.judged(answer, request_id)
+            if outcome not in (RIGHT, "429", "408") and len(self.examples) < 20:
+                self.examples.append(f"{ask.kind}: {outcome}: {answer.body[:200]!r}")
+            return outcome
+
+        request = post(ask.body, extra=ask.head.encode(), request_id=request_id)
+        return Question(request, judge, ask.kind, ask.hang_up_s)
+
+    def _count(self, one: Asked) -> None:
+        self.by_kind[one.kind, one.outcome] += 1
+        if one.outcome == RIGHT and one.answered_s is not None:
+            self._took_s.append(one.answered_s - one.due_s)

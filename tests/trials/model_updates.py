@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import json
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import count
+from functools import partial
+from itertools import count, cycle
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-import httpx
+import requests
 
 from scripts.bench.child import Child, child
+from scripts.bench.client import CLIENT_TIMEOUT_S, Answer, Asked, Load, Question, post
 
-from .disagreeing import (
+from .cluster import REPLICAS, Cluster, cluster, kill, wait_until
+from .handles import HandleLoad, environment
+from .models import (
     BEFORE,
     TEXTS,
     Disagreeing,
@@ -27,15 +29,13 @@ from .disagreeing import (
     without_numbers,
     without_weights,
 )
-from .faults import REPLICAS, Cluster, cluster, kill, step, wait_until
-from .handles import environment
-from .session import Finding, Part, Session
-from .steady import CLIENT_TIMEOUT_S
+from .session import Part, Session
 
 ONE_MODEL = "every answer is wholly of the old model or of the new one, and none fails"
 OLD_SERVES = "every answer is of the old model, `/info` and the status say what failed and why"
 ENGINE = ["engine.name=torch", "engine.device=cpu", "engine.dtype=float32"]
-SINGLE = {name: {"num_replicas": 1} for name in REPLICAS}
+Options = dict[str, dict[str, Any]]
+SINGLE: Options = {name: {"num_replicas": 1} for name in REPLICAS}
 HTTP_EVERY_S = 0.03
 HANDLE_EVERY_S = 0.2
 MOST_SLOW_S = 35.0
@@ -69,25 +69,20 @@ class Asking:
 
     def __init__(self, url: str, caller: Child, old: Disagreeing, new: Disagreeing) -> None:
         self.seen = Answers()
-        self._url, self._caller = url, caller
         self._old, self._new = old, new
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=lambda: asyncio.run(self._by_http())),
-            threading.Thread(target=self._by_handle),
-        ]
+        questions, due_s = map(self._question, cycle(TEXTS)), (n * HTTP_EVERY_S for n in count())
+        self._loads = ExitStack()
+        self._http = Load(url, questions, due_s, note=self._note)
+        self._handle = HandleLoad(caller, cycle(TEXTS), self._by_handle, HANDLE_EVERY_S)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._loads.enter_context(self._http)
+        self._loads.enter_context(self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+    def __exit__(self, *exc: object) -> None:
+        self._loads.close()
+        self.seen.handle.update(self._handle.outcomes)
 
     def _judged(self, text: str, answer: Any) -> str:
         if not isinstance(answer, dict) or "scores" not in answer:
@@ -101,38 +96,24 @@ class Asking:
         self.seen.last_s[what] = time.monotonic()
         return what
 
-    async def _by_http(self) -> None:
-        async with httpx.AsyncClient(timeout=CLIENT_TIMEOUT_S) as client:
-            tasks = set()
-            for number in count():
-                if self._stop.is_set():
-                    break
-                tasks.add(asyncio.create_task(self._ask(client, TEXTS[number % len(TEXTS)])))
-                await asyncio.sleep(HTTP_EVERY_S)
-            await asyncio.gather(*tasks)
+    def _question(self, text: str) -> Question:
+        # A list may span both models; each of its texts may not.
+        pair = (text, TEXTS[0])
 
-    async def _ask(self, client: httpx.AsyncClient, text: str) -> None:
-        began = time.monotonic()
-        body: Any = None
-        try:
-            # A list may span both models; each of its texts may not.
-            answer = await client.post(f"{self._url}/classify", json={"text": [text, TEXTS[0]]})
-            with contextlib.suppress(ValueError):
-                body = answer.json()
-            pairs = [(text, body[0]), (TEXTS[0], body[1])] if answer.status_code == 200 else []
-            told = [self._judged(*pair) for pair in pairs] or [f"{answer.status_code} {body}"[:120]]
-        except httpx.HTTPError as exc:
-            told = [f"lost {type(exc).__name__}"]
-        self.seen.http.update(told)
-        self.seen.slowest_s = max(self.seen.slowest_s, time.monotonic() - began)
+        def judge(answer: Answer) -> str:
+            if answer.status != 200:
+                return f"{answer.status} {answer.json()}"[:120]
+            judged = zip(pair, answer.json(), strict=True)
+            return "\n".join(self._judged(*one) for one in judged)
 
-    def _by_handle(self) -> None:
-        for number in count():
-            if self._stop.wait(HANDLE_EVERY_S):
-                return
-            text = TEXTS[number % len(TEXTS)]
-            found = self._caller.ask(method="classify", args=[text], kwargs={})
-            self.seen.handle[self._judged(text, found.get("answer", found))] += 1
+        return Question(post(json.dumps({"text": pair}).encode()), judge)
+
+    def _note(self, one: Asked) -> None:
+        self.seen.http.update(one.outcome.split("\n"))
+        self.seen.slowest_s = max(self.seen.slowest_s, one.took_s)
+
+    def _by_handle(self, text: str, found: dict[str, Any]) -> str:
+        return self._judged(text, found.get("answer", found))
 
 
 @dataclass
@@ -143,18 +124,20 @@ class Updated:
     caller: Child
     models: dict[str, Disagreeing]
 
-    def deploy(self, place: Path, wait: bool = True, **options: dict[str, Any]) -> None:
-        self.there.update(*ENGINE, f"model.id={place}", wait=wait, **options)
+    def deploy(self, place: Path, options: Options | None = None, *, wait: bool = True) -> None:
+        self.there.update(*ENGINE, f"model.id={place}", wait=wait, **(options or {}))
 
     def asking(self, kind: str) -> Asking:
         return Asking(self.there.url, self.caller, self.models[BEFORE], self.models[kind])
 
     def info(self) -> dict[str, Any]:
-        told: dict[str, Any] = httpx.get(f"{self.there.url}/info", timeout=CLIENT_TIMEOUT_S).json()
+        told: dict[str, Any] = requests.get(
+            f"{self.there.url}/info", timeout=CLIENT_TIMEOUT_S
+        ).json()
         return told
 
 
-@contextlib.contextmanager
+@contextmanager
 def updatable() -> Iterator[Updated]:
     """A cluster of two replicas of each stage, and a process that calls them by handle."""
     with tempfile.TemporaryDirectory() as folder, cluster() as there:
@@ -163,7 +146,7 @@ def updatable() -> Iterator[Updated]:
             "RAY_ADDRESS": there.process.ask(do="address")["address"],
             "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
         }
-        with environment(address), child("tests.trials.caller") as caller:
+        with environment(address), child("tests.trials.handles") as caller:
             running = Updated(there, caller, models)
             running.deploy(models[BEFORE].place)
             caller.ask(method="classify", args=[TEXTS[0]], kwargs={})  # its handle is made now
@@ -171,7 +154,7 @@ def updatable() -> Iterator[Updated]:
 
 
 def update_under_load(
-    running: Updated, kind: str, **options: dict[str, Any]
+    running: Updated, kind: str, options: Options | None = None
 ) -> tuple[Answers, bool]:
     """There and back again; and whether each time the last answers were the new model's."""
     old, new = running.models[BEFORE], running.models[kind]
@@ -179,10 +162,10 @@ def update_under_load(
     with running.asking(kind) as asking:
         for what, model in (("new", new), ("old", old)):
             time.sleep(2.0)
-            running.deploy(model.place, **options)
+            running.deploy(model.place, options)
             since = time.monotonic()
             # Replicas that Serve stops answer what they hold.
-            reached = wait_until(lambda since=since, what=what: _only(asking, what, since), 60.0)
+            reached = wait_until(partial(_only, asking, what, since), 60.0)
             arrived.append(reached is not None)
     return asking.seen, all(arrived)
 
@@ -227,12 +210,12 @@ def try_models(session: Session) -> None:
     with session.mode("models", 12) as part, updatable() as running:
         for kind in [kind for kind in running.models if kind != BEFORE]:
             how = f"an update to {kind}, and back, 2 replicas of each"
-            with step(session, part, ONE_MODEL, how):
+            with session.trying(part, ONE_MODEL, how):
                 _note(part, how, *update_under_load(running, kind))
         how = "an update to more labels, and back, 1 replica of each"
-        with step(session, part, ONE_MODEL, how):
-            running.deploy(running.models[BEFORE].place, **SINGLE)
-            _note(part, how, *update_under_load(running, "more labels", **SINGLE))
+        with session.trying(part, ONE_MODEL, how):
+            running.deploy(running.models[BEFORE].place, SINGLE)
+            _note(part, how, *update_under_load(running, "more labels", SINGLE))
             running.deploy(running.models[BEFORE].place)
         with tempfile.TemporaryDirectory() as folder:
             other = running.models["more labels"].place
@@ -249,24 +232,24 @@ def try_models(session: Session) -> None:
                 ),
             ):
                 how = f"an update to a model {how}"
-                with step(session, part, OLD_SERVES, how):
+                with session.trying(part, OLD_SERVES, how):
                     seen, told, said = failed_update(running, broken, why)
                     kept = said and told["model"] == str(running.models[BEFORE].place)
                     kept &= told["update"] is not None and why in told["update"]["message"]
                     _note_old(part, how, seen, kept)
         how = "an old Classifier killed after that, then the old config deployed again"
-        with step(session, part, OLD_SERVES, how):
+        with session.trying(part, OLD_SERVES, how):
             _note_old(part, how, *heal(running))
 
 
 def _note_old(part: Part, how: str, seen: Answers, kept: bool) -> None:
     kept &= set(seen.all) == {"both"}
-    part.findings.append(Finding(OLD_SERVES, how, sum(seen.all.values()), str(seen), kept))
+    part.add(OLD_SERVES, how, sum(seen.all.values()), str(seen), kept)
 
 
 def _note(part: Part, how: str, seen: Answers, arrived: bool) -> None:
     kept = set(seen.all) <= {"old", "new", "both"} and arrived and seen.slowest_s < MOST_SLOW_S
-    part.findings.append(Finding(ONE_MODEL, how, sum(seen.all.values()), str(seen), kept))
+    part.add(ONE_MODEL, how, sum(seen.all.values()), str(seen), kept)
     part.figures[how] = {
         "http": dict(seen.http),
         "handle": dict(seen.handle),

@@ -17,6 +17,7 @@ import requests
 from deployments.launch import processes
 from deployments.launch.progress import ChildLog, local_session
 from deployments.launch.token_file import read_token
+from scripts.bench.service import Service
 
 TIMEOUT_S = 20
 # What the dashboard's pages and `ray list`, `ray summary`, `ray timeline` are made of.
@@ -53,12 +54,8 @@ class Place:
 class Run:
     """One run of the service, by the directory that the launcher made for it."""
 
-    def __init__(self, launcher_log: Path) -> None:
-        found = re.search(r"^Log: (\S+)/serve\.log$", launcher_log.read_text(), re.MULTILINE)
-        if found is None:
-            raise ValueError("the launcher names no log")
-        self.dir = Path(found.group(1))
-        self._launcher_log = launcher_log
+    def __init__(self, service: Service) -> None:
+        self.dir, self._launcher_log = service.run_dir, service.log
         child = ChildLog(self.dir / "serve.log")
         child.read()
         child.close()
@@ -79,7 +76,7 @@ class Run:
         """Of this run's Ray: `auto` would take any that runs on this machine."""
         commands = [_cmdline(process.pid) for process in processes.of_run(self.dir)]
         (address,) = {m for c in commands for m in re.findall(rb"--gcs-address=([0-9.:]+)", c)}
-        return address.decode()
+        return str(address, "ascii")
 
     def replica_pid(self, deployment: str) -> int:
         """The process of a deployment's only replica, once it runs."""

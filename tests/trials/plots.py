@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.plots import THEMES, Theme, style
+from scripts.bench.plots import Theme, draw_all
 
 DEPLOYMENTS = ("Classifier", "Tokenizer", "Postprocessor")  # the others are grey
 
 
 def draw_soak(part: dict[str, Any], folder: Path) -> list[Path]:
     """Draws `soak-light.svg` and `soak-dark.svg`. Needs matplotlib (extra `plots`)."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    import matplotlib.pyplot as plt
-
-    folder.mkdir(parents=True, exist_ok=True)
-    made = []
-    for theme in THEMES:
-        with plt.rc_context({**style(theme), "lines.marker": "", "lines.linewidth": 1.5}):
-            figure = _plot(part, theme)
-            path = folder / f"soak-{theme.name}.svg"
-            # No date, and ids that do not change: the same figures make the same file.
-            figure.savefig(path, transparent=True, metadata={"Date": None})
-            plt.close(figure)
-            made.append(path)
-    return made
+    lines = {"lines.marker": "", "lines.linewidth": 1.5}
+    return draw_all({"soak": partial(_plot, part)}, folder, **lines)
 
 
 def _plot(part: dict[str, Any], theme: Theme) -> Any:

@@ -1,35 +1,132 @@
-"""privacy: texts that exist nowhere else, sent through every way in and searched everywhere."""
+"""Mode `privacy`: texts that exist nowhere else, sent through every way in, searched everywhere."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import tempfile
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from deployments.privacy.audit import broken_at, derived_key, text_digest
 from scripts.bench.child import Child
+from scripts.bench.process import wait_until
 from scripts.bench.service import CONFIG, running_service
 
 from . import privacy_faults as faulty
 from .canary import Canaries
-from .handle_cases import handle_cases
 from .handles import calling, environment
-from .places import Run, Syslog
-from .privacy_cases import SETTINGS, Http, accepted, failing, refused
-from .privacy_trial import Trial, wait_for
+from .places import Run, Syslog, files_below
+from .privacy_cases import (
+    SETTINGS,
+    Case,
+    HandleCase,
+    Http,
+    accepted,
+    failing,
+    handle_cases,
+    refused,
+)
 from .session import Finding, Part, Session
 
+PATIENCE_S = 90.0
+_CONTROL_FILE = "control-of-the-search"
 SYSLOG = "RAY_SERVE_HAPROXY_LOG_TARGET"
 SECRET = "as long as a secret has to be"  # noqa: S105
+
+
+@dataclass
+class Trial:
+    """One service under trial, what was sent to it and what was found."""
+
+    canaries: Canaries
+    http: Http
+    run: Run
+    syslog: Syslog
+    audit: Path
+    names: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    controls: set[int] = field(default_factory=set)
+    shown_in: dict[int, str] = field(default_factory=dict)
+    searched: Counter[str] = field(default_factory=Counter)
+    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    controls_found: set[str] = field(default_factory=set)
+
+    def number(self, name: str, shown_in: str = "") -> int:
+        """The number of a new case."""
+        number = len(self.names)
+        self.names.append(name)
+        if shown_in:
+            self.shown_in[number] = shown_in
+        return number
+
+    def send(self, cases: Iterable[Case]) -> None:
+        for case in cases:
+            self.settle()
+            outcome = case.send(self.canaries.text(self.number(case.name, case.shown_in)))
+            if outcome not in case.expected:
+                self.missed.append(f"{case.name}: {outcome}")
+
+    def call(self, caller: Child, cases: Sequence[HandleCase]) -> None:
+        for case in cases:
+            self.settle()
+            number = self.number(f"handle, {case.name}", case.shown_in)
+            answer = caller.ask(**case.question(self.canaries.text(number)))
+            if answer.get("raised", "answer") not in case.expected:
+                self.missed.append(f"handle, {case.name}: {answer.get('raised', 'answer')}")
+
+    def settle(self) -> None:
+        """Waits until the service answers: what was done to it before may still block it."""
+        wait_until(lambda: self.http.json({"text": "好"}) == 200, "an answer", PATIENCE_S)
+
+    def search(self) -> None:
+        """Looks into every place, and keeps what was found there that is no control."""
+        self.searched.clear()
+        of_audit = files_below(self.audit, "audit log")
+        for place in (*self.run.places(), self.syslog.place(), *of_audit):
+            self.searched[place.kind] += 1
+            for form, excerpt in self.canaries.forms_in(place.data).items():
+                where = f"{place.kind} {place.name}"
+                numbers = self._numbers(place.data)
+                known = {n for n, shown_in in self.shown_in.items() if shown_in in where}
+                if numbers & self.controls:
+                    self.controls_found.add(f"{place.kind}: {form}")
+                if numbers and numbers <= self.controls | known:
+                    continue
+                self.found[f"{where}, {form}"] = {
+                    "cases": [self.names[n] for n in sorted(numbers - self.controls - known)],
+                    "excerpt": excerpt,
+                }
+
+    def _numbers(self, data: bytes) -> set[int]:
+        latin = self.canaries.latin.encode()
+        return {int(n) for n in re.findall(latin + rb"(\d{3})", data, re.IGNORECASE)}
+
+    def control(self) -> None:
+        """Canaries that must be found: logged, made a metric's tag, written into a file."""
+        for name, fault in (("log", faulty.LOG), ("metric", faulty.COUNT)):
+            self.controls.add(number := self.number(f"control, {name}"))
+            self.http.json({"text": self.canaries.text(number, fault)})
+        self.controls.add(number := self.number("control, file"))
+        (session,) = self.run.dir.glob("ray/session_2*")
+        (session / _CONTROL_FILE).write_bytes(self.canaries.in_all_forms(number))
+
+    def control_is_seen(self) -> bool:
+        """Whether what takes the longest has come to where it is shown: metrics."""
+        self.controls_found.clear()
+        self.search()
+        return "metrics: plain" in self.controls_found
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +157,13 @@ def try_privacy(session: Session) -> None:
         session.step("start, with every log at its loudest")
         config = loud_config(folder, syslog.port)
         service = stack.enter_context(running_service(SETTINGS, config))
-        run = Run(service.log)
-        http = Http(service.endpoint.url, canaries)
+        run = Run(service)
+        http = Http(service.endpoint.url)
         trial = Trial(canaries, http, run, syslog, folder / "audit")
         trial.number("quoted by the postprocessor's error")
         session.step("texts that are classified or refused")
-        trial.send(accepted(trial.http, canaries))
-        trial.send(refused(trial.http, canaries))
+        trial.send(accepted(trial.http))
+        trial.send(refused(trial.http))
         session.step("texts with which something breaks")
         trial.send(failing(trial.http, canaries))
         session.step("calls by handle, from inside Ray")
@@ -86,7 +183,7 @@ def try_privacy(session: Session) -> None:
         trial.settle()
         trial.control()
         with suppress(TimeoutError):  # then the finding says so
-            wait_for(trial.control_is_seen, "the controls to be found")
+            wait_until(trial.control_is_seen, "the controls to be found", PATIENCE_S)
         part.figures = {
             "cases": trial.names,
             "places": dict(trial.searched),
@@ -108,35 +205,33 @@ def judge(part: Part, trial: Trial, held: Held, cores: list[str]) -> None:
     control_ok = len({c for c in trial.controls_found if c.startswith("file")}) >= n_forms
     seen = ", ".join(f"{n} {kind}" for kind, n in sorted(trial.searched.items()))
     missed = f"; not as expected: {'; '.join(trial.missed)}" if trial.missed else ""
-    part.findings += [
-        Finding(
-            "No text in any log, metric, trace, page or file",
-            f"{len(trial.names)} ways in and ways to fail, each with a text of its own; logs at "
-            f"DEBUG, access log and traces on; searched in {n_forms} forms: {seen}",
-            len(trial.names) * n_places,
-            f"found in {len(trial.found)} places{missed}; the controls "
-            f"{'were found' if control_ok else 'were not found'}",
-            not trial.found and not trial.missed and control_ok,
-        ),
-        Finding(
-            "A text is held no longer than its request",
-            "after the answers, every object that Python reaches in the Tokenizer was asked "
-            "for strings, bytes and token ids; once more when Python's collector had run, as Serve "
-            "keeps frames of calls that failed or were cancelled in cycles",
-            len(trial.names),
-            f"{len(held.collected)} objects hold one; before the collector ran "
-            f"{len(held.of_http)} after requests by HTTP, {len(held.of_handles)} after handles",
-            not held.collected,
-        ),
-        Finding(
-            "A replica that dies leaves no core",
-            "a Classifier ended by SIGABRT and a Tokenizer by SIGSEGV, with texts on board, "
-            "started where cores are allowed",
-            2,
-            f"{len(cores)} cores" + (f": {', '.join(cores)}" if cores else ""),
-            not cores,
-        ),
-    ]
+    part.add(
+        "No text in any log, metric, trace, page or file",
+        f"{len(trial.names)} ways in and ways to fail, each with a text of its own; logs at "
+        f"DEBUG, access log and traces on; searched in {n_forms} forms: {seen}",
+        len(trial.names) * n_places,
+        f"found in {len(trial.found)} places{missed}; the controls "
+        f"{'were found' if control_ok else 'were not found'}",
+        not trial.found and not trial.missed and control_ok,
+    )
+    part.add(
+        "A text is held no longer than its request",
+        "after the answers, every object that Python reaches in the Tokenizer was asked "
+        "for strings, bytes and token ids; once more when Python's collector had run, as Serve "
+        "keeps frames of calls that failed or were cancelled in cycles",
+        len(trial.names),
+        f"{len(held.collected)} objects hold one; before the collector ran "
+        f"{len(held.of_http)} after requests by HTTP, {len(held.of_handles)} after handles",
+        not held.collected,
+    )
+    part.add(
+        "A replica that dies leaves no core",
+        "a Classifier ended by SIGABRT and a Tokenizer by SIGSEGV, with texts on board, "
+        "started where cores are allowed",
+        2,
+        f"{len(cores)} cores" + (f": {', '.join(cores)}" if cores else ""),
+        not cores,
+    )
 
 
 def judge_audit(trial: Trial) -> Finding:
@@ -211,9 +306,9 @@ def kill_with_texts_on_board(trial: Trial) -> list[str]:
     before = {path for place in places for path in place.glob("**/core*") if path.is_file()}
     for deployment, how in (("Classifier", signal.SIGABRT), ("Tokenizer", signal.SIGSEGV)):
         trial.settle()
-        text = trial.canaries.of_tokens(
-            trial.number(f"{deployment} ended by {how.name}"), faulty.SLOW_TOKENS
-        )
+        number = trial.number(f"{deployment} ended by {how.name}")
+        canaries = trial.canaries
+        text = canaries.of_tokens(canaries.text(number), faulty.SLOW_TOKENS)
         sender = threading.Thread(target=trial.http.json, args=({"text": text},))
         sender.start()
         time.sleep(0.5)  # it is with the engine now, which takes 3 s

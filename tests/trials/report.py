@@ -4,7 +4,77 @@ from __future__ import annotations
 
 from typing import Any
 
-from .soak_report import soak_lines
+from scripts.bench.report import picture
+
+Row = dict[str, Any]
+
+_HEAD = (
+    "| process | minutes | RSS, MiB | MiB/h (95 %) | open files | most | files/h (95 %) | "
+    "threads |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def soak_lines(figures: dict[str, Any], folder: str) -> list[str]:
+    """folder: of the plot, as seen from the page."""
+    if not figures.get("processes"):
+        return []
+    rows = [*figures["processes"], figures["together"]]
+    long = [one for one in rows if "rss_mib_per_h" in one]
+    short: dict[str, list[Row]] = {}
+    for one in rows:
+        if "rss_mib_per_h" not in one:
+            short.setdefault(one["kind"], []).append(one)
+    engine, minutes = figures["engine"], figures["minutes"]
+    return [
+        "",
+        picture("soak", "Soak: memory of every process, load and replicas", folder),
+        f"Engine {engine['engine']} {engine['dtype']}, {engine['num_threads']} threads a replica. "
+        f"A sample every {figures['sample_s']:g} s; slopes without the first "
+        f"{figures['warm_s'] / 60:.1f} minutes of each process, their interval widened for "
+        "samples that are like the one before. Latency by minute: p50 "
+        f"{_range(minutes, 'p50_ms')} ms, p99 {_range(minutes, 'p99_ms')} ms.",
+        "",
+        *_HEAD,
+        *(_row(one) for one in long),
+        *(_short_row(kind, found) for kind, found in sorted(short.items())),
+    ]
+
+
+def _row(one: Row) -> str:
+    (rss_from, rss_to), (files_from, files_to) = one["rss_mib"], one["files"]
+    return (
+        f"| {one['kind']} | {_minutes(one):.0f} | {rss_from:,.0f} → {rss_to:,.0f} | "
+        f"{_slope(one['rss_mib_per_h'])} | {files_from:,} → {files_to:,} | "
+        f"{one['files_max']:,} | {_slope(one['files_per_h'])} | {one['threads_max']} |"
+    )
+
+
+def _short_row(kind: str, found: list[Row]) -> str:
+    """Processes of one kind that lived too short for slopes, in one row."""
+    lived = [_minutes(one) for one in found]
+    last = [one["rss_mib"][1] for one in found]
+    return (
+        f"| {len(found)} × {kind}, short-lived | {min(lived):.1f} to {max(lived):.1f} | "
+        f"at last {min(last):,.0f} to {max(last):,.0f} | | | "
+        f"{max(one['files_max'] for one in found):,} | | "
+        f"{max(one['threads_max'] for one in found)} |"
+    )
+
+
+def _minutes(one: Row) -> float:
+    return float(one["to_s"] - one["from_s"]) / 60
+
+
+def _slope(found: list[float]) -> str:
+    value, low, high = found
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _range(minutes: list[Row], name: str) -> str:
+    found = [one[name] for one in minutes if name in one]
+    return f"{min(found):.0f} to {max(found):.0f}" if found else "-"
+
 
 IMAGES = "images"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import select
-import socket
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from scripts.bench.client import Answer, BrokenAnswer
+
+from .raw_http import Connection
 
 BODY_TIMEOUT_S = 3.0
 SILENCE_S = 5.0
@@ -17,13 +19,13 @@ HEAD_TIMEOUT_S = 4
 _SLACK_S = 5.0
 _HEAD = b"POST /classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 _BODY = _HEAD + b'Content-Length: 1000\r\n\r\n{"text": "'
-# What each kind sends first, and whether it goes on, a byte a round.
+# What each kind sends first, and what every half second.
 KINDS = {
-    "silent in the head": (_HEAD + b"X-A", False),
-    "trickling head": (_HEAD + b"X-A: ", True),
-    "silent in the body": (_BODY, False),
-    "trickling body": (_BODY, True),
-    "trickling chunks": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", True),
+    "silent in the head": (_HEAD + b"X-A", b""),
+    "trickling head": (_HEAD + b"X-A: ", b"a"),
+    "silent in the body": (_BODY, b""),
+    "trickling body": (_BODY, b"a"),
+    "trickling chunks": (_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n"),
 }
 
 
@@ -39,36 +41,33 @@ class Slow:
 
 def slow_clients(port: int, count: int) -> Slow:
     """`count` of them at once, for as long as the longest timeout and some seconds."""
-    opened: dict[socket.socket, str] = {}
+    opened: dict[Connection, str] = {}
     kinds = list(KINDS)
     for number in range(count):
         kind = kinds[number % len(kinds)]
-        sock = socket.create_connection(("127.0.0.1", port), 10)
-        sock.sendall(KINDS[kind][0])
-        opened[sock] = kind
-    ended: dict[str, list[tuple[float, bytes]]] = {kind: [] for kind in kinds}
+        connection = Connection(port)
+        connection.send(KINDS[kind][0])
+        opened[connection] = kind
+    ended: dict[str, list[tuple[float, bool]]] = {kind: [] for kind in kinds}
     started = time.monotonic()
     while opened and time.monotonic() < started + max(BODY_TIMEOUT_S, SILENCE_S) + _SLACK_S:
-        for sock in select.select(list(opened), [], [], 0.5)[0]:
-            data = _rest(sock)
-            ended[opened.pop(sock)].append((time.monotonic() - started, data))
-            sock.close()
-        for sock, kind in opened.items():
-            if KINDS[kind][1]:
-                with suppress(OSError):  # the next select says so
-                    sock.sendall(b"1\r\na\r\n" if kind == "trickling chunks" else b"a")
+        for connection in select.select(list(opened), [], [], 0.5)[0]:
+            answer = _last_words(connection)
+            is_408 = answer is not None and answer.said == "408 deadline_exceeded"
+            ended[opened.pop(connection)].append((time.monotonic() - started, is_408))
+            connection.close()
+        for connection, kind in opened.items():
+            connection.send(KINDS[kind][1])  # where it is closed, the next select says so
     left = {kind: sum(other == kind for other in opened.values()) for kind in kinds}
-    for sock in opened:
-        sock.close()
+    for connection in opened:
+        connection.close()
     figures = {
         kind: {
             "ended": len(rows),
             "still_open": left[kind],
             "first_s": round(min((at for at, _ in rows), default=0.0), 1),
             "last_s": round(max((at for at, _ in rows), default=0.0), 1),
-            "json_408": sum(
-                b" 408 " in data[:20] and b"deadline_exceeded" in data for _, data in rows
-            ),
+            "json_408": sum(is_408 for _, is_408 in rows),
         }
         for kind, rows in ended.items()
     }
@@ -84,13 +83,9 @@ def slow_clients(port: int, count: int) -> Slow:
     return Slow(count, kept, result, figures)
 
 
-def _rest(sock: socket.socket) -> bytes:
-    """All that the server still says: head and body of an answer may come apart."""
-    parts: list[bytes] = []
-    sock.settimeout(1.0)
-    with suppress(OSError):
-        while part := sock.recv(65_536):
-            parts.append(part)
-            if part.endswith(b"}"):
-                break
-    return b"".join(parts)
+def _last_words(connection: Connection) -> Answer | None:
+    """What the server still says: head and body of an answer may come apart."""
+    try:
+        return connection.receive(1.0)
+    except (OSError, BrokenAnswer):
+        return None

@@ -11,26 +11,24 @@ import time
 from collections import Counter
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import requests
 import yaml
 
-from scripts.bench.endpoint import Endpoint
+from scripts.bench.client import RIGHT, Endpoint
 from scripts.bench.load import load
 from scripts.bench.service import CONFIG, Service, running_service
 
 from .guests import labelled, made_texts
 from .handles import HandleLoad, calling
-from .mixed import Waves, asks
-from .mixed_load import MixedLoad
+from .mixed import MixedLoad, Waves, asks
 from .places import Run
-from .replicas import tracebacks
 from .session import Part, Session
 from .soak_findings import judge
-from .watch import Watch
+from .watch import Watch, tracebacks
 
 QUICK_MINUTES = 1.0
 WAVES = 10
@@ -41,6 +39,7 @@ CLOSED_LOOP_S = 10.0
 CAPACITY_SHARE = 0.9  # as in `overload`
 CLEAR = 0.6  # score of a text whose label no engine's rounding may change
 TEXTS = 2_000
+SHED = ("Overloaded", "DeadlineExceeded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +88,19 @@ class Soak:
 
     def run(self, service: Service, known: dict[str, str]) -> None:
         """Loads and watches until the time is over; the figures are written all the while."""
-        url, waves = urlsplit(service.endpoint.url), Waves(self.capacity_per_s, self.plan.wave_s)
-        run = Run(service.log)
-        with calling(run) as caller:
-            mixed = MixedLoad(str(url.hostname), int(url.port or 0), known, waves)
-            by_handle = HandleLoad(caller, known)
+        waves = Waves(self.capacity_per_s, self.plan.wave_s)
+
+        def judge(text: str, found: dict[str, Any]) -> str:
+            if raised := str(found.get("raised", "")):
+                shed = any(name in raised for name in SHED)
+                return "shed" if shed else f"raised {raised}"
+            answer = found["answer"]
+            right = isinstance(answer, dict) and answer["label"] == known[text]
+            return RIGHT if right else "wrong"
+
+        with calling(Run(service)) as caller:
+            mixed = MixedLoad(service.endpoint.url, known, waves)
+            by_handle = HandleLoad(caller, cycle(known), judge)
             try:
                 with mixed, by_handle:
                     self._watch(mixed, by_handle, waves)
@@ -117,28 +124,27 @@ class Soak:
                         "minute": round(now_s / 60, 2),
                         "load": round(waves.share(now_s), 2),
                         "classifiers": kinds["Classifier"],
-                        "asked": mixed.asked,
+                        "asked": mixed.n_sent,
                         "shed": _count(mixed, "429", "408"),
                         **mixed.latencies_ms(),
                     }
                 )
                 self._note(mixed, by_handle)
-                self.session.save()
                 self.session.step(
                     f"soak: minute {now_s / 60:.0f}, load {waves.share(now_s):.0%}, "
-                    f"{kinds['Classifier']} classifiers, {mixed.asked:,} asked"
+                    f"{kinds['Classifier']} classifiers, {mixed.n_sent:,} asked"
                 )
             next_sample_s = max(next_sample_s + self.plan.sample_s, self.watch.now_s() + 0.1)
             time.sleep(max(next_sample_s - self.watch.now_s(), 0))
 
     def _note(self, mixed: MixedLoad, by_handle: HandleLoad) -> None:
         outcomes: dict[str, dict[str, int]] = {}
-        for (kind, outcome), count in sorted(dict(mixed.outcomes).items()):
+        for (kind, outcome), count in sorted(dict(mixed.by_kind).items()):
             outcomes.setdefault(kind, {})[outcome] = count
         warm_s = WARM_SHARE * self.plan.length_s
         watched = sorted(self.watch.processes.values(), key=lambda one: (one.kind, one.times_s[0]))
         self.part.figures |= {
-            "asked": mixed.asked,
+            "asked": mixed.n_sent,
             "outcomes": outcomes,
             "by_handle": dict(by_handle.outcomes),
             "examples": mixed.examples,
@@ -218,7 +224,7 @@ def known_labels(count: int) -> dict[str, str]:
 def closed_loop(service: Service, known: dict[str, str], seconds: float) -> float:
     """Requests a second of the mix's answered kinds, with 64 connections."""
     source = asks(known, seed=3)
-    bodies = {}
+    bodies: dict[str, bytes] = {}
     while len(bodies) < 500:
         ask = next(source)
         if ask.status == 200 and ask.hang_up_s is None and b"timeout_ms" not in ask.body:
@@ -244,7 +250,7 @@ def changes(counts: list[tuple[float, int]]) -> list[tuple[float, int]]:
 
 def _count(mixed: MixedLoad, *outcomes: str) -> int:
     counted: Counter[str] = Counter()
-    for (_, outcome), count in dict(mixed.outcomes).items():
+    for (_, outcome), count in dict(mixed.by_kind).items():
         counted[outcome] += count
     return sum(counted[outcome] for outcome in outcomes)
 

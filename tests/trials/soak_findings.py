@@ -6,8 +6,10 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
-from .mixed import ALLOWED, RIGHT
-from .session import Finding, Part
+from scripts.bench.client import RIGHT
+
+from .mixed import ALLOWED
+from .session import Part
 
 # A worker's pod of k8s/ has some 5 GiB to spare: at this pace it takes 10 days to fill, and what is
 # slower cannot be told from chance in an hour of waves.
@@ -41,38 +43,32 @@ def _answers(part: Part, how: str) -> None:
         total.update(counts)
     bad = {what: n for what, n in total.items() if what not in ALLOWED}
     asked = part.figures["asked"]
-    part.findings.append(
-        Finding(
-            "Every request gets one right answer, a 429 with Retry-After or a 408",
-            how,
-            asked,
-            _listed(total),
-            not bad and sum(total.values()) == asked and total[RIGHT] > 0,
-        )
+    part.add(
+        "Every request gets one right answer, a 429 with Retry-After or a 408",
+        how,
+        asked,
+        _listed(total),
+        not bad and sum(total.values()) == asked and total[RIGHT] > 0,
     )
     by_handle = Counter(part.figures["by_handle"])
-    part.findings.append(
-        Finding(
-            "So does every call by a handle",
-            "two a second, from a driver inside Ray",
-            by_handle.total(),
-            _listed(by_handle),
-            set(by_handle) <= {RIGHT, "shed"} and by_handle[RIGHT] > 0,
-        )
+    part.add(
+        "So does every call by a handle",
+        "two a second, from a driver inside Ray",
+        by_handle.total(),
+        _listed(by_handle),
+        set(by_handle) <= {RIGHT, "shed"} and by_handle[RIGHT] > 0,
     )
 
 
 def _scaling(part: Part) -> None:
     ups, downs = ups_and_downs(part.figures["classifiers"])
     kinds = {one["kind"] for one in part.figures["processes"]}
-    part.findings.append(
-        Finding(
-            "Replicas follow the load",
-            "Classifiers counted all the while; delays short enough for the waves",
-            ups + downs,
-            f"{ups} times up, {downs} times down, {len(kinds)} kinds of processes",
-            ups > 0 and downs > 0,
-        )
+    part.add(
+        "Replicas follow the load",
+        "Classifiers counted all the while; delays short enough for the waves",
+        ups + downs,
+        f"{ups} times up, {downs} times down, {len(kinds)} kinds of processes",
+        ups > 0 and downs > 0,
     )
 
 
@@ -91,16 +87,14 @@ def _memory(part: Part) -> None:
     if steepest:
         result += f"; steepest {_slope_of(steepest, 'rss_mib_per_h', 'MiB/h')}"
     result += "".join(f"; grows: {_slope_of(one, 'rss_mib_per_h', 'MiB/h')}" for one in broken)
-    part.findings.append(
-        Finding(
-            f"No process grows by {MAX_RSS_PER_H:.0f} MiB/h beyond doubt, nor by "
-            f"{MAX_GROWN_MIB:.0f} MiB",
-            "resident memory by process, least squares after each one's first 15 % of the time, "
-            "95 % interval; first against last tenth",
-            len(sloped),
-            result,
-            bool(sloped) and not broken,
-        )
+    part.add(
+        f"No process grows by {MAX_RSS_PER_H:.0f} MiB/h beyond doubt, nor by "
+        f"{MAX_GROWN_MIB:.0f} MiB",
+        "resident memory by process, least squares after each one's first 15 % of the time, "
+        "95 % interval; first against last tenth",
+        len(sloped),
+        result,
+        bool(sloped) and not broken,
     )
 
 
@@ -115,27 +109,23 @@ def _files(part: Part) -> None:
     most = max(part.figures["processes"], key=lambda one: one["files_max"], default=None)
     result = f"most: {most['kind']}, {most['files_max']}" if most else "none seen"
     result += "".join(f"; grows: {_slope_of(one, 'files_per_h', 'files/h')}" for one in broken)
-    part.findings.append(
-        Finding(
-            f"No process gathers {MAX_FILES_PER_H:.0f} open files an hour beyond doubt",
-            "open files by process, likewise",
-            len(sloped),
-            result,
-            bool(sloped) and not broken,
-        )
+    part.add(
+        f"No process gathers {MAX_FILES_PER_H:.0f} open files an hour beyond doubt",
+        "open files by process, likewise",
+        len(sloped),
+        result,
+        bool(sloped) and not broken,
     )
 
 
 def _afterwards(part: Part) -> None:
     ready, found = part.figures["ready_after"], part.figures["tracebacks"]
-    part.findings.append(
-        Finding(
-            "Afterwards the service is as before",
-            "readiness, logs",
-            1,
-            f"ready: {ready}, tracebacks in logs: {found}",
-            ready and not found,
-        )
+    part.add(
+        "Afterwards the service is as before",
+        "readiness, logs",
+        1,
+        f"ready: {ready}, tracebacks in logs: {found}",
+        ready and not found,
     )
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
-from typing import Any
-
-import httpx
+from itertools import count, pairwise
 
 from deployments.model.load import load_parts
 from deployments.pipeline.types import TextInput
 from deployments.settings import ModelSettings
+from scripts.bench.client import RIGHT, Answer, Asked, Load, Question, post
 
-CLIENT_TIMEOUT_S = 60.0  # above the service's own: it must answer before
-RIGHT = "right"
 # At each of these characters a FaultyEngine does what its name says.
 RAISES, NOT_A_NUMBER, NO_MEMORY, HANGS, KILLS, SLOW = "错", "空", "爆", "停", "死", "慢"
 
@@ -54,25 +46,30 @@ def label_of(text: str) -> str:
     return ("negative", "positive")[sum(encoder().all(text)) % 2]
 
 
+def question(text: str) -> Question:
+    """Asks a text whose label FaultyEngine knows."""
+
+    def judge(answer: Answer) -> str:
+        if answer.status != 200:
+            return answer.said
+        return RIGHT if answer.json()["label"] == label_of(text) else "wrong"
+
+    return Question(post(json.dumps({"text": text}).encode()), judge)
+
+
 @dataclass
 class Seen:
-    """What became of the requests. outcome: `right`, `wrong`, `500 code`, or `lost …`.
+    """What became of the requests. outcomes: `right`, `wrong`, `500 code`, or `lost …`."""
 
-    sent_s: when each was sent, by time.monotonic(), and its outcome.
-    """
+    rows: list[Asked]
+    outcomes: Counter[str] = field(init=False)
 
-    outcomes: Counter[str] = field(default_factory=Counter)
-    sent_s: list[tuple[float, str]] = field(default_factory=list)
-    right_at_s: list[float] = field(default_factory=list)
-    slowest_s: float = 0.0
+    def __post_init__(self) -> None:
+        self.outcomes = Counter(one.outcome for one in self.rows)
 
     @property
     def asked(self) -> int:
-        return sum(self.outcomes.values())
-
-    @property
-    def lost(self) -> int:
-        return sum(n for what, n in self.outcomes.items() if what.startswith("lost"))
+        return self.outcomes.total()
 
     @property
     def not_right(self) -> dict[str, int]:
@@ -81,8 +78,12 @@ class Seen:
     @property
     def longest_gap_s(self) -> float:
         """Between two right answers."""
-        times = sorted(self.right_at_s)
+        times = sorted(one.answered_s or 0.0 for one in self.rows if one.outcome == RIGHT)
         return max((b - a for a, b in pairwise(times)), default=0.0)
+
+    @property
+    def slowest_s(self) -> float:
+        return max((one.took_s for one in self.rows), default=0.0)
 
     def __str__(self) -> str:
         others = ", ".join(f"{n} {what}" for what, n in self.not_right.items())
@@ -92,61 +93,12 @@ class Seen:
         )
 
 
-class SteadyLoad:
-    """Asks `rate_per_s` times a second from entry to exit, in a thread of its own.
-
-    On exit every request has been answered, or waited for as long as its client would.
-    """
-
-    def __init__(self, url: str, rate_per_s: float = 30.0) -> None:
-        self.seen = Seen()
-        self._url = url
-        self._rate_per_s = rate_per_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-
-    def __enter__(self) -> SteadyLoad:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    async def _run(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=16)
-        async with httpx.AsyncClient(timeout=CLIENT_TIMEOUT_S, limits=limits) as client:
-            tasks: list[asyncio.Task[None]] = []
-            first_s = time.monotonic()
-            while not self._stop.is_set():
-                tasks.append(asyncio.create_task(self._ask(client, len(tasks))))
-                next_s = first_s + len(tasks) / self._rate_per_s
-                await asyncio.sleep(max(next_s - time.monotonic(), 0))
-            await asyncio.gather(*tasks)
-
-    async def _ask(self, client: httpx.AsyncClient, number: int) -> None:
-        text = text_of(number)
-        sent_s = time.monotonic()
-        outcome = await asked(client, self._url, text)
-        now_s = time.monotonic()
-        self.seen.outcomes[outcome] += 1
-        self.seen.sent_s.append((sent_s, outcome))
-        self.seen.slowest_s = max(self.seen.slowest_s, now_s - sent_s)
-        if outcome == RIGHT:
-            self.seen.right_at_s.append(now_s)
+def steady_load(url: str, rate_per_s: float = 30.0) -> Load:
+    """Asks so many times a second from entry to exit."""
+    questions = (question(text_of(number)) for number in count())
+    return Load(url, questions, (number / rate_per_s for number in count()))
 
 
-async def asked(client: httpx.AsyncClient, url: str, text: str) -> str:
-    """What became of one text."""
-    try:
-        answer = await client.post(f"{url}/classify", json={"text": text})
-    except httpx.HTTPError as exc:
-        return f"lost {type(exc).__name__}"
-    body: Any = None
-    with contextlib.suppress(json.JSONDecodeError):
-        body = answer.json()
-    if answer.status_code == 200:
-        return RIGHT if body["label"] == label_of(text) else "wrong"
-    # Not of ours: HAProxy's own page.
-    code = body["error"]["code"] if isinstance(body, dict) and "error" in body else "no JSON"
-    return f"{answer.status_code} {code}"
+def ask(url: str, *texts: str) -> list[str]:
+    """What became of these texts, asked at once."""
+    return [one.outcome for one in Load(url, map(question, texts)).run()]

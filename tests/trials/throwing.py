@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from scripts.bench.client import Answer, BrokenAnswer, post
+
 from .corpus import Case
 from .framing import HIDDEN_ID, Shape
-from .raw_http import Answer, BrokenAnswer, Connection, post
+from .raw_http import Connection
 
 CONNECTIONS = 8
 NO_ANSWER = "closed"
@@ -57,7 +59,7 @@ def throw(port: int, cases: Iterator[Case]) -> Tally:
             if case is None:
                 break
             request_id = "" if b"X-Request-ID" in case.extra else f"case-{number}"
-            request = post(case.body, case.content_type, request_id, case.extra)
+            request = post(case.body, case.content_type, case.extra, request_id)
             started = time.monotonic()
             try:
                 connection, answer = _ask(port, connection, request)
@@ -126,15 +128,13 @@ def throw_shapes(port: int, shapes: Iterable[Shape], times: int) -> Tally:
     tally, todo = Tally(), [shape for shape in shapes for _ in range(times)]
 
     def one(shape: Shape) -> None:
-        connection = Connection(port)
+        wanted = 1 if shape.statuses is None else len(shape.statuses)
         try:
-            wanted = 1 if shape.statuses is None else len(shape.statuses)
-            found = connection.exchange(shape.data, wanted, _SHAPE_TIMEOUT_S)
+            with Connection(port) as connection:
+                found = connection.exchange(shape.data, wanted, _SHAPE_TIMEOUT_S)
         except BrokenAnswer as exc:
             tally.add(shape.name, "none", str(exc))
             return
-        finally:
-            connection.close()
         statuses = [answer.status for answer in found.answers]
         fault = None
         if any(status >= 500 for status in statuses):
@@ -169,11 +169,9 @@ def smuggled(answers: list[Answer]) -> bool:
 def _pipeline(port: int, number: int, tally: Tally) -> None:
     """Ten requests at once on one connection: ten answers in order."""
     ids = [f"pipeline-{number}-{k}" for k in range(10)]
-    connection = Connection(port)
-    found = connection.exchange(
-        b"".join(post(b'{"text": "a"}', request_id=one) for one in ids), len(ids)
-    )
-    connection.close()
+    requests = b"".join(post(b'{"text": "a"}', request_id=one) for one in ids)
+    with Connection(port) as connection:
+        found = connection.exchange(requests, len(ids))
     told = [answer.headers.get("x-request-id") for answer in found.answers]
     right = told == ids and all(answer.status == 200 for answer in found.answers)
     tally.add("pipeline", "200" if right else "none", None if right else "not ten in order")

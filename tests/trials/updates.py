@@ -14,12 +14,13 @@ from typing import Any
 
 import yaml
 
+from scripts.bench.client import RIGHT
 from scripts.bench.service import CONFIG, running_service
 
-from .faults import CHANGES, REPLICAS, Cluster, ask, note, step, under_load, wait_until
-from .session import Finding, Part, Session
-from .steady import RIGHT, SLOW, Seen, SteadyLoad, text_of
-from .unfit import Unfit, unfit_models
+from .cluster import CHANGES, REPLICAS, Cluster, note, under_load, wait_until
+from .models import Unfit, unfit_models
+from .session import Part, Session
+from .steady import SLOW, Seen, ask, steady_load, text_of
 
 SERVES_ON = "the old model serves on, and the status says why"
 NO_FAILURE = "it fails no request"
@@ -38,7 +39,7 @@ BY_LOAD = {
     },
 }
 # Who connects as the door closes is reset, whether he has spoken yet or not.
-REFUSED = {"lost ConnectError", "lost ReadError", "lost RemoteProtocolError", "503 not_ready"}
+REFUSED = {"lost ConnectionRefusedError", "lost ConnectionError", "503 not_ready"}
 SLOW_REQUESTS = 3  # more, and what comes after them is refused for the wait, 429
 
 
@@ -86,13 +87,13 @@ def fewer(there: Cluster, options: dict[str, dict[str, Any]]) -> Callable[[], se
 
 
 def try_updates(session: Session, part: Part, there: Cluster) -> None:
-    with step(session, part, NO_FAILURE, "args changed: all replicas new"):
+    with session.trying(part, NO_FAILURE, "args changed: all replicas new"):
         seen, back_s = under_load(there, lambda: new_replicas(there))
         note(part, NO_FAILURE, "args changed: all replicas new", seen, back_s, set())
     with tempfile.TemporaryDirectory() as folder:
         for kind, model in unfit_models(Path(folder)).items():
             how = f"an update to a model {kind}"
-            with step(session, part, SERVES_ON, how):
+            with session.trying(part, SERVES_ON, how):
                 seen, said = update_to(there, model)
                 note(part, SERVES_ON, how, seen, 0.0 if said else None, set())
     by_load = dict.fromkeys(("Tokenizer", "Classifier"), BY_LOAD)
@@ -100,7 +101,7 @@ def try_updates(session: Session, part: Part, there: Cluster) -> None:
         ("from 2 replicas of each to 1", FEWER),
         ("from 2 replicas to 1 by autoscaling", by_load),
     ):
-        with step(session, part, NO_FAILURE, how):
+        with session.trying(part, NO_FAILURE, how):
             seen, back_s = under_load(there, fewer(there, options))
             note(part, NO_FAILURE, how, seen, back_s, set())
 
@@ -120,25 +121,25 @@ def stopped(stop: signal.Signals) -> tuple[Counter[str], Counter[str], float]:
             slow: list[str] = []
             texts = [f"{text_of(number)}{SLOW}" for number in range(SLOW_REQUESTS)]
             asking = threading.Thread(target=lambda: slow.extend(ask(url, *texts)))
-            with SteadyLoad(url) as load:
+            with steady_load(url) as load:
                 time.sleep(2.0)
                 asking.start()
                 time.sleep(0.5)
-                stopped_s = time.monotonic()
+                stopped_s = load.now_s()
                 service.process.send_signal(stop)
                 asking.join()
                 service.process.wait(timeout=60)
-                ended_s = time.monotonic()
+                ended_s = load.now_s()
     before = Counter(slow)
-    before.update(what for sent_s, what in load.seen.sent_s if sent_s < stopped_s)
-    after = Counter(what for sent_s, what in load.seen.sent_s if sent_s >= stopped_s)
+    before.update(one.outcome for one in load.asked if one.sent_s < stopped_s)
+    after = Counter(one.outcome for one in load.asked if one.sent_s >= stopped_s)
     return before, after, ended_s - stopped_s
 
 
 def try_stops(session: Session, part: Part) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         how = f"{stop.name} to `rayclassify serve` under load"
-        with step(session, part, ANSWERED, how):
+        with session.trying(part, ANSWERED, how):
             try:
                 before, after, took_s = stopped(stop)
             except subprocess.TimeoutExpired:
@@ -151,7 +152,5 @@ def try_stops(session: Session, part: Part) -> None:
                 f"after: {told or 'none'}; "
                 f"ended after {took_s:.1f} s"
             )
-            part.findings.append(
-                Finding(ANSWERED, how, before.total() + after.total(), result, kept)
-            )
+            part.add(ANSWERED, how, before.total() + after.total(), result, kept)
             part.figures[how] = {"before": dict(before), "after": dict(after), "took_s": took_s}

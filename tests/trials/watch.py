@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from .slopes import slope
+from deployments.launch import processes
+
+from .growth import slope
 
 MIB = 2**20
 ENOUGH = 20  # samples
@@ -20,7 +22,7 @@ _REPLICA = "ray::ServeReplica:classify:"
 _BY_ARGUMENT = {
     "deployments.cli": "rayclassify serve",
     "ray.serve.scripts": "serve run",
-    "tests.trials.caller": "caller by handle",
+    "tests.trials.handles": "caller by handle",
     "dashboard.py": "dashboard",
     "log_monitor.py": "log monitor",
     "monitor.py": "autoscaler monitor",
@@ -155,3 +157,24 @@ def _note(
     one.uss_mib.append(uss_mib)
     one.files.append(files)
     one.threads.append(threads)
+
+
+def replicas_mb() -> dict[str, float]:
+    """Name and pid of every replica that this process started → its memory in MB (RSS)."""
+    return {
+        f"{name} {process.pid}": round(process.memory_info().rss / 1e6, 1)
+        for process, name in processes.replicas(_children(psutil.Process())).items()
+    }
+
+
+def tracebacks() -> int:
+    """Tracebacks in the logs of Serve and of its replicas."""
+    # A Ray that the same process started in another way has none.
+    replicas = processes.replicas(_children(psutil.Process()))
+    folders = {process.environ().get("RAY_TMPDIR") for process in replicas} - {None}
+    return sum(
+        path.read_text(errors="replace").count("Traceback (most recent call last)")
+        for folder in folders
+        for pattern in ("session_2*/logs/serve/**/*.log", "session_2*/logs/worker-*")
+        for path in Path(str(folder)).glob(pattern)
+    )

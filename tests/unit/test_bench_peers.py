@@ -14,11 +14,11 @@ import psutil
 import pytest
 import requests
 
-from scripts.bench.endpoint import Endpoint, PeerUnavailable
-from scripts.bench.peers import PEERS, Peer, process, running
+from scripts.bench.client import Endpoint
+from scripts.bench.peers import PEERS, Peer, PeerUnavailable, process, running
 from scripts.bench.peers.environment import install, pip_command
-from scripts.bench.peers.log_tail import reason
 from scripts.bench.peers.peer import Run
+from scripts.bench.peers.process import reason
 
 TEXT = '物流很快 "好" \\ 😀'
 
@@ -106,7 +106,6 @@ def test_a_server_that_ignores_the_request_to_end_is_killed(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "STOP_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(process, "WORKERS_TIMEOUT_S", 0.5)
     with serve(stand_in(STUBBORN="1"), port) as endpoint:
         pass
     with pytest.raises(requests.ConnectionError):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ import pytest
 import uvicorn
 
 from deployments.pipeline.types import Encoded
-from scripts.bench import load, openloop, service, workload
+from scripts.bench import load, service, workload
 from scripts.bench.child import ChildFailed, child
-from scripts.bench.endpoint import Endpoint
+from scripts.bench.client import HUNG_UP, RIGHT, Asked, Endpoint, Load, Question
 from scripts.bench.flops import flops
-from scripts.bench.latency import Sent, latencies, poisson_times_s
 from scripts.bench.models import Shape
+from scripts.bench.openloop import latencies, poisson_times_s
 
 ENDPOINT = Endpoint(
     "http://127.0.0.1:9", "/classify", lambda text: json.dumps({"text": text}).encode(), str
@@ -33,6 +34,7 @@ class Answers:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.at_once = self.most_at_once = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -45,6 +47,10 @@ class Answers:
                 break
         text = json.loads(body)["text"]
         self.texts.append(text)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(0.05 if text == "slow" else 0)
+        self.at_once -= 1
         answer = b'{"label":"a","truncated":%s}' % (b"true" if text == "long" else b"false")
         headers = [(b"content-length", b"%d" % len(answer))]
         status = 503 if text == "bad" else 200
@@ -68,33 +74,33 @@ def served(app: Answers) -> Iterator[Endpoint]:
         thread.join()
 
 
-def requests_of(texts: list[str]) -> list[bytes]:
-    return [load.framed(ENDPOINT, text).split(b"\n", 1)[1] for text in texts]
+def questions_of(texts: list[str]) -> Iterator[Question]:
+    return cycle([Question(ENDPOINT.request(text), kind=text) for text in texts])
 
 
 # Latency
 
 
 def test_latency_counts_from_when_a_request_was_due_not_from_when_it_was_sent() -> None:
-    found = latencies([Sent(1.0, 1.5, 1.6, 200)])
+    found = latencies([Asked(1.0, 1.5, 1.6, 200)])
     assert found.p50_ms == pytest.approx(600)
     assert found.lag_p99_ms == pytest.approx(500)
 
 
 def test_a_request_without_a_good_answer_is_an_error_and_has_no_latency() -> None:
-    sent = [Sent(0.0, 0.0, 0.01, 200), Sent(0.1, 0.1, 9.0, 503), Sent(0.2, 0.2, None)]
+    sent = [Asked(0.0, 0.0, 0.01, 200), Asked(0.1, 0.1, 9.0, 503), Asked(0.2, 0.2, None)]
     found = latencies(sent)
     assert (found.requests, found.errors) == (3, 2)
     assert found.p99_ms == pytest.approx(10)
 
 
 def test_what_was_due_while_it_warmed_up_is_left_out() -> None:
-    sent = [Sent(0.0, 0.0, 5.0, 200), Sent(1.0, 1.0, 1.01, 200)]
+    sent = [Asked(0.0, 0.0, 5.0, 200), Asked(1.0, 1.0, 1.01, 200)]
     assert latencies(sent, warm_s=0.5).p99_ms == pytest.approx(10)
 
 
 def test_percentiles_are_those_of_all_requests() -> None:
-    found = latencies(Sent(0.0, 0.0, i / 1_000, 200) for i in range(1, 102))
+    found = latencies(Asked(0.0, 0.0, i / 1_000, 200) for i in range(1, 102))
     assert (found.p50_ms, found.p95_ms, found.p99_ms) == pytest.approx((51, 96, 100))
 
 
@@ -114,19 +120,44 @@ def test_arrivals_have_the_rate_asked_for_and_come_again_with_their_seed() -> No
 def test_the_open_loop_sends_every_request_once_in_order_and_counts_what_fails() -> None:
     app = Answers()
     with served(app) as endpoint:
-        port = int(endpoint.url.rsplit(":", 1)[1])
-        client = openloop.Client("127.0.0.1", port, requests_of(["one", "two", "bad"]))
-        sent = asyncio.run(client.run([i * 0.005 for i in range(30)]))
+        due_s = [i * 0.005 for i in range(30)]
+        sent = Load(endpoint.url, questions_of(["one", "two", "bad"]), due_s).run()
     assert sorted(app.texts) == sorted(["one", "two", "bad"] * 10)
     assert [one.status for one in sent].count(503) == 10
     assert latencies(sent).errors == 10
-    assert all(one.sent_s >= one.intended_s for one in sent)
+    assert all(one.sent_s >= one.due_s for one in sent)
+    assert {(one.kind, one.outcome) for one in sent} == {
+        *((kind, RIGHT) for kind in ("one", "two")),
+        ("bad", "503 not of ours"),
+    }
+
+
+def test_a_closed_loop_has_no_more_under_way_than_connections() -> None:
+    app = Answers()
+    with served(app) as endpoint:
+        with Load(endpoint.url, questions_of(["one", "slow"]), connections=2) as load_:
+            time.sleep(0.5)
+        assert load_.outcomes[RIGHT] == len(app.texts) == load_.n_sent > 10
+    assert app.most_at_once == 2
+
+
+def test_who_hangs_up_is_told_from_who_was_answered() -> None:
+    with served(Answers()) as endpoint:
+        asked = Load(
+            endpoint.url,
+            [
+                Question(ENDPOINT.request("slow"), kind="slow", hang_up_s=0.001),
+                Question(ENDPOINT.request("one"), kind="one"),
+            ],
+        ).run()
+    assert {one.kind: one.outcome for one in asked} == {"slow": HUNG_UP, "one": RIGHT}
 
 
 def test_the_open_loop_tells_of_a_service_that_is_not_there() -> None:
-    client = openloop.Client("127.0.0.1", service.free_port(), requests_of(["one"]))
-    sent = asyncio.run(client.run([0.0, 0.001], drain_s=5))
+    url = f"http://127.0.0.1:{service.free_port()}"
+    sent = Load(url, questions_of(["one"]), [0.0, 0.001], timeout_s=5).run()
     assert [(one.status, one.answered_s) for one in sent] == [(0, None)] * 2
+    assert {one.outcome for one in sent} == {"lost ConnectionRefusedError"}
 
 
 def test_wrk_asks_every_text_in_turn_and_counts_statuses_and_truncations() -> None:
@@ -226,7 +257,7 @@ def test_changes_reach_args_and_user_config_and_replicas_are_fixed() -> None:
 
 
 def test_a_child_that_fails_says_why_and_ends() -> None:
-    with child("scripts.bench.worker") as process:
+    with child("scripts.bench.engines") as process:
         with pytest.raises(ChildFailed, match="AttributeError"):
             process.ask(do="nothing")
         pid = process.process

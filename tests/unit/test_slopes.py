@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.trials.slopes import slope
+from tests.trials.growth import slope
 
 HOURS = np.arange(360) / 360
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from tests.trials.levelling import MAX_ROUNDS, Levelling, rounds_until_level
-from tests.trials.raw_http import Answer
+from scripts.bench.client import Answer
+from tests.trials.growth import MAX_ROUNDS, Levelling, rounds_until_level
 from tests.trials.throwing import smuggled
 
 

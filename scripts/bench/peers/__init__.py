@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..endpoint import Endpoint, PeerUnavailable
+from ..client import Endpoint
 from .catalog import PEERS
 from .environment import install
-from .peer import SERVERS, Peer, Run
+from .peer import SERVERS, Peer, PeerUnavailable, Run
 from .process import environment_variables, server, wait_ready
 
 __all__ = ["PEERS", "Peer", "PeerUnavailable", "running"]
@@ -44,6 +44,12 @@ def running(
     }
     log = files / "server.log"
     endpoint = peer.endpoint(port)
-    with server(peer.command(run), env, log) as process:
+    command = peer.command(run)
+    with ExitStack() as stack:
+        try:
+            process = stack.enter_context(server(command, env, log))
+        except OSError as error:
+            program = Path(command[0]).name
+            raise PeerUnavailable(f"{program} can't be started: {error.strerror}") from error
         wait_ready(process, endpoint, log, START_TIMEOUT_S)
         yield endpoint

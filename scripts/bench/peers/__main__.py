@@ -5,6 +5,7 @@ python -m scripts.bench.peers [NAME ...] [--model-dir DIR] [--dtype float32,bflo
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +13,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ..load import LoadFailed, load
+from ..service import free_port
+from ..workload import SEED, reviews
 from . import PEERS, PeerUnavailable, running
-from .agreement import agreement, ask, expected_labels, free_ports, reviews, throughput
+from .agreement import expected_labels, labels_by
 from .peer import ROOT
 
 console = Console()
@@ -28,7 +32,7 @@ def main(
     wrk_s: Annotated[int, typer.Option(help="Seconds of load at 1, 16 and 64 connections.")] = 0,
 ) -> None:
     """Try the benchmark's PEERS one after the other."""
-    texts = reviews(num_texts)
+    texts = random.Random(SEED).sample(reviews(), num_texts)
     expected = expected_labels(model_dir, texts)
     table = Table("peer", "precision", "labels as transformers'", "text over 512 tokens", "req/s")
     for peer in PEERS:
@@ -42,14 +46,16 @@ def main(
                     model_dir=model_dir,
                     dtype=precision,
                     num_threads=num_threads,
-                    port=free_ports(3),
+                    port=free_port(in_a_row=3),
                 ) as endpoint:
-                    same = agreement(endpoint, texts, expected)
-                    long = ask(endpoint, texts[0] * 600)
-                    rates = throughput(endpoint, texts, wrk_s) if wrk_s else ""
-            except PeerUnavailable as error:
+                    told = labels_by(endpoint, texts)
+                    (long,) = labels_by(endpoint, [texts[0] * 600])
+                    runs = [load(endpoint, texts, n, wrk_s) for n in (1, 16, 64) if wrk_s]
+            except (PeerUnavailable, LoadFailed) as error:
                 table.add_row(peer.name, precision, str(error), "", "")
                 continue
+            same = sum(a == b for a, b in zip(told, expected, strict=True))
+            rates = " / ".join(f"{run.requests_per_s} ({run.errors} errors)" for run in runs)
             shown = f"{same} of {len(texts)}" if precision != "none" else "no model"
             table.add_row(peer.name, precision, shown, long, rates)
             console.print(f"  {peer.versions}", highlight=False)

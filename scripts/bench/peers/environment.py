@@ -8,9 +8,8 @@ import subprocess
 import sys
 import venv
 
-from ..endpoint import PeerUnavailable
-from .log_tail import reason
-from .peer import Peer
+from .peer import Peer, PeerUnavailable
+from .process import reason
 
 INSTALL_TIMEOUT_S = 1800
 

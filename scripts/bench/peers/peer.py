@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 
-from ..endpoint import Endpoint
+from ..client import Endpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVERS = Path(__file__).with_name("servers")
+
+
+class PeerUnavailable(Exception):
+    """This peer can't run here; the message says why, in one line that may be printed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,88 +1,82 @@
-"""A server process: started with a mark, asked until it answers, stopped with all it started."""
+"""A server process: started, asked until it answers, stopped; and why it failed, from its log."""
 
 from __future__ import annotations
 
-import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import requests
 
-from ..endpoint import Endpoint, PeerUnavailable
-from .log_tail import reason
+from ..client import Endpoint
+from ..process import started
+from .peer import PeerUnavailable
 
-# Every process that the server starts inherits it, also those that leave its process group.
-MARK = "RAYCLASSIFY_PEER_RUN"
+TAIL_BYTES = 50_000
+MAX_CHARS = 300
+# The end of a traceback; then, any line that speaks of an error ("ERROR: …"; not "errors: 0").
+RAISED = re.compile(r"^[\w.]*(Error|Exception)(:|$)")
+FAILURE = re.compile(r"\b\w*(Error|Exception|ERROR|error):\s*\S")
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+FOLDERS = re.compile(r"(/[\w.+@-]+)+/(?=[\w.])")
+
+
+def reason(log: Path) -> str:
+    """The first error named at the end of the log, since others follow from it; else the last line.
+
+    Without the folders of this machine. "" of an empty log.
+    """
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        text = ANSI.sub("", file.read().decode("utf-8", "replace"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raised = [line for line in lines if RAISED.search(line)]
+    failures = [line for line in lines if FAILURE.search(line)]
+    chosen = raised[0] if raised else failures[0] if failures else lines[-1] if lines else ""
+    return FOLDERS.sub("…/", chosen)[:MAX_CHARS]
+
+
 STOP_TIMEOUT_S = 20.0
-WORKERS_TIMEOUT_S = 5.0
 QUESTION = "物流很快，东西也不错，下次还会再来"
 
 
 @contextmanager
-def server(command: Sequence[str], env: dict[str, str], log: Path) -> Iterator[subprocess.Popen]:
+def server(
+    command: Sequence[str], env: dict[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     """The running process of `command`; at the end none of what it started is left."""
-    mark = uuid.uuid4().hex
-    with log.open("wb") as out:
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=log.parent,
-                env=env | {MARK: mark},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,  # a Ctrl-C in the terminal is ours to handle
-            )
-        except OSError as error:
-            program = Path(command[0]).name
-            raise PeerUnavailable(f"{program} can't be started: {error.strerror}") from error
     # Killed politely, Python would leave without passing `finally`: make that an exit like others.
     asked_to_end = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        yield process
+        with (
+            log.open("wb") as out,
+            started(
+                command,
+                log.parent,
+                env=env,
+                cwd=log.parent,
+                ends_alone_s=0.0,
+                ask_to_end=signal.SIGTERM,
+                patience_s=STOP_TIMEOUT_S,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+            ) as process,
+        ):
+            yield process
     finally:
-        stop(process, mark)
         signal.signal(signal.SIGTERM, asked_to_end)
 
 
-def stop(process: subprocess.Popen, mark: str) -> None:
-    """Asks the server to end, then ends what is left of it."""
-    process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_TIMEOUT_S)
-    # A server that ends may leave workers that have not noticed yet.
-    left = marked(mark)
-    for worker in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            worker.terminate()
-    psutil.wait_procs(left, timeout=WORKERS_TIMEOUT_S)
-    for worker in marked(mark):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            worker.kill()
-    psutil.wait_procs(marked(mark), timeout=WORKERS_TIMEOUT_S)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(WORKERS_TIMEOUT_S)
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """The processes of one run."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
-
-
-def wait_ready(process: subprocess.Popen, endpoint: Endpoint, log: Path, timeout_s: float) -> None:
+def wait_ready(
+    process: subprocess.Popen[bytes], endpoint: Endpoint, log: Path, timeout_s: float
+) -> None:
     """Returns when the endpoint has named a label for a real text; else PeerUnavailable."""
     deadline = time.monotonic() + timeout_s
     last = "no connection"

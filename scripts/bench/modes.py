@@ -1,0 +1,253 @@
+"""The modes that measure engines and our own service; versus.py measures others."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .child import ChildFailed, child
+from .engines import ENGINES, REFERENCES, EngineChild, EngineSpec, engine_child
+from .flops import flops
+from .load import Measurement, enough_s, load
+from .models import MINILM, SHAPES, Shape
+from .openloop import open_loop
+from .service import Service, our_endpoint, running_service
+from .session import Session
+from .workload import SEED, Workload, encode, texts_of_tokens
+
+PRECISIONS = ("float32", "bfloat16", "int8")
+RAW_ROUNDS = 2
+
+
+def measure_raw(session: Session) -> None:
+    """Texts a second of each engine, and the share of the peak that this is."""
+    specs = (*REFERENCES, *ENGINES)
+    names = session.plan.shapes
+    with session.mode("raw", len(names) * (len(specs) + 1)) as part:
+        part["shapes"] = {}
+        for name in names:
+            shape = SHAPES[name]
+            workload = session.workload(shape)
+            part["workload"] = workload.statistics()
+            per_text = flops(shape, workload.lengths) / len(workload.texts)
+            found: dict[str, Any] = {"title": shape.title, "gflops_per_text": per_text / 1e9}
+            part["shapes"][name] = found
+            session.step(f"raw: {shape.name}, peak of matrix products")
+            found["peaks"] = _peaks(session, name)
+            found["engines"] = []
+            for spec in specs:
+                session.step(f"raw: {shape.name}, {spec.title}")
+                row: dict[str, Any] = {"title": spec.title, "name": spec.name, "dtype": spec.dtype}
+                found["engines"].append(row)
+                row.update(_one(session, shape, spec))
+                if "texts_per_s" in row:
+                    peak = found["peaks"][spec.dtype]["gflops"]
+                    row["gflops"] = round(row["texts_per_s"] * per_text / 1e9, 1)
+                    row["share_of_peak"] = round(row["gflops"] / peak, 3) if peak else None
+
+
+def _peaks(session: Session, name: str) -> dict[str, Any]:
+    with engine_child() as engine:
+        return {p: engine.peak(name, p, session.plan.threads) for p in PRECISIONS}
+
+
+def _one(session: Session, shape: Shape, spec: EngineSpec) -> dict[str, Any]:
+    """Its figures, or why it has none."""
+    if spec.missing:
+        return {"unavailable": spec.missing}
+    try:
+        with engine_child() as engine:
+            engine.load(spec, session.model(shape), session.plan.threads, session.workload(shape))
+            slice_s = session.plan.duration_s / RAW_ROUNDS / 2
+            rounds = [engine.rate(slice_s)["texts_per_s"] for _ in range(RAW_ROUNDS)]
+            # The best: what else runs on the machine makes an engine slower, never faster.
+            return {
+                "texts_per_s": max(rounds),
+                "rounds": rounds,
+                "batching": engine.info.get("batching"),
+                "batching_reason": engine.info.get("batching_reason"),
+            }
+    except ChildFailed as exc:
+        return {"unavailable": str(exc)}
+
+
+WARM_UP_S = 2
+SINGLE_MAX_S = 10.0
+
+
+def measure_service(session: Session) -> None:
+    """Service and raw engine in turn, so that what else the machine does meets both."""
+    plan = session.plan
+    with session.mode("service", (len(plan.shapes) + 1) * (len(plan.connections) + 1)) as part:
+        part["shapes"] = {}
+        for name in (*plan.shapes, "none"):
+            shape = SHAPES.get(name)
+            session.step(f"service: starting with {shape.name if shape else 'no model'}")
+            workload = session.workload(shape or SHAPES["minilm"])
+            part["workload"] = workload.statistics()
+            model = session.model(shape) if shape else None
+            found: dict[str, Any] = {"title": shape.title if shape else "no model"}
+            part["shapes"][name] = found
+            with running_service(session.service_changes(model), plan.config) as service:
+                found["info"] = service.info
+                load(service.endpoint, workload.texts, 16, WARM_UP_S)
+                if shape is None:
+                    found["runs"] = runs = []
+                    for n in plan.connections:
+                        session.step(f"service: no model, {n} connections")
+                        runs.append(
+                            asdict(load(service.endpoint, workload.texts, n, plan.duration_s))
+                        )
+                else:
+                    with engine_child() as engine:
+                        _beside(session, shape, service, engine, found)
+
+
+def raw_like(engine: EngineChild, service: Service, model: Path, workload: Workload) -> None:
+    """Loads the engine that the service says it runs, with the same threads."""
+    info = service.info
+    spec = EngineSpec(info["engine"], info["dtype"], packing=info.get("batching") != "padded")
+    engine.load(spec, model, info["num_threads"], workload)
+
+
+def _beside(
+    session: Session, shape: Shape, service: Service, engine: EngineChild, found: dict[str, Any]
+) -> None:
+    plan, workload = session.plan, session.workload(shape)
+    budget = service.info["max_batch_tokens"]
+    raw_like(engine, service, session.model(shape), workload)
+    before = engine.rate(plan.duration_s / 2, budget)["texts_per_s"]
+    found["raw_rates"], found["runs"] = [before], []
+    for n in plan.connections:
+        session.step(f"service: {shape.name}, {n} connections")
+        if n == 1:
+            found["raw_single_p50_ms"] = float(np.median(engine.single_ms(SINGLE_MAX_S)))
+        duration_s = enough_s(before, plan.duration_s, max(256, 4 * n))
+        run = load(service.endpoint, workload.texts, n, duration_s)
+        after = engine.rate(plan.duration_s / 2, budget)["texts_per_s"]
+        found["raw_rates"].append(after)
+        found["runs"].append(with_share(run, (before + after) / 2))
+        before = after
+
+
+def with_share(run: Measurement, raw_texts_per_s: float) -> dict[str, Any]:
+    """The run, and its throughput as a share of the raw engine's just before and after it."""
+    share = run.requests_per_s / raw_texts_per_s
+    return {
+        **asdict(run),
+        "raw_texts_per_s": round(raw_texts_per_s, 2),
+        "share": round(share, 3),
+    }
+
+
+SHARES = (0.25, 0.5, 0.75, 0.9)
+CAPACITY_CONNECTIONS = 64
+# p99 of an open loop needs many requests, and near capacity long runs.
+LENGTHEN_OPENLOOP = 2
+
+
+def measure_openloop(session: Session) -> None:
+    """Capacity by a closed loop, then Poisson arrivals, with the MiniLM shape."""
+    plan, texts = session.plan, session.workload(MINILM).texts
+    with session.mode("openloop", len(SHARES) + 3) as part:
+        part.update(shape=MINILM.title, workload=session.workload(MINILM).statistics(), seed=SEED)
+        session.step("open loop: starting")
+        changes = session.service_changes(session.model(MINILM))
+        with running_service(changes, plan.config) as service:
+            part["info"] = service.info
+            load(service.endpoint, texts, 16, WARM_UP_S)
+            session.step("open loop: latency at 1 connection")
+            part["p50_at_1_ms"] = load(service.endpoint, texts, 1, plan.duration_s).p50_ms
+            session.step("open loop: capacity")
+            rates = [
+                load(service.endpoint, texts, CAPACITY_CONNECTIONS, plan.duration_s).requests_per_s
+                for _ in range(2)
+            ]
+            part["capacity_per_s"] = round(sum(rates) / 2, 1)
+            part["rows"] = []
+            for share in SHARES:
+                session.step(f"open loop: {share:.0%} of capacity")
+                rate = share * part["capacity_per_s"]
+                duration_s = enough_s(rate, LENGTHEN_OPENLOOP * plan.duration_s, 1_000)
+                row = open_loop(service.endpoint, texts, rate, duration_s, SEED)
+                part["rows"].append({"share": share, **row})
+
+
+# Of the stand-in in standin.py.
+TOKENS_PER_S = 20_000.0
+LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+GROWTH_CONNECTIONS = 256
+COST_CONNECTIONS = 64
+# Nodes, Classifier replicas, Tokenizer replicas.
+WAITING = ((1, 1, 1), (1, 2, 1), (2, 4, 1), (3, 8, 2))
+NULL = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3))
+KINDS = {
+    "waiting": ("scripts.bench.standin:build", WAITING),
+    "none": ("deployments.app:build", NULL),
+}
+
+
+def measure_growth(session: Session) -> None:
+    """A cluster of several Ray nodes on this machine, then one service and texts of one length."""
+    steps = sum(len(sizes) for _, sizes in KINDS.values()) + len(LENGTHS) + 1
+    with session.mode("growth", steps) as part:
+        part.update(waiting_tokens_per_s=TOKENS_PER_S, shape=MINILM.title, replicas=[], cost=[])
+        part["workload"] = session.workload(MINILM).statistics()
+        _replicas(session, part)
+        _cost(session, part)
+
+
+def _replicas(session: Session, part: dict[str, Any]) -> None:
+    texts = session.workload(MINILM).texts
+    try:
+        with child("scripts.bench.cluster") as cluster:
+            for kind, (import_path, sizes) in KINDS.items():
+                for nodes, classifiers, tokenizers in sizes:
+                    session.step(f"growth: {kind}, {nodes} nodes, {classifiers} classifiers")
+                    replicas = {"Classifier": classifiers, "Tokenizer": tokenizers}
+                    cluster.ask(do="grow", nodes=nodes)
+                    deployed = cluster.ask(
+                        do="deploy",
+                        import_path=import_path,
+                        changes=["engine.name=none"],
+                        options={name: {"num_replicas": n} for name, n in replicas.items()},
+                    )
+                    endpoint = our_endpoint(deployed["url"])
+                    holding = cluster.ask(do="state")["nodes_with_classifier"]
+                    placed = {"nodes": nodes, "nodes_with_classifier": holding}
+                    load(endpoint, texts, GROWTH_CONNECTIONS, WARM_UP_S)
+                    run = load(endpoint, texts, GROWTH_CONNECTIONS, session.plan.duration_s)
+                    row = {"kind": kind, **placed, "replicas": replicas, **asdict(run)}
+                    part["replicas"].append(row)
+    except ChildFailed as exc:
+        part["unavailable"] = str(exc)
+
+
+def _cost(session: Session, part: dict[str, Any]) -> None:
+    """Milliseconds of the engine and of the whole service a text, where both are kept busy."""
+    plan, model = session.plan, session.model(MINILM)
+    session.step("growth: starting the service for the cost of a text")
+    texts = texts_of_tokens(str(model), LENGTHS)
+    changes = session.service_changes(model)
+    with running_service(changes, plan.config) as service, engine_child() as engine:
+        part["info"] = service.info
+        load(service.endpoint, texts[64], 16, WARM_UP_S)
+        for length in LENGTHS:
+            session.step(f"growth: texts of {length} tokens")
+            # Enough of them for batches as full as the service's.
+            workload = encode(str(model), texts[length] * 64)
+            raw_like(engine, service, model, workload)
+            raw = engine.rate(plan.duration_s / 4, service.info["max_batch_tokens"])["texts_per_s"]
+            seconds = enough_s(raw, plan.duration_s / 2, 4 * COST_CONNECTIONS)
+            run = load(service.endpoint, texts[length], COST_CONNECTIONS, seconds)
+            part["cost"].append(
+                {
+                    "tokens": length,
+                    "engine_ms": round(1_000 / raw, 4),
+                    "service_ms": round(1_000 / run.requests_per_s, 4),
+                    "errors": run.errors,
+                }
+            )
