@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -166,8 +167,6 @@ def _device(settings: Settings) -> str:
 
 def machine_facts() -> dict[str, Any]:
     """Plain values, for JSON and for the table. None: there is none, or it can't be told."""
-    import torch
-
     features = cpu_features()
     memory = psutil.virtual_memory()
     return {
@@ -187,17 +186,22 @@ def machine_facts() -> dict[str, Any]:
             "available_bytes": machine.available_memory_bytes(),
             "shared_bytes": machine.shared_memory_bytes(),
         },
-        # Both: a torch without CUDA sees none of those that are here.
-        "gpus": {
-            "count": machine.gpu_count(),
-            "torch_sees": [
-                str(torch.cuda.get_device_properties(i)) for i in range(torch.cuda.device_count())
-            ],
-        },
+        "gpus": find_gpus(),
         "proxy": str(choose_ingress(True)),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def find_gpus() -> dict[str, Any]:
+    """How many are here, and those that torch sees: a torch without CUDA sees none."""
+    import torch
+
+    try:
+        seen = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        return {"count": machine.gpu_count(), "torch_sees": [str(one) for one in seen]}
+    except (OSError, RuntimeError, subprocess.SubprocessError) as exc:  # a driver that is ill
+        return {"count": None, "torch_sees": [str(exc)]}
 
 
 def peaks(num_threads: int) -> dict[str, float | None]:

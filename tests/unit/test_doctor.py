@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typer.testing import CliRunner, Result
 
 from deployments import installing
 from deployments.cli import app
-from deployments.cli.doctor import advice, machine_facts
+from deployments.cli.doctor import advice, find_gpus, machine_facts
 from deployments.config import ray_inside
-from deployments.engines import cpu
+from deployments.engines import cpu, machine
 from deployments.engines.catalog import EXTRAS
 from deployments.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
 from deployments.model.cache import CACHE_DIR_ENV
@@ -177,3 +178,12 @@ def test_features_are_read_as_the_kernel_lists_them(
 
 def test_facts_are_plain_values() -> None:
     json.dumps(machine_facts())
+
+
+def test_a_driver_that_hangs_is_told_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang() -> int:
+        raise subprocess.TimeoutExpired("nvidia-smi", 30)
+
+    monkeypatch.setattr(machine, "gpu_count", hang)
+    (told,) = find_gpus()["torch_sees"]
+    assert "nvidia-smi" in told
