@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deployments import installing
 from scripts.bench.store import Store
 from tests.trials.report import IMAGES, page
 from tests.trials.session import Session
@@ -112,7 +113,7 @@ def draw(store: Store) -> None:
 
         draw_soak(part, store.path.parent / IMAGES)
     except ImportError:
-        console.print("No plot: `pip install 'rayclassify[plots]'` brings matplotlib.")
+        console.print(f"No plot: matplotlib is not installed; {installing('plots')} brings it.")
 
 
 def show(store: Store, names: list[str]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from deployments import installing
 from deployments.pipeline.types import Encoded
 
 from .child import Child, answer_lines, child
@@ -45,7 +46,7 @@ class EngineSpec:
     def missing(self) -> str | None:
         """What would have to be installed; None where nothing is missing."""
         if self.name == "openvino" and not importlib.util.find_spec(self.name):
-            return f"{self.name} is not installed: pip install 'rayclassify[{self.name}]'"
+            return f"{self.name} is not installed; {installing(self.name)} brings it"
         return None
 
 

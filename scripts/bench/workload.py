@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from deployments.model.load import load_parts
-from deployments.pipeline.tokenize import TextEncoder
+from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.types import Encoded, TextInput
 from deployments.settings import ModelSettings
 from scripts.demo.data import deduplicate, read_reviews
@@ -97,7 +97,7 @@ def encode(model: str, texts: Sequence[str]) -> Workload:
     return Workload(tuple(texts), done.batch, sum(done.truncated))
 
 
-def encoder(model: str) -> TextEncoder:
+def encoder(model: str) -> Encoder:
     return load_parts(ModelSettings(id=model)).encoder()
 
 
@@ -129,7 +129,7 @@ def texts_of_tokens(model: str, lengths: Sequence[int]) -> dict[int, list[str]]:
     return found
 
 
-def _cut(take: TextEncoder, text: str, length: int) -> str | None:
+def _cut(take: Encoder, text: str, length: int) -> str | None:
     """The head of `text` that has `length` tokens; None where there is none."""
     low, high = 1, len(text)
     while low < high:
@@ -141,7 +141,7 @@ def _cut(take: TextEncoder, text: str, length: int) -> str | None:
     return text[:low] if _n_tokens(take, text[:low]) == length else None
 
 
-def _n_tokens(take: TextEncoder, text: str) -> int:
+def _n_tokens(take: Encoder, text: str) -> int:
     lengths = take.encode([TextInput(text)]).batch.lengths
     return int(lengths[0]) if len(lengths) else 0
 
