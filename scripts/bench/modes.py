@@ -20,6 +20,24 @@ from .workload import SEED, Workload, encode, texts_of_tokens
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 RAW_ROUNDS = 2
+WARM_UP_S = 2
+SINGLE_MAX_S = 10.0
+SHARES = (0.25, 0.5, 0.75, 0.9)
+CAPACITY_CONNECTIONS = 64
+# p99 of an open loop needs many requests, and near capacity long runs.
+LENGTHEN_OPENLOOP = 2
+# Of the stand-in in standin.py.
+TOKENS_PER_S = 20_000.0
+LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+GROWTH_CONNECTIONS = 256
+COST_CONNECTIONS = 64
+# Nodes, Classifier replicas, Tokenizer replicas.
+WAITING = ((1, 1, 1), (1, 2, 1), (2, 4, 1), (3, 8, 2))
+NULL = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3))
+KINDS = {
+    "waiting": ("scripts.bench.standin:build", WAITING),
+    "none": ("deployments.app:build", NULL),
+}
 
 
 def measure_raw(session: Session) -> None:
@@ -72,10 +90,6 @@ def _one(session: Session, shape: Shape, spec: EngineSpec) -> dict[str, Any]:
             }
     except ChildFailed as exc:
         return {"unavailable": str(exc)}
-
-
-WARM_UP_S = 2
-SINGLE_MAX_S = 10.0
 
 
 def measure_service(session: Session) -> None:
@@ -143,12 +157,6 @@ def with_share(run: Measurement, raw_texts_per_s: float) -> dict[str, Any]:
     }
 
 
-SHARES = (0.25, 0.5, 0.75, 0.9)
-CAPACITY_CONNECTIONS = 64
-# p99 of an open loop needs many requests, and near capacity long runs.
-LENGTHEN_OPENLOOP = 2
-
-
 def measure_openloop(session: Session) -> None:
     """Capacity by a closed loop, then Poisson arrivals, with the MiniLM shape."""
     plan, texts = session.plan, session.workload(MINILM).texts
@@ -174,20 +182,6 @@ def measure_openloop(session: Session) -> None:
                 duration_s = enough_s(rate, LENGTHEN_OPENLOOP * plan.duration_s, 1_000)
                 row = open_loop(service.endpoint, texts, rate, duration_s, SEED)
                 part["rows"].append({"share": share, **row})
-
-
-# Of the stand-in in standin.py.
-TOKENS_PER_S = 20_000.0
-LENGTHS = (8, 16, 32, 64, 128, 256, 512)
-GROWTH_CONNECTIONS = 256
-COST_CONNECTIONS = 64
-# Nodes, Classifier replicas, Tokenizer replicas.
-WAITING = ((1, 1, 1), (1, 2, 1), (2, 4, 1), (3, 8, 2))
-NULL = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3))
-KINDS = {
-    "waiting": ("scripts.bench.standin:build", WAITING),
-    "none": ("deployments.app:build", NULL),
-}
 
 
 def measure_growth(session: Session) -> None:
