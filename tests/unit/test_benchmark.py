@@ -141,6 +141,18 @@ def test_a_closed_loop_has_no_more_under_way_than_connections() -> None:
     assert app.most_at_once == 2
 
 
+def test_a_load_that_fails_itself_is_loud() -> None:
+    def questions() -> Iterator[Question]:
+        raise RuntimeError("no more texts")
+        yield
+
+    with (
+        pytest.raises(RuntimeError, match="no more texts"),
+        Load("http://127.0.0.1:9", questions()),
+    ):
+        pass
+
+
 def test_who_hangs_up_is_told_from_who_was_answered() -> None:
     with served(Answers()) as endpoint:
         asked = Load(
