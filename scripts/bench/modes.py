@@ -105,7 +105,7 @@ def measure_service(session: Session) -> None:
             model = session.model(shape) if shape else None
             found: dict[str, Any] = {"title": shape.title if shape else "no model"}
             part["shapes"][name] = found
-            with running_service(session.service_changes(model), plan.config) as service:
+            with running_service(session.service_changes(model), plan.serve_config) as service:
                 found["info"] = service.info
                 load(service.endpoint, workload.texts, 16, WARM_UP_S)
                 if shape is None:
@@ -164,7 +164,7 @@ def measure_openloop(session: Session) -> None:
         part.update(shape=MINILM.title, workload=session.workload(MINILM).statistics(), seed=SEED)
         session.step("open loop: starting")
         changes = session.service_changes(session.model(MINILM))
-        with running_service(changes, plan.config) as service:
+        with running_service(changes, plan.serve_config) as service:
             part["info"] = service.info
             load(service.endpoint, texts, 16, WARM_UP_S)
             session.step("open loop: latency at 1 connection")
@@ -226,7 +226,7 @@ def _cost(session: Session, part: dict[str, Any]) -> None:
     session.step("growth: starting the service for the cost of a text")
     texts = texts_of_tokens(str(model), LENGTHS)
     changes = session.service_changes(model)
-    with running_service(changes, plan.config) as service, engine_child() as engine:
+    with running_service(changes, plan.serve_config) as service, engine_child() as engine:
         part["info"] = service.info
         load(service.endpoint, texts[64], 16, WARM_UP_S)
         for length in LENGTHS:

@@ -255,9 +255,7 @@ def test_batches_keep_the_order_and_the_budget() -> None:
 
 
 def test_changes_reach_args_and_user_config_and_replicas_are_fixed() -> None:
-    import yaml
-
-    config = yaml.safe_load(service.CONFIG.read_text(encoding="utf-8"))
+    config = service.read_config()
     changes = ["engine.name=none", "batching.min_gap_ms=1", "Classifier.max_batch_tokens=99"]
     made = service.changed_config(config, changes)["applications"][0]
     assert made["args"]["engine"]["name"] == "none"
