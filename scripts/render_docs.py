@@ -6,8 +6,6 @@ keys stands here.
 
 from __future__ import annotations
 
-import difflib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +13,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 from pydantic import BaseModel
-from rich.console import Console
 
 from deployments.config.capacity import DEFAULTS
 from deployments.settings import USER_CONFIGS, Settings
+from scripts.rendered import write_or_check
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 
@@ -121,7 +119,6 @@ SERVE_KEYS = {
 }
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-console = Console(stderr=True)
 
 
 @app.command()
@@ -131,17 +128,7 @@ def main(
     ] = False,
 ) -> None:
     """Render docs/configuration.md from the settings' own descriptions."""
-    text, old = page(), PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-    if not check:
-        PAGE.write_text(text, encoding="utf-8")
-        console.print(f"{os.path.relpath(PAGE)} written", soft_wrap=True)
-    elif old != text:
-        lines = difflib.unified_diff(
-            old.splitlines(), text.splitlines(), "on disk", "rendered", lineterm=""
-        )
-        print("\n".join(lines))
-        console.print(f"[red]{PAGE.name} is stale; run scripts/render_docs.py[/red]")
-        raise typer.Exit(1)
+    write_or_check(page(), PAGE, "scripts/render_docs.py", check=check)
 
 
 def page() -> str:

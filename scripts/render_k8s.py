@@ -7,7 +7,6 @@ from the Serve config: how many workers the replicas need, the environment, port
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import os
 import re
@@ -19,12 +18,12 @@ from typing import Annotated, Any
 
 import typer
 import yaml
-from rich.console import Console
 
 from deployments.config.capacity import whole
 from deployments.config.check import ConfigError, check_config, load_config
 from deployments.config.crosscheck import longest_request_s
 from deployments.settings import LimitSettings
+from scripts.rendered import console, write_or_check
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = ROOT / "k8s" / "rayservice.template.yaml"
@@ -43,7 +42,6 @@ KEYS_FILE = "keys.yaml"
 OBJECT_STORE_BYTES = 1_000_000_000  # our messages are small; Ray's default takes 30 % of the memory
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-console = Console(stderr=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +111,8 @@ def main(
     except (ConfigError, RenderError) as error:
         console.print(f"[red]{error}[/red]", soft_wrap=True)
         raise typer.Exit(1) from None
-    if not check:
-        output.write_text(text, encoding="utf-8")
-        shown = os.path.relpath(output)
-        console.print(f"{shown} written; next: kubectl apply -f {shown}", soft_wrap=True)
-        return
-    old = output.read_text(encoding="utf-8") if output.exists() else ""
-    if old != text:
-        lines = difflib.unified_diff(
-            old.splitlines(), text.splitlines(), "on disk", "rendered", lineterm=""
-        )
-        print("\n".join(lines))
-        console.print(f"[red]{output.name} is stale; run scripts/render_k8s.py[/red]")
-        raise typer.Exit(1)
+    apply = f"; next: kubectl apply -f {os.path.relpath(output)}"
+    write_or_check(text, output, "scripts/render_k8s.py", check=check, then=apply)
 
 
 def render(

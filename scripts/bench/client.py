@@ -209,15 +209,18 @@ class Load:
         self._idle: list[_Connection] = []
         self._started_s = time.perf_counter()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self.run)
+        self._thread = threading.Thread(target=self._run_apart)
+        self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, *exc: object) -> None:
         self._stop.set()
         self._thread.join()
+        if kind is None and self._failure is not None:
+            raise self._failure
 
     @property
     def is_alive(self) -> bool:
@@ -240,6 +243,12 @@ class Load:
             runner.run(self._run())
         return self.asked
 
+    def _run_apart(self) -> None:
+        try:
+            self.run()
+        except Exception as exc:
+            self._failure = exc  # raised on exit
+
     async def _run(self) -> None:
         self._started_s = time.perf_counter()
         room, tasks = asyncio.Semaphore(self._connections), set[asyncio.Task[None]]()
@@ -248,10 +257,11 @@ class Load:
             tasks.discard(task)
             room.release()
 
-        for question, due_s in zip(self._questions, self._due_s, strict=False):
+        for due_s in self._due_s:
             await asyncio.sleep(max(due_s - self.now_s(), 0))
             await room.acquire()
-            if self._stop.is_set():
+            # Only now, as what is asked may depend on the moment: a key that has changed.
+            if self._stop.is_set() or (question := next(self._questions, None)) is None:
                 break
             self.n_sent += 1
             task = asyncio.create_task(self._ask(question, due_s))

@@ -12,14 +12,13 @@ from typing import Any
 
 import psutil
 import requests
-import yaml
 
 from deployments.launch import processes
 from deployments.launch.ports import ingress_environment
 
 from .child import answer_lines
 from .process import wait_until
-from .service import CONFIG, changed_config, free_port
+from .service import changed_config, free_port, read_config
 
 START_TIMEOUT_S = 120.0
 CPUS_PER_NODE = 4  # as Ray counts them: what is reserved, not what there is
@@ -27,7 +26,7 @@ CPUS_PER_NODE = 4  # as Ray counts them: what is reserved, not what there is
 
 def shipped_flags() -> dict[str, str]:
     """What serve_config.yaml puts into the environment, as the pods of k8s/ have it."""
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config = read_config()
     flags: dict[str, str] = config["controller_options"]["runtime_env"]["env_vars"]
     return {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0", **flags}
 
@@ -53,7 +52,7 @@ class LocalCluster:
         from ray.cluster_utils import Cluster
         from ray.serve._private.api import serve_start
 
-        config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+        config = read_config()
         self.port = free_port()
         self._files = files
         self._workers: list[Any] = []
@@ -92,7 +91,7 @@ class LocalCluster:
         """Serves it. options: keys of a deployment by its name; None: without it."""
         from ray.serve.schema import ServeDeploySchema
 
-        config = changed_config(yaml.safe_load(CONFIG.read_text(encoding="utf-8")), changes)
+        config = changed_config(read_config(), changes)
         config["proxy_location"] = "HeadOnly"
         config["http_options"]["port"] = self.port
         del config["controller_options"]

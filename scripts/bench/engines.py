@@ -23,6 +23,7 @@ from .models import SHAPES
 from .workload import Workload, batches
 
 MAX_BATCH_TOKENS = 4_096
+_MIN_BATCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,6 @@ class EngineChild:
 def engine_child() -> Iterator[EngineChild]:
     with child("scripts.bench.engines") as process:
         yield EngineChild(process)
-
-
-_MIN_BATCHES = 2
 
 
 class Predicts(Protocol):

@@ -20,6 +20,24 @@ from .workload import SEED, Workload, encode, texts_of_tokens
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 RAW_ROUNDS = 2
+WARM_UP_S = 2
+SINGLE_MAX_S = 10.0
+SHARES = (0.25, 0.5, 0.75, 0.9)
+CAPACITY_CONNECTIONS = 64
+# p99 of an open loop needs many requests, and near capacity long runs.
+LENGTHEN_OPENLOOP = 2
+# Of the stand-in in standin.py.
+TOKENS_PER_S = 20_000.0
+LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+GROWTH_CONNECTIONS = 256
+COST_CONNECTIONS = 64
+# Nodes, Classifier replicas, Tokenizer replicas.
+WAITING = ((1, 1, 1), (1, 2, 1), (2, 4, 1), (3, 8, 2))
+NULL = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3))
+KINDS = {
+    "waiting": ("scripts.bench.standin:build", WAITING),
+    "none": ("deployments.app:build", NULL),
+}
 
 
 def measure_raw(session: Session) -> None:
@@ -74,10 +92,6 @@ def _one(session: Session, shape: Shape, spec: EngineSpec) -> dict[str, Any]:
         return {"unavailable": str(exc)}
 
 
-WARM_UP_S = 2
-SINGLE_MAX_S = 10.0
-
-
 def measure_service(session: Session) -> None:
     """Service and raw engine in turn, so that what else the machine does meets both."""
     plan = session.plan
@@ -91,7 +105,7 @@ def measure_service(session: Session) -> None:
             model = session.model(shape) if shape else None
             found: dict[str, Any] = {"title": shape.title if shape else "no model"}
             part["shapes"][name] = found
-            with running_service(session.service_changes(model), plan.config) as service:
+            with running_service(session.service_changes(model), plan.serve_config) as service:
                 found["info"] = service.info
                 load(service.endpoint, workload.texts, 16, WARM_UP_S)
                 if shape is None:
@@ -143,12 +157,6 @@ def with_share(run: Measurement, raw_texts_per_s: float) -> dict[str, Any]:
     }
 
 
-SHARES = (0.25, 0.5, 0.75, 0.9)
-CAPACITY_CONNECTIONS = 64
-# p99 of an open loop needs many requests, and near capacity long runs.
-LENGTHEN_OPENLOOP = 2
-
-
 def measure_openloop(session: Session) -> None:
     """Capacity by a closed loop, then Poisson arrivals, with the MiniLM shape."""
     plan, texts = session.plan, session.workload(MINILM).texts
@@ -156,7 +164,7 @@ def measure_openloop(session: Session) -> None:
         part.update(shape=MINILM.title, workload=session.workload(MINILM).statistics(), seed=SEED)
         session.step("open loop: starting")
         changes = session.service_changes(session.model(MINILM))
-        with running_service(changes, plan.config) as service:
+        with running_service(changes, plan.serve_config) as service:
             part["info"] = service.info
             load(service.endpoint, texts, 16, WARM_UP_S)
             session.step("open loop: latency at 1 connection")
@@ -174,20 +182,6 @@ def measure_openloop(session: Session) -> None:
                 duration_s = enough_s(rate, LENGTHEN_OPENLOOP * plan.duration_s, 1_000)
                 row = open_loop(service.endpoint, texts, rate, duration_s, SEED)
                 part["rows"].append({"share": share, **row})
-
-
-# Of the stand-in in standin.py.
-TOKENS_PER_S = 20_000.0
-LENGTHS = (8, 16, 32, 64, 128, 256, 512)
-GROWTH_CONNECTIONS = 256
-COST_CONNECTIONS = 64
-# Nodes, Classifier replicas, Tokenizer replicas.
-WAITING = ((1, 1, 1), (1, 2, 1), (2, 4, 1), (3, 8, 2))
-NULL = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3))
-KINDS = {
-    "waiting": ("scripts.bench.standin:build", WAITING),
-    "none": ("deployments.app:build", NULL),
-}
 
 
 def measure_growth(session: Session) -> None:
@@ -232,7 +226,7 @@ def _cost(session: Session, part: dict[str, Any]) -> None:
     session.step("growth: starting the service for the cost of a text")
     texts = texts_of_tokens(str(model), LENGTHS)
     changes = session.service_changes(model)
-    with running_service(changes, plan.config) as service, engine_child() as engine:
+    with running_service(changes, plan.serve_config) as service, engine_child() as engine:
         part["info"] = service.info
         load(service.endpoint, texts[64], 16, WARM_UP_S)
         for length in LENGTHS:

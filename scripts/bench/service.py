@@ -23,6 +23,7 @@ from .machine import ROOT
 from .process import started
 
 CONFIG = ROOT / "serve_config.yaml"
+Config = dict[str, Any]
 START_TIMEOUT_S = 300.0
 
 
@@ -50,9 +51,11 @@ class Service:
 
 @contextmanager
 def running_service(
-    changes: Sequence[str], config: Path = CONFIG, scales: bool = False
+    changes: Sequence[str], config: Config | None = None, scales: bool = False
 ) -> Iterator[Service]:
-    """A service of `config` with `changes` (`engine.name=none`), one replica of each deployment.
+    """A service of `config`, the shipped one by default, with `changes` (`engine.name=none`).
+
+    It has one replica of each deployment.
 
     scales: with as many replicas as the config's autoscaling takes for good.
 
@@ -62,9 +65,7 @@ def running_service(
     with tempfile.TemporaryDirectory() as run:
         file, log = Path(run, "serve.yaml"), Path(run, "log")
         port = free_port()
-        changed = changed_config(
-            yaml.safe_load(config.read_text(encoding="utf-8")), changes, scales
-        )
+        changed = changed_config(config or read_config(), changes, scales)
         changed["http_options"]["port"] = port
         file.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "deployments.cli", "serve", str(file)]
@@ -103,9 +104,13 @@ def our_endpoint(url: str) -> Endpoint:
     )
 
 
-def changed_config(
-    config: dict[str, Any], changes: Sequence[str], scales: bool = False
-) -> dict[str, Any]:
+def read_config(path: Path = CONFIG) -> Config:
+    """A Serve config, the shipped one by default."""
+    config: Config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return config
+
+
+def changed_config(config: Config, changes: Sequence[str], scales: bool = False) -> Config:
     """`config` with `a.b=value` set under `args:`, or `Classifier.x=value` in a `user_config:`.
 
     Every deployment gets the replicas that it starts with, no more, unless it `scales`: one that

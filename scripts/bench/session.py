@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .models import SHAPES, Shape, model_dir
-from .service import CONFIG
+from .service import CONFIG, Config, read_config
 from .store import Run
 from .workload import Workload, make_workload
 
@@ -27,6 +27,10 @@ class Plan:
     changes: tuple[str, ...] = ()
     config: Path = CONFIG
     only_peers: tuple[str, ...] = ()
+
+    @property
+    def serve_config(self) -> Config:
+        return read_config(self.config)
 
     def as_json(self) -> dict[str, Any]:
         return {

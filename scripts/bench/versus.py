@@ -79,7 +79,7 @@ def _ours(
     @contextmanager
     def start() -> Iterator[Endpoint]:
         changes = session.service_changes(model, engine, dtype)
-        with running_service(changes, session.plan.config) as service:
+        with running_service(changes, session.plan.serve_config) as service:
             row["info"] = service.info
             yield service.endpoint
 

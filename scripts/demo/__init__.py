@@ -1,1 +1,13 @@
-"""The parts of scripts/train_demo.py."""
+"""The parts of scripts/train_demo.py.
+
+- recipe: how long and how hard each stage trains
+- data: reviews with labels, split
+- tokens: the vocabulary, and batches
+- initialise: what can be told before the first step
+- stages: what each stage minimises
+- loop: the optimisation loop of both
+- linear: linear models, as rivals and as teacher
+- evaluate: scores with their uncertainty
+- card: the model card
+- run: all of it, in order
+"""

@@ -15,7 +15,7 @@ from sklearn.utils.extmath import randomized_svd
 from torch import nn
 from transformers import BertModel
 
-from .batching import FIRST_ORDINARY
+from .tokens import FIRST_ORDINARY
 
 WINDOW = 5
 POSITION_SCALE = 0.022

@@ -18,8 +18,6 @@ from transformers import (
 )
 
 from ..bench.machine import cpu_info
-from .baseline import snownlp_labels, tuned_svm
-from .batching import PAD, encode, pad
 from .card import render
 from .data import Corpus, Split, load_corpus
 from .evaluate import (
@@ -31,11 +29,11 @@ from .evaluate import (
     macro_f1,
 )
 from .initialise import start_embeddings, start_neighbour_heads
+from .linear import out_of_fold_targets, random_spans, snownlp_labels, tuned_svm
 from .loop import run
 from .recipe import FINETUNE_FIELDS, Plan
 from .stages import Examples, classification_stage, masked_language_stage
-from .teacher import out_of_fold_targets, random_spans
-from .vocabulary import MAX_LENGTH, build_tokenizer
+from .tokens import MAX_LENGTH, PAD, build_tokenizer, encode, pad
 
 LABELS = ("negative", "positive")
 PREDICT_BATCH = 64

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .batching import FIRST_ORDINARY, MASK, PAD, crop, epoch_batches, pad
 from .loop import Stage
 from .recipe import Recipe
+from .tokens import FIRST_ORDINARY, MASK, PAD, crop, epoch_batches, pad
 
 # Lengths of masked spans and how often each is drawn.
 SPAN_LENGTHS, SPAN_ODDS = (1, 2, 3), (0.5, 0.3, 0.2)

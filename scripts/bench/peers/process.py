@@ -25,6 +25,8 @@ RAISED = re.compile(r"^[\w.]*(Error|Exception)(:|$)")
 FAILURE = re.compile(r"\b\w*(Error|Exception|ERROR|error):\s*\S")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 FOLDERS = re.compile(r"(/[\w.+@-]+)+/(?=[\w.])")
+STOP_TIMEOUT_S = 20.0
+QUESTION = "物流很快，东西也不错，下次还会再来"
 
 
 def reason(log: Path) -> str:
@@ -40,10 +42,6 @@ def reason(log: Path) -> str:
     failures = [line for line in lines if FAILURE.search(line)]
     chosen = raised[0] if raised else failures[0] if failures else lines[-1] if lines else ""
     return FOLDERS.sub("…/", chosen)[:MAX_CHARS]
-
-
-STOP_TIMEOUT_S = 20.0
-QUESTION = "物流很快，东西也不错，下次还会再来"
 
 
 @contextmanager
