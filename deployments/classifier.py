@@ -14,9 +14,10 @@ from uuid import uuid4
 
 import ray
 
-from deployments.engines.loaded import load, timed_passes
+from deployments.engines.loaded import Loaded, load, timed_passes
 from deployments.engines.machine import threads_for
 from deployments.model.certificate import certificate
+from deployments.model.steps import Steps, step
 from deployments.pipeline.batcher import ModelThread, TokenBatcher
 from deployments.pipeline.errors import kind_and_place
 from deployments.pipeline.health import ModelHealth
@@ -31,9 +32,17 @@ from deployments.pipeline.types import (
     OtherModel,
 )
 from deployments.privacy.coredump import forbid_core_dumps
-from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
+from deployments.replica.base import (
+    Replica,
+    live_settings,
+    raises_service_errors,
+    set_log_level,
+    write_start,
+)
 from deployments.replica.metrics import RayObserver
 from deployments.replica.updates import wait_for_the_last_of
+from deployments.scaling.policy import BUSY, TOKENS_PER_S, WAIT_S, BusyClock
+from deployments.scaling.starts import Start
 from deployments.settings import ClassifierUserConfig, Settings
 
 logger = logging.getLogger(__name__)
@@ -49,12 +58,19 @@ class Classifier(Replica):
     def __init__(self, settings: Settings) -> None:
         forbid_core_dumps()
         set_log_level("INFO")
-        started = time.monotonic()
+        started, steps = time.time(), Steps()
         num_threads = settings.engine.num_threads or threads_for(_assigned_cpus())
         live = ClassifierUserConfig()
         self._live: ClassifierUserConfig | None = None
         thread = ModelThread()
-        loaded = thread.wait_for(lambda: load(settings, num_threads))
+
+        def load_and_time() -> tuple[Loaded, list[tuple[int, int, float]]]:
+            with steps.collected():
+                loaded = load(settings, num_threads)
+                with step("warm_up"):
+                    return loaded, timed_passes(loaded)
+
+        loaded, passes = thread.wait_for(load_and_time)
         self._parts, self._engine = loaded.parts, loaded.engine
         self._version = self._parts.version
         # Once: a version is a hash over all of a tokenizer.
@@ -67,16 +83,17 @@ class Classifier(Replica):
             run=thread,
             observer=RayObserver(),
         )
-        for passed in thread.wait_for(lambda: timed_passes(loaded)):
+        for passed in passes:
             self._batcher.observe(*passed)
         self._name = uuid4().hex[:12]
         self._health = ModelHealth(self._batcher, live.max_pass_s, self._parts.info.max_length)
         self._watch: asyncio.Task[None] | None = None
         logger.info(
             "model %s, version %s, loaded in %.1f s; certificate: %s",
-            settings.model.id, self._version, time.monotonic() - started,
+            settings.model.id, self._version, time.time() - started,
             json.dumps(self._certificate, ensure_ascii=False),
         )  # fmt: skip
+        write_start(Start(started, time.time(), steps.seconds))
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)
@@ -117,6 +134,17 @@ class Classifier(Replica):
     async def fingerprint(self) -> str:
         """Of the model's files, as they were when this replica loaded them."""
         return self._parts.fingerprint
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve every now and then: the model's own work, not the event loop's."""
+        if self._busy is None:
+            self._busy = BusyClock()
+        speed = self._batcher.tokens_per_s
+        return {
+            BUSY: self._busy.share(self._batcher.worked_s),
+            WAIT_S: self._batcher.queued_tokens / speed if speed else 0.0,
+            TOKENS_PER_S: speed,
+        }
 
     async def holding(self) -> set[int]:
         """The `call_id` of calls that need no second replica; see `TokenBatcher.holding`."""

@@ -102,12 +102,12 @@ SERVE_KEYS = {
     "machine may fail.",
     "applications[].deployments[].autoscaling_config.max_replicas": "Raise it for more throughput. "
     "Each Classifier replica holds a copy of the model.",
-    "applications[].deployments[].autoscaling_config.target_ongoing_requests": "Requests a replica "
-    "should have at once. Lower it and Serve adds replicas sooner.",
-    "applications[].deployments[].autoscaling_config.upscale_delay_s": "The load must stay high "
-    "for so many seconds.",
-    "applications[].deployments[].autoscaling_config.downscale_delay_s": "The load must stay low "
-    "for so many seconds. Keep it at or above `look_back_period_s`.",
+    "applications[].deployments[].autoscaling_config.policy": "How many replicas are wanted: "
+    "[autoscaling.md](autoscaling.md). Without it Serve's own holds, by `target_ongoing_requests`.",
+    "applications[].deployments[].autoscaling_config.upscale_delay_s": "There must be too much "
+    "work for so many seconds.",
+    "applications[].deployments[].autoscaling_config.downscale_delay_s": "There must be too little "
+    "work for so many seconds. Keep it at or above `look_back_period_s`.",
     "applications[].deployments[].graceful_shutdown_timeout_s": "Seconds that a stopping replica "
     "may take. Keep it above `body_timeout_s` and `request_timeout_s` together.",
     "applications[].deployments[].health_check_timeout_s": "Serve replaces a replica that fails "

@@ -132,8 +132,12 @@ def status(
     address: Address = None,
     app: AppName = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    starts: Annotated[
+        bool, typer.Option("--starts", help="How long each Classifier took to start, by steps.")
+    ] = False,
 ) -> None:
-    """What is deployed, what serves, why something does not, and how to get back.
+    """What is deployed, what serves, how busy it is and why it has so many replicas; why something
+    does not serve, and how to get back.
 
     Exit code 0: every application shown serves as it was asked to; 1: one does not, or no cluster
     answers. So it can be an alert.
@@ -147,7 +151,8 @@ def status(
     with _told():
         cluster = _find(address)
         dashboard = Dashboard(cluster)
-        there = read_applications(dashboard.serve_details())
+        details = dashboard.serve_details()
+        there = read_applications(details)
         if app is not None and app not in there:
             listed = ", ".join(there) or "none"
             _fail(f"no application {app!r} there. There is: {listed}.")
@@ -155,17 +160,54 @@ def status(
         waiting = any(stage.unplaced for state in states for stage in state.stages)
         nodes = read_nodes(dashboard.nodes()) if waiting else []
         kept = {state.name: Kept(cluster.url, state.name) for state in states}
+        scaling = {state.name: _scaling(dashboard, details, state) for state in states}
     if as_json:
-        found = {state.name: to_json(state, kept[state.name], nodes) for state in states}
+        found = {
+            state.name: to_json(state, kept[state.name], nodes, scaling[state.name])
+            for state in states
+        }
         typer.echo(json.dumps({"address": cluster.url, "applications": found}, indent=2))
     else:
         typer.echo(f"{cluster.url} ({cluster.how})")
         for state in states:
-            typer.echo("\n".join(shown(state, kept[state.name], nodes)))
+            told = shown(state, kept[state.name], nodes, scaling[state.name])
+            typer.echo("\n".join(told))
+            if starts:
+                for line in _starts(dashboard, details, state.name):
+                    typer.echo(f"  {line}")
         if not states:
             typer.echo("no application is deployed there: `rayclassify deploy CONFIG`")
     if not states or any(state.status != "RUNNING" for state in states):
         raise typer.Exit(NOT_SERVED)
+
+
+def _scaling(dashboard: Dashboard, details: dict[str, Any], app: AppState) -> dict[str, Any]:
+    """Deployment → what its autoscaling policy last wrote, where it is ours."""
+    from deployments.scaling.policy import STATE_FILE
+    from deployments.scaling.report import read_state
+
+    node = str((details.get("controller_info") or {}).get("node_id") or "")
+    if not node or not app.is_ours:
+        return {}
+    found = {}
+    for stage in app.stages:
+        name = STATE_FILE.format(app=app.name, deployment=stage.name)
+        if state := read_state(dashboard.log_file(node, f"serve/{name}")):
+            found[stage.name] = state
+    return found
+
+
+def _starts(dashboard: Dashboard, details: dict[str, Any], app: str) -> Iterator[str]:
+    from deployments.scaling.starts import START_FILE, read_start
+
+    classifier = details["applications"][app].get("deployments", {}).get("Classifier") or {}
+    for replica in classifier.get("replicas") or []:
+        told = str(replica.get("replica_id"))
+        name = START_FILE.format(app=app, deployment="Classifier", replica=told)
+        start = read_start(dashboard.log_file(str(replica.get("node_id")), f"serve/{name}"))
+        if start:
+            yield f"Classifier {told}:"
+            yield from start.lines(float(replica["start_time_s"]))
 
 
 def _check_model(app: dict[str, Any], cluster: Cluster) -> None:

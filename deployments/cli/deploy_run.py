@@ -17,7 +17,7 @@ from deployments.deploying.kept import Kept
 from deployments.deploying.merging import Merged
 from deployments.deploying.pinning import changed_since, shown_model
 from deployments.deploying.rollout import Outcome, Rollout, to_go_back_to
-from deployments.deploying.room import Node
+from deployments.deploying.room import Node, has_room, why_no_room
 from deployments.deploying.serve_state import (
     FAILED,
     RUNNING,
@@ -26,6 +26,7 @@ from deployments.deploying.serve_state import (
     same_config,
     what_it_waits_for,
 )
+from deployments.scaling.report import lines as scaling_lines
 
 SERVED, NOT_SERVED, INTERRUPTED = 0, 1, 130
 _PAUSE_S = 4.0  # where each line stays
@@ -154,8 +155,13 @@ class DeployRun:
             typer.echo(f"  {reason}", err=True)
 
 
-def shown(app: AppState, kept: Kept, nodes: list[Node]) -> list[str]:
-    """Lines: what is asked for, what serves, why something does not, and the way back."""
+def shown(
+    app: AppState, kept: Kept, nodes: list[Node], scaling: dict[str, Any] | None = None
+) -> list[str]:
+    """Lines: what is asked for, what serves, why something does not, and the way back.
+
+    scaling: deployment → the state that its policy wrote.
+    """
     lines = [f"{app.name}: {app.status}, deployed {_ago(app.since)} ago"]
     width = max((len(stage.name) for stage in app.stages), default=0)
     for stage in app.stages:
@@ -163,6 +169,10 @@ def shown(app: AppState, kept: Kept, nodes: list[Node]) -> list[str]:
         if stage.failed and not stage.running:
             remark = "   failed to start"
         lines.append(f"  {stage.name:<{width}}  {stage.progress()}{remark}")
+        if stage.unplaced and nodes and not has_room(stage.needs, nodes):
+            lines.append(f"  {'':<{width}}    {why_no_room(stage.name, stage.needs, nodes)}")
+        if scaling and stage.name in scaling:
+            lines += [f"  {'':<{width}}    {said}" for said in scaling_lines(scaling[stage.name])]
     if app.config is None:
         return [*lines, "  deployed by serve.run(), not by config"]
     if app.status == RUNNING:
@@ -178,7 +188,9 @@ def shown(app: AppState, kept: Kept, nodes: list[Node]) -> list[str]:
     return lines
 
 
-def to_json(app: AppState, kept: Kept, nodes: list[Node]) -> dict[str, Any]:
+def to_json(
+    app: AppState, kept: Kept, nodes: list[Node], scaling: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """The same as plain values."""
     served = kept.served()
     back = to_go_back_to(served, app)
@@ -195,6 +207,7 @@ def to_json(app: AppState, kept: Kept, nodes: list[Node]) -> dict[str, Any]:
                 "running": stage.running,
                 "starting": stage.placed + stage.unplaced,
                 "kept_back": stage.failed and stage.running > 0,
+                "autoscaling": (scaling or {}).get(stage.name),
             }
             for stage in app.stages
         },

@@ -180,6 +180,7 @@ def _untyped(app: dict[str, Any], path: str) -> Iterator[Problem]:
                     yield from unknown_keys(data, models[0].model_fields, join(where, key))
         if isinstance(autoscaling := deployment.get("autoscaling_config"), dict):
             yield from crosscheck.windows(autoscaling, join(where, "autoscaling_config"))
+            yield from crosscheck.policy(autoscaling, join(where, "autoscaling_config"))
             policies.append((join(where, "autoscaling_config.policy"), autoscaling.get("policy")))
     for where, policy in policies:
         yield from unknown_keys(policy, AutoscalingPolicy.model_fields, where)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from deployments.config.capacity import whole
-from deployments.config.keys import Problem, join
+from deployments.config.keys import Problem, join, unknown_keys
 from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
+from deployments.scaling.policy import POLICY, FollowWork
 from deployments.settings import LimitSettings, Settings
 
 _ENV_VARS = "controller_options.runtime_env.env_vars"
@@ -93,6 +95,23 @@ def windows(autoscaling: dict[str, Any], path: str) -> Iterator[Problem]:
             f"{look_back:g} s must be longer than metrics_interval_s, {interval:g} s, or windows "
             "are empty; lengthen it or report more often",
         )
+
+
+def policy(autoscaling: dict[str, Any], path: str) -> Iterator[Problem]:
+    """What our policy is told, which Serve would find only when it deploys."""
+    told = autoscaling.get("policy")
+    if not isinstance(told, dict) or told.get("policy_function") != POLICY:
+        return
+    kwargs = told.get("policy_kwargs") or {}
+    if not isinstance(kwargs, dict):
+        return  # reported already
+    where = join(path, "policy.policy_kwargs")
+    known = [f.name for f in fields(FollowWork) if not f.name.startswith("_")]
+    yield from unknown_keys(kwargs, dict.fromkeys(known), where)
+    try:
+        FollowWork(**{name: kwargs[name] for name in known if name in kwargs})
+    except (TypeError, ValueError) as exc:
+        yield Problem(where, str(exc))
 
 
 def limits(settings: Settings, path: str, config: dict[str, Any]) -> Iterator[Problem]:

@@ -26,11 +26,15 @@ class NoCluster(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """url: of Ray's dashboard; how: how it was found, the end of a sentence."""
+    """url: of Ray's dashboard; how: how it was found, the end of a sentence.
+
+    log_dir: of the node that it was found on; empty where that is another machine.
+    """
 
     url: str
     how: str
     token: str = field(default="", repr=False)
+    log_dir: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -52,13 +56,15 @@ class LocalRay:
     gcs_address: str
     owner: int | None
     environment: Mapping[str, str] = field(repr=False)
+    log_dir: str = ""
 
     def cluster(self) -> Cluster:
         how = "Ray on this machine"
         if self.owner is not None:
             how = f"`rayclassify serve` on this machine, pid {self.owner}"
         # Its own variables, where this shell has none: they are what it was started with.
-        return Cluster(self.url, how, read_token(os.environ) or read_token(self.environment))
+        token = read_token(os.environ) or read_token(self.environment)
+        return Cluster(self.url, how, token, self.log_dir)
 
 
 def find_cluster(named: str | None = None) -> Cluster:
@@ -119,10 +125,11 @@ def local_rays() -> Iterator[LocalRay]:
             continue
         url = dashboard_url(command, listening)
         if url is not None:
-            gcs_address = _options(command).get("--gcs-address", "")
+            options = _options(command)
+            gcs_address, log_dir = options.get("--gcs-address", ""), options.get("--log-dir", "")
             ours = RUN_VARIABLE in environment and OWNER_VARIABLE in environment
             owner = owner_of(process) if ours else None
-            yield LocalRay(url, gcs_address, owner, environment)
+            yield LocalRay(url, gcs_address, owner, environment, log_dir)
 
 
 def dashboard_url(command: list[str], listening: set[tuple[str, int]]) -> str | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import requests
 
@@ -47,6 +49,19 @@ class Dashboard:
         """`summary` and `nodeLogicalResources` of all nodes."""
         told: dict[str, Any] = self._get("/nodes?view=summary").get("data") or {}
         return told
+
+    def log_file(self, node_id: str, name: str) -> str:
+        """A file below Ray's log directory on a node; empty where there is none.
+
+        On this machine it is read here: of several Rays on one machine only the first has the agent
+        that Ray's dashboard would ask.
+        """
+        here = Path(self.cluster.log_dir, name)
+        if self.cluster.log_dir and here.is_file():
+            return here.read_text(encoding="utf-8", errors="replace")
+        query = {"node_id": node_id, "filename": name, "lines": "-1"}
+        answer = self._request("GET", f"/api/v0/logs/file?{urlencode(query)}")
+        return answer.text if answer.ok else ""
 
     def put(self, document: dict[str, Any]) -> None:
         """Has Serve aim at `document`, and at nothing that was deployed by config beside it.

@@ -12,6 +12,7 @@ from deployments.engines.base import Engine
 from deployments.engines.catalog import REFERENCE, Candidate
 from deployments.engines.choices import Choices, circumstances
 from deployments.engines.measurement import Measured, choose
+from deployments.model.steps import step
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -63,7 +64,8 @@ class AutoEngine:
             if self._take_cached(choices.read(self._key())):
                 return
             logger.info("measuring %d engines, as no earlier start did", len(candidates))
-            rows = self.measure(candidates)
+            with step("choice"):
+                rows = self.measure(candidates)
             # The key anew: a model from the hub has its files here only now.
             choices.store(self._key(), rows)
         self._selected_by = "measurement"

@@ -16,6 +16,7 @@ from deployments.engines import Engine, make_engine
 from deployments.engines.base import EngineUnavailable, ModelBroken
 from deployments.model.load import load_parts
 from deployments.model.source import ModelNotFound, own_words
+from deployments.model.steps import step
 from deployments.pipeline.health import PROBE_TOKENS, harmless
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.types import Encoded, Logits
@@ -46,7 +47,8 @@ def load(settings: Settings, num_threads: int) -> Loaded:
     Raises:
         ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
     """
-    parts = load_parts(settings.model)
+    with step("files"):
+        parts = load_parts(settings.model)
     return Loaded(parts, load_engine(settings, num_threads, parts.info.max_length))
 
 
@@ -59,9 +61,12 @@ def load_engine(settings: Settings, num_threads: int, max_length: int = 512) -> 
         ModelNotFound, EngineUnavailable, ModelBroken: see `REFUSALS`.
     """
     with own_words(settings.model.id, *REFUSALS):
-        engine = make_engine(settings, num_threads)
-        engine.load()
-        prove(engine.predict, settings.model.id, max_length)
+        with step("imports"):
+            engine = make_engine(settings, num_threads)
+        with step("proof"):
+            engine.load()
+        with step("warm_up"):
+            prove(engine.predict, settings.model.id, max_length)
         return engine
 
 

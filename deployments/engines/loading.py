@@ -19,6 +19,7 @@ from deployments.engines.weights import (
 )
 from deployments.model.files import refuse_weights
 from deployments.model.source import ModelNotFound, find_model
+from deployments.model.steps import step
 from deployments.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -50,17 +51,18 @@ def load(settings: ModelSettings, dtype: torch.dtype = torch.float32) -> Loaded:
     source = find_model(settings.id)
     refuse_weights(settings)
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            source,
-            revision=settings.revision,
-            trust_remote_code=settings.trust_remote_code,
-            dtype=dtype,
-            # None takes pickles too, through torch's loader of weights alone.
-            use_safetensors=None if settings.allow_pickle else True,
-            output_loading_info=True,
-            # Else transformers raises without the name of what doesn't fit; `_judge` names it.
-            ignore_mismatched_sizes=True,
-        )
+        with step("weights"):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                source,
+                revision=settings.revision,
+                trust_remote_code=settings.trust_remote_code,
+                dtype=dtype,
+                # None takes pickles too, through torch's loader of weights alone.
+                use_safetensors=None if settings.allow_pickle else True,
+                output_loading_info=True,
+                # Else transformers raises without the name of what doesn't fit; `_judge` names it.
+                ignore_mismatched_sizes=True,
+            )
     except Exception as exc:
         logger.debug("loading failed", exc_info=True)
         if isinstance(exc, torch.OutOfMemoryError):

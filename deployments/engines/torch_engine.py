@@ -12,6 +12,7 @@ from deployments.engines.hardware import pick_device, pick_dtype
 from deployments.engines.loading import load
 from deployments.engines.ways import Chosen, choose_way
 from deployments.model.source import model_info
+from deployments.model.steps import step
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -55,7 +56,8 @@ class TorchEngine:
             self._engine_settings.packing,
             max_length,
         )
-        warm_up(self.predict, _WARMUP_LENGTHS, max_length, self._way.ids.text)
+        with step("warm_up"):
+            warm_up(self.predict, _WARMUP_LENGTHS, max_length, self._way.ids.text)
         info = self.info()
         reason = f" ({info.batching_reason})" if info.batching_reason else ""
         logger.info(

@@ -17,6 +17,7 @@
 - reading: A model's directory as transformers reads it: all but the weights, checked, proven, made
   plain
 - source: Where a model's files are, and the two errors that say why a model is not served
+- steps: How long each step of a model's start takes
 - tokenizer_parity: Whether our way of tokenizing equals AutoTokenizer's, called as transformers'
   pipeline calls it
 

@@ -88,6 +88,7 @@ class TokenBatcher:
         self._ended = clock()
         self._idle_s = 0.0  # between two passes, on average
         self._busy_s = 0.0
+        self._worked_s = 0.0
 
     @property
     def queued_tokens(self) -> int:
@@ -97,6 +98,11 @@ class TokenBatcher:
     def pass_age_s(self) -> float:
         """How long the forward pass under way has run; 0 where there is none."""
         return 0.0 if self._pass_started is None else self._clock() - self._pass_started
+
+    @property
+    def worked_s(self) -> float:
+        """How long forward passes have run, all together."""
+        return self._worked_s + self.pass_age_s
 
     def cost_curve(self) -> Coefficients | None:
         """What a forward pass costs, as learned from those that ran; None before the first."""
@@ -225,6 +231,7 @@ class TokenBatcher:
         except Exception as exc:  # no thread to be had, for one
             return exc
         finally:
+            self._worked_s += self.pass_age_s
             self._pass_started = None
             self.running = []
         ended = self._clock()

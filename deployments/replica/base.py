@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -26,6 +27,9 @@ from deployments.pipeline.errors import (
     loggable_id,
 )
 from deployments.pipeline.retry import LostReplica
+from deployments.scaling.files import write_beside_log
+from deployments.scaling.policy import BUSY, BusyClock
+from deployments.scaling.starts import START_FILE, Start
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +62,30 @@ def set_log_level(level: str) -> None:
     ours.propagate = not ours.handlers
 
 
+def write_start(start: Start) -> None:
+    """For `rayclassify status --starts`; nothing outside of Serve."""
+    context = _get_internal_replica_context()
+    if context is not None:
+        name = START_FILE.format(
+            app=context.app_name,
+            deployment=context.deployment,
+            replica=context.replica_id.unique_id,
+        )
+        write_beside_log(name, start.to_json())
+
+
 class Replica:
-    """What the three deployments' classes have in common: they say why they end."""
+    """What the three deployments' classes have in common: they say how busy they are, and why they
+    end."""
 
     _stopped = False
+    _busy: BusyClock | None = None
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Asked by Serve every now and then: the event loop's share of a core."""
+        if self._busy is None:
+            self._busy = BusyClock()
+        return {BUSY: self._busy.share(time.thread_time())}
 
     def __del__(self) -> None:
         """Called by Serve when it stops a replica; and once more, or elsewhere, by Python."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
@@ -21,8 +22,10 @@ from recorded_serve import details, nodes
 from typer.testing import CliRunner, Result
 
 from deployments.cli import app
+from deployments.config.check import BUILDER
 from deployments.deploying import kept, rollout
 from deployments.model import hub
+from deployments.scaling.starts import Start
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "t0ken"  # noqa: S105
@@ -39,6 +42,7 @@ class Dashboard(ThreadingHTTPServer):
         self.puts: list[dict[str, Any]] = []
         self.fails: set[str] = set()
         self.pends: set[str] = set()
+        self.logs: dict[str, str] = {}
         super().__init__(("127.0.0.1", 0), _Handler)
 
     @property
@@ -67,6 +71,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: Dashboard
 
     def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if url.path == "/api/v0/logs/file":
+            (name,) = parse_qs(url.query)["filename"]
+            log = self.server.logs.get(name)
+            self._send((log or "").encode(), 200 if log else 500)
+            return
         answers: dict[str, Any] = {
             "/api/version": {"session_name": "session_1"},
             "/api/serve/applications/": self.server.told,
@@ -83,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: Any, status: int = 200) -> None:
         if self.headers["Authorization"] != f"Bearer {TOKEN}":
             body, status = {}, 401
-        encoded = json.dumps(body).encode()
+        self._send(json.dumps(body).encode(), status)
+
+    def _send(self, encoded: bytes, status: int) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(encoded)))
         self.end_headers()
@@ -322,3 +334,53 @@ def test_status_of_all_as_json_and_its_exit_code(dashboard: Dashboard) -> None:
     assert run("status", "--json").exit_code == 1
     assert run("status", "--json", "--app", "classify").exit_code == 0
     assert "There is: classify, echo" in run("status", "--app", "x").output
+
+
+def autoscaling_state(**more: Any) -> dict[str, Any]:
+    work = {"busy": 1.9, "wait_s": 0.5, "reporting": 2, "tokens_per_s": 9_000.0}
+    return {
+        "at": time.time(), "running": 2, "target": 2, "wanted": 2.71, "least": 1, "most": 4,
+        "target_busy": 0.7, "max_wait_s": 1.0, "work": work,
+        "decisions": [{"at": time.time() - 50, "before": 1, "after": 2, "work": work}],
+        **more,
+    }  # fmt: skip
+
+
+def ours(dashboard: Dashboard) -> None:
+    dashboard.told["controller_info"] = {"node_id": "n1"}
+    dashboard.told["applications"]["classify"]["deployed_app_config"]["import_path"] = BUILDER
+
+
+def test_status_says_how_busy_replicas_are_and_why_there_are_so_many(dashboard: Dashboard) -> None:
+    ours(dashboard)
+    dashboard.logs["serve/autoscaling_classify_Classifier.json"] = json.dumps(autoscaling_state())
+    shown = run("status").output
+    assert "wanted 2.7 of 1 to 4: busy 95% of 2, wait 0.25 s, 9,000 tokens/s" in shown
+    assert "50 s ago: 1 → 2, busy 95% of 2" in shown
+    told = json.loads(run("status", "--json").stdout)["applications"]["classify"]["deployments"]
+    assert told["Classifier"]["autoscaling"]["work"]["busy"] == 1.9
+    assert told["Tokenizer"]["autoscaling"] is None
+
+
+def test_status_does_not_take_an_old_state_for_news(dashboard: Dashboard) -> None:
+    ours(dashboard)
+    old = autoscaling_state(at=time.time() - 100)
+    dashboard.logs["serve/autoscaling_classify_Classifier.json"] = json.dumps(old)
+    assert "no news of its replicas for 10" in run("status").output
+    dashboard.logs["serve/autoscaling_classify_Classifier.json"] = "half a fi"
+    assert "no news" not in run("status").output
+
+
+def test_status_shows_the_steps_of_each_start(dashboard: Dashboard) -> None:
+    classifier = dashboard.told["applications"]["classify"]["deployments"]["Classifier"]
+    (replica, *_) = classifier["replicas"]
+    asked = replica["start_time_s"]
+    steps = {"files": 0.2, "imports": 2.5, "weights": 0.4, "proof": 0.8, "warm_up": 0.31}
+    start = Start(asked + 3.0, asked + 8.0, steps).to_json()
+    name = f"start_classify_Classifier_{replica['replica_id']}.json"
+    dashboard.logs[f"serve/{name}"] = start
+    shown = run("status", "--starts").output
+    assert "8.0 s from Serve's decision until it could answer" in shown
+    assert "3.0 s  replica" in shown
+    assert "2.5 s  imports" in shown
+    assert "0.8 s  other" in shown
