@@ -10,13 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import requests
 import yaml
+
+from deployments.launch import processes
 
 from .client import Endpoint
 from .machine import ROOT
@@ -55,9 +57,8 @@ def running_service(
 ) -> Iterator[Service]:
     """A service of `config`, the shipped one by default, with `changes` (`engine.name=none`).
 
-    It has one replica of each deployment.
-
-    scales: with as many replicas as the config's autoscaling takes for good.
+    It has one replica of each deployment; if it `scales`, as many as the config's autoscaling
+    takes for good.
 
     Raises:
         ServiceFailed
@@ -69,22 +70,30 @@ def running_service(
         changed["http_options"]["port"] = port
         file.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
         command = [sys.executable, "-m", "deployments.cli", "serve", str(file)]
-        with (
-            log.open("wb") as out,
-            started(
-                command,
-                Path(run),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                ends_alone_s=0.5,
-                patience_s=90.0,
-            ) as process,
-        ):
+        with ExitStack() as stack:
+            out = stack.enter_context(log.open("wb"))
+            stack.callback(_end_what_is_left, log)
+            process = stack.enter_context(
+                started(
+                    command,
+                    Path(run),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    ends_alone_s=0.5,
+                    patience_s=90.0,
+                )
+            )
             url = f"http://127.0.0.1:{port}"
             wait_ready(process, url, log)
             info = requests.get(f"{url}/info", timeout=30).json()
             yield Service(our_endpoint(url), info, log, process)
+
+
+def _end_what_is_left(log: Path) -> None:
+    """A launcher that had to be killed has ended nothing of its run."""
+    with suppress(ValueError):
+        processes.end(processes.of_run(run_dir_of(log.read_text(encoding="utf-8"))))
 
 
 def run_dir_of(printed: str) -> Path:
