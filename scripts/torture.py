@@ -33,6 +33,7 @@ app = typer.Typer(add_completion=False)
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
     from tests.trials.access import try_access
+    from tests.trials.autoscaling import try_autoscaling
     from tests.trials.faults import try_faults
     from tests.trials.inputs import try_inputs
     from tests.trials.model_updates import try_models
@@ -47,6 +48,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
         "inputs": try_inputs,
         "access": try_access,
         "privacy": try_privacy,
+        "autoscaling": try_autoscaling,
         "soak": try_soak,
     }
 
@@ -63,6 +65,7 @@ def main(
             "inputs: bad input of every kind. "
             "access: wrong keys, scopes, rates, keys that change. "
             "privacy: texts that must be seen nowhere. "
+            "autoscaling: loads that need a second Classifier, and such that don't. "
             "soak: an hour of mixed traffic in waves; memory and open files of all processes. "
             "all by default. report: the page again, from the JSON.",
         ),

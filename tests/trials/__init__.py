@@ -9,6 +9,7 @@ Modes, one a module:
 - inputs: bad input of every kind
 - access: keys, scopes, rates, quotas
 - privacy: texts that must be seen nowhere
+- autoscaling: loads that need a second Classifier, and such that do not
 - soak: an hour of mixed traffic
 
 What they share:
