@@ -215,7 +215,9 @@ def growth(part: Part, theme: Theme) -> Any:
     for name, colour in zip(("engine", "service"), theme.series, strict=False):
         x = [row["tokens"] for row in part["cost"]]
         right.plot(x, [row[f"{name}_ms"] for row in part["cost"]], color=colour, label=name)
-    right.set(xscale="log", yscale="log", xlabel="tokens")
+    if part["cost"]:  # a logarithm needs something to show
+        right.set(xscale="log", yscale="log")
+    right.set_xlabel("tokens")
     right.set_title(f"{part['shape']}: ms a text by its length")
     right.legend(loc="upper left", fontsize=8)
     right.yaxis.set_major_formatter("{x:g}")

@@ -146,11 +146,10 @@ def test_a_load_that_fails_itself_is_loud() -> None:
         raise RuntimeError("no more texts")
         yield
 
-    with (
-        pytest.raises(RuntimeError, match="no more texts"),
-        Load("http://127.0.0.1:9", questions()),
-    ):
-        pass
+    asking = Load("http://127.0.0.1:9", questions())
+    with pytest.raises(RuntimeError, match="no more texts"), asking:
+        while asking.is_alive:
+            time.sleep(0.01)
 
 
 def test_who_hangs_up_is_told_from_who_was_answered() -> None:

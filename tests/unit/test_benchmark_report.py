@@ -176,6 +176,13 @@ def test_the_readme_shows_the_best_run_of_each_and_all_errors() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+def test_growth_interrupted_before_the_cost_of_a_text_is_drawn(tmp_path: Path) -> None:
+    from scripts.bench.plots import draw
+
+    assert len(draw({"growth": {**measured()["growth"], "cost": []}}, tmp_path)) == 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
 def test_every_plot_has_both_themes_and_the_same_bytes_again(tmp_path: Path) -> None:
     from scripts.bench.plots import draw
 
