@@ -15,11 +15,11 @@ TORCH ?=
 PIP_ARGS ?=
 ARGS ?=
 
+# Two, so that what the tests need changes nothing of what serves: `engine: auto` takes what is there.
 VENV := .venv
+DEV := .venv-dev
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
-# With another torch than the locked one, all but torch is held to the lock.
-LOCK := $(if $(TORCH),$(VENV)/constraints.txt,constraints.txt)
+DEV_BIN := $(DEV)/bin
 
 .PHONY: help serve check lint test trials measure lock clean
 
@@ -35,23 +35,23 @@ help: ## this list
 serve: $(VENV)/.installed ## install what is missing, start the service on port 8000; Ctrl-C stops it
 	$(BIN)/rayclassify serve $(CONFIG) $(ARGS)
 
-test: $(VENV)/.installed-dev ## all tests, with a real Ray (minutes)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV)/.installed ## all tests, with a real Ray (minutes)
+	$(DEV_BIN)/python -m pytest $(ARGS)
 
-trials: $(VENV)/.installed-dev ## the tests that take long and find little new: all model classes, the soak
-	$(BIN)/python -m pytest -m trials $(ARGS)
+trials: $(DEV)/.installed ## the tests that take long and find little new: all model classes, the soak
+	$(DEV_BIN)/python -m pytest -m trials $(ARGS)
 
 check: lint ## lint, types, layers, and the tests that need no Ray
-	$(BIN)/python -m pytest -m "not slow and not trials" $(ARGS)
+	$(DEV_BIN)/python -m pytest -m "not slow and not trials" $(ARGS)
 
-measure: $(VENV)/.installed-dev ## the house in numbers: lines, words, files that a request crosses
-	$(BIN)/python scripts/measure.py
+measure: $(DEV)/.installed ## the house in numbers: lines, words, files that a request crosses
+	$(DEV_BIN)/python scripts/measure.py
 
-lint: $(VENV)/.installed-dev ## format, lint, layers and types only
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/lint-imports
-	$(BIN)/mypy
+lint: $(DEV)/.installed ## format, lint, layers and types only
+	$(DEV_BIN)/ruff format --check .
+	$(DEV_BIN)/ruff check .
+	$(DEV_BIN)/lint-imports
+	$(DEV_BIN)/mypy
 
 lock: ## resolve the newest versions that pyproject.toml allows, write constraints.txt
 	$(PYTHON) -m venv --clear build/lock
@@ -61,26 +61,18 @@ lock: ## resolve the newest versions that pyproject.toml allows, write constrain
 	  --exclude-editable --exclude pip | sed 's/+.*//'; } > build/constraints.txt
 	mv build/constraints.txt constraints.txt
 
-clean: ## remove the environment and all caches
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove both environments and all caches
+	rm -rf $(VENV) $(DEV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # The stamps make a second run quick: pip runs again only when the lock or pyproject.toml change.
-$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.)
-	touch $@
-
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(call install,.[dev])
-	touch $@ $(VENV)/.installed
-
-define install
-$(if $(TORCH),grep -v '^torch==' constraints.txt > $(LOCK))
-$(if $(TORCH),$(PIP) install $(PIP_ARGS) $(TORCH))
-$(PIP) install $(PIP_ARGS) -c $(LOCK) -e '$(1)'
-endef
-
-$(BIN)/python:
+# With another torch than the locked one, all but torch is held to the lock.
+$(VENV)/.installed $(DEV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>/dev/null || echo missing)." \
 	    "Name another: make serve PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(if $(TORCH),grep -v '^torch==' constraints.txt > $(@D)/constraints.txt)
+	$(if $(TORCH),$(@D)/bin/python -m pip --disable-pip-version-check install $(PIP_ARGS) $(TORCH))
+	$(@D)/bin/python -m pip --disable-pip-version-check install $(PIP_ARGS) \
+	  -c $(if $(TORCH),$(@D)/,)constraints.txt -e '.$(if $(filter $(DEV)/%,$@),[dev])'
+	touch $@

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from deployments import installing
 from deployments.engines.base import Engine, EngineUnavailable
+from deployments.model.steps import step
 from deployments.settings import EngineSettings, ModelSettings
 
 
@@ -116,7 +117,7 @@ def make(
     settings = settings.model_copy(update={"name": candidate.name, "dtype": candidate.dtype})
     # Imported here, as each brings a library that takes seconds and may not be installed.
     module, name = _CLASSES[candidate.name]
-    engine: Engine = getattr(import_module(f"{__package__}.{module}"), name)(
-        model, settings, num_threads
-    )
+    with step("imports"):
+        made = getattr(import_module(f"{__package__}.{module}"), name)
+    engine: Engine = made(model, settings, num_threads)
     return engine

@@ -29,6 +29,7 @@ from .session import Part, Session
 TEXT = "房间很干净，离地铁站也近，下次还会再来。服务员态度很好，早餐也不错。" * 2
 DOWNSCALE_S, QUICK_DOWNSCALE_S = 60.0, 15.0
 SAMPLE_S = 0.5
+WINDOW_S = 3.0
 WITHIN_S = 15.0
 START_S = 120.0
 STATE = STATE_FILE.format(app="classify", deployment="Classifier")
@@ -110,8 +111,8 @@ def try_autoscaling(session: Session) -> None:
         # Named, as what `auto` takes differs from machine to machine.
         changes = ("engine.name=torch", "engine.dtype=float32")
         with running_service(changes, config, scales=True) as service:
-            (file,) = service.run_dir.glob(f"ray/session_*/logs/serve/{STATE}")
-            with Watched(file) as watched:
+            logs = service.run_dir / "ray" / "session_latest" / "logs"
+            with Watched(logs / "serve" / STATE) as watched:
                 session.step("autoscaling: capacity")
                 capacity = _per_s(_asked(service, Phase("", 6, 16), 0.0), 6)
                 part.figures |= {"capacity_per_s": capacity, "downscale_delay_s": downscale_s}
@@ -144,6 +145,7 @@ def _try(service: Service, phase: Phase, capacity: float, watched: Watched) -> d
         "busy": float(np.median([one["busy"] for one in seen if one["at_s"] < ended] or [0.0])),
         "per_s": _per_s(asked, ended - began),
         "asked_for_s": asked_for, "arrived_s": arrived, "back_s": back,
+        "windows": _windows(asked, began),
     }  # fmt: skip
 
 
@@ -157,6 +159,22 @@ def _asked(service: Service, phase: Phase, capacity: float) -> list[Asked]:
     with load:
         time.sleep(phase.seconds)
     return load.asked
+
+
+def _windows(asked: list[Asked], began_s: float) -> list[dict[str, float]]:
+    """Of every WINDOW_S: right answers a second, and their p99."""
+    took: dict[int, list[float]] = {}
+    for one in asked:
+        if one.outcome == RIGHT and one.answered_s is not None:
+            took.setdefault(int(one.answered_s / WINDOW_S), []).append(one.took_s)
+    return [
+        {
+            "at_s": began_s + (k + 0.5) * WINDOW_S,
+            "per_s": len(times) / WINDOW_S,
+            "p99_ms": float(np.percentile(times, 99) * 1e3),
+        }
+        for k, times in sorted(took.items())
+    ]
 
 
 def _per_s(asked: list[Asked], seconds: float) -> float:

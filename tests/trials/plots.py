@@ -1,4 +1,4 @@
-"""The soak's plot, as SVG for light and for dark pages."""
+"""Plots of trials, as SVG for light and for dark pages."""
 
 from __future__ import annotations
 
@@ -73,3 +73,55 @@ def _load(axes: Any, figures: dict[str, Any], theme: Theme) -> None:
                 color=theme.series[1], linewidth=1)  # fmt: skip
     counts.set_ylim(0, max(n for _, n in steps) + 1)
     counts.set_yticks(range(max(n for _, n in steps) + 2))
+
+
+def draw_autoscaling(part: dict[str, Any], folder: Path) -> list[Path]:
+    """Draws `autoscaling-light.svg` and `autoscaling-dark.svg`. Needs matplotlib."""
+    lines = {"lines.marker": "", "lines.linewidth": 1.5}
+    return draw_all({"autoscaling": partial(_autoscaling, part)}, folder, **lines)
+
+
+def _autoscaling(part: dict[str, Any], theme: Theme) -> Any:
+    import matplotlib.pyplot as plt
+
+    figures, machine = part["figures"], part["machine"]
+    series, phases = figures["series"], figures["phases"]
+    figure, panels = plt.subplots(4, 1, figsize=(9, 7), sharex=True, height_ratios=(1, 1, 1, 1))
+    load, replicas, busy, slow = panels
+    at = [one["at_s"] for one in series]
+    for phase in phases:
+        windows = phase["windows"]
+        times = [one["at_s"] for one in windows]
+        load.plot(times, [one["per_s"] for one in windows], color=theme.series[0])
+        slow.plot(times, [one["p99_ms"] for one in windows], color=theme.series[0])
+        for panel in panels:
+            panel.axvspan(phase["began_s"], phase["ended_s"], color=theme.grid, alpha=0.4, zorder=0)
+    load.set_title(
+        "Requests answered a second (grey: " + "; ".join(p["name"] for p in phases) + ")"
+    )
+    load.title.set_fontsize(8)
+    replicas.step(at, [one["target"] for one in series], color=theme.series[1], where="post",
+                  label="aimed at")  # fmt: skip
+    replicas.step(at, [one["running"] for one in series], color=theme.series[0], where="post",
+                  label="running")  # fmt: skip
+    replicas.set(ylim=(0, max(one["target"] for one in series) + 0.5))
+    replicas.yaxis.get_major_locator().set_params(integer=True)
+    replicas.set_title("Classifiers")
+    replicas.legend(fontsize=8, ncols=2, loc="upper right")
+    each = [one["busy"] / max(one["reporting"], 1) for one in series]
+    busy.plot(at, each, color=theme.series[0])
+    busy.axhline(0.7, color=theme.text, linewidth=0.8, linestyle=":")
+    busy.set(ylim=(0, 1.05))
+    busy.yaxis.set_major_formatter("{x:.0%}")
+    busy.set_title("Busy share of a Classifier (dotted: target_busy)")
+    slow.set(yscale="log")
+    slow.yaxis.set_major_formatter("{x:,.0f}")
+    slow.set_title("p99 (ms)")
+    slow.set_xlabel("seconds")
+    figure.supxlabel(
+        f"{machine['cores']} cores of {machine['cpu']}, commit {machine['commit']}, "
+        f"{machine['measured_at']}; demo model, serve_config.yaml, downscale_delay_s "
+        f"{figures['downscale_delay_s']:g}",
+        fontsize=7, x=0.01, ha="left")  # fmt: skip
+    figure.tight_layout()
+    return figure
