@@ -76,12 +76,13 @@ class Classifier(Replica):
         # Once: a version is a hash over all of a tokenizer.
         self._certificate = certificate(self._parts, self._engine.info()).to_json()
         self._deployed = settings.model.fingerprint
+        self._observer = RayObserver()
         self._batcher = TokenBatcher(
             self._engine.predict,
             max_batch_tokens=live.max_batch_tokens,
             max_queue_tokens=live.max_queue_tokens,
             run=thread,
-            observer=RayObserver(),
+            observer=self._observer,
         )
         for passed in passes:
             self._batcher.observe(*passed)
@@ -135,13 +136,11 @@ class Classifier(Replica):
         """Of the model's files, as they were when this replica loaded them."""
         return self._parts.fingerprint
 
-    async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Asked by Serve every now and then: the model's own work, not the event loop's."""
-        if self._busy is None:
-            self._busy = BusyClock()
+    def _stats(self, busy: BusyClock) -> dict[str, float]:
+        """The model's own work, not the event loop's."""
         speed = self._batcher.tokens_per_s
         return {
-            BUSY: self._busy.share(self._batcher.worked_s),
+            BUSY: busy.share(self._batcher.worked_s),
             WAIT_S: self._batcher.queued_tokens / speed if speed else 0.0,
             TOKENS_PER_S: speed,
         }

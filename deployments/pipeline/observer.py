@@ -32,5 +32,8 @@ class Observer:
     def labelled(self, counts: Mapping[str, int]) -> None:
         """Label → how many texts were just given it."""
 
+    def working(self, stats: Mapping[str, float]) -> None:
+        """How a replica stands, several times a second; see scaling/policy.py for the names."""
+
 
 SILENT = Observer()

@@ -26,6 +26,7 @@ from deployments.pipeline.errors import (
     kind_and_place,
     loggable_id,
 )
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.retry import LostReplica
 from deployments.scaling.files import write_beside_log
 from deployments.scaling.policy import BUSY, BusyClock
@@ -80,12 +81,19 @@ class Replica:
 
     _stopped = False
     _busy: BusyClock | None = None
+    _observer: Observer = SILENT
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
-        """Asked by Serve every now and then: the event loop's share of a core."""
+        """Asked by Serve several times a second."""
         if self._busy is None:
             self._busy = BusyClock()
-        return {BUSY: self._busy.share(time.thread_time())}
+        stats = self._stats(self._busy)
+        self._observer.working(stats)
+        return stats
+
+    def _stats(self, busy: BusyClock) -> dict[str, float]:
+        """The event loop's share of a core."""
+        return {BUSY: busy.share(time.thread_time())}
 
     def __del__(self) -> None:
         """Called by Serve when it stops a replica; and once more, or elsewhere, by Python."""

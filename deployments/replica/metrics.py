@@ -5,15 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from ray.serve.metrics import Counter, Histogram
+from ray.serve.metrics import Counter, Gauge, Histogram
 
 from deployments.pipeline.observer import Observer, Stage
+from deployments.scaling.policy import BUSY, TOKENS_PER_S, WAIT_S
 
 # From a parsed body to a request at its limit.
 _SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 # A record takes 5 µs in a worker of Ray's (2 cores of AMD EPYC), and a request has several: a
 # sample will do, at 0.2 µs.
 SAMPLE_S = 0.05
+WORKING = {
+    BUSY: "Share of the time in which the replica worked, 0 to 1.",
+    WAIT_S: "Seconds that what waits at the Classifier will take.",
+    TOKENS_PER_S: "Tokens that the model reads in a second, in full batches.",
+}
+"""Number of `record_autoscaling_stats` → what it says."""
 _TEXTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 
@@ -22,7 +29,8 @@ class RayObserver(Observer):
 
     Metrics: rayclassify_stage_seconds (stage), rayclassify_batch_texts, rayclassify_tokens_total,
     rayclassify_truncated_texts_total, rayclassify_refused_total (reason),
-    rayclassify_labels_total (label).
+    rayclassify_labels_total (label), rayclassify_busy, rayclassify_wait_s,
+    rayclassify_tokens_per_s.
     """
 
     def __init__(self) -> None:
@@ -48,6 +56,10 @@ class RayObserver(Observer):
             description="Texts, or whole requests, that got an error.",
             tag_keys=("reason",),
         )
+        self._working = {
+            name: Gauge(f"rayclassify_{name}", description=description)
+            for name, description in WORKING.items()
+        }
         self._labels = Counter(
             "rayclassify_labels_total", description="Texts by label.", tag_keys=("label",)
         )
@@ -71,3 +83,7 @@ class RayObserver(Observer):
     def labelled(self, counts: Mapping[str, int]) -> None:
         for label, n in counts.items():
             self._labels.inc(n, {"label": label})
+
+    def working(self, stats: Mapping[str, float]) -> None:
+        for name, value in stats.items():
+            self._working[name].set(value)

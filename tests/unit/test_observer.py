@@ -105,12 +105,14 @@ def test_rays_metrics_take_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ray_metrics.Counter, "inc", record)
     monkeypatch.setattr(ray_metrics.Histogram, "observe", record)
+    monkeypatch.setattr(ray_metrics.Gauge, "set", record)
     observer = metrics.RayObserver()
     observer.stage("model", 0.02, 3)
     observer.batch(3, 40, 20)
     observer.truncated(1)
     observer.refused("overloaded", 2)
     observer.labelled({"positive": 2})
+    observer.working({"busy": 0.5, "wait_s": 0.1, "tokens_per_s": 9.0})
     assert recorded == [
         ("rayclassify_stage_seconds", 0.02, {"stage": "model"}),
         ("rayclassify_batch_texts", 3, None),
@@ -118,6 +120,9 @@ def test_rays_metrics_take_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         ("rayclassify_truncated_texts_total", 1, None),
         ("rayclassify_refused_total", 2, {"reason": "overloaded"}),
         ("rayclassify_labels_total", 2, {"label": "positive"}),
+        ("rayclassify_busy", 0.5, None),
+        ("rayclassify_wait_s", 0.1, None),
+        ("rayclassify_tokens_per_s", 9.0, None),
     ]
 
 
