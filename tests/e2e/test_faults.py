@@ -70,12 +70,14 @@ def test_a_text_that_the_model_hangs_with_fails_alone(there: cluster.Cluster) ->
     assert len(before & set(there.pids("Classifier"))) == 1
 
 
+@pytest.mark.trials  # test_model_updates.py has updates of all replicas too, to other models
 def test_an_update_of_all_replicas_fails_no_request(there: cluster.Cluster) -> None:
     seen, back_s = cluster.under_load(there, lambda: updates.new_replicas(there))
     assert back_s is not None
     assert seen.not_right == {}
 
 
+@pytest.mark.trials  # serve/test_models.py and test_model_updates.py have others that fail
 def test_a_model_that_fails_its_checks_does_not_replace_the_old_one(
     there: cluster.Cluster, tmp_path: Path
 ) -> None:
