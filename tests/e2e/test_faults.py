@@ -87,6 +87,7 @@ def test_a_model_that_fails_its_checks_does_not_replace_the_old_one(
     assert seen.not_right == {}
 
 
+@pytest.mark.trials  # serve/test_autoscaling.py has fewer replicas too
 def test_fewer_replicas_fail_no_request(there: cluster.Cluster) -> None:
     seen, back_s = cluster.under_load(there, updates.fewer(there, updates.FEWER))
     assert back_s is not None

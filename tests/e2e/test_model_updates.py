@@ -42,6 +42,7 @@ def test_every_answer_during_an_update_is_of_one_model(running: Updated) -> None
     assert arrived
 
 
+@pytest.mark.trials  # takes a minute, and differs in nothing but how much room there must be
 def test_so_it_is_with_one_replica_of_each(running: Updated) -> None:
     running.deploy(running.models[BEFORE].place, SINGLE)
     seen, arrived = update_under_load(running, "other labels", SINGLE)

@@ -239,6 +239,7 @@ def test_a_model_that_does_not_load_is_told_in_a_few_lines(config: Path, tmp_pat
 
 def test_a_taken_port_is_one_line(config: Path, port: int) -> None:
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of before rest
         other.bind(("", port))
         other.listen()
         with serve(config) as run:

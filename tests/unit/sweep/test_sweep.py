@@ -24,8 +24,7 @@ def page() -> str:
 # the page anew.
 OFTEN = names(
     """
-    albert bart bert big_bird deberta-v2 distilbert electra funnel gpt2 llama modernbert mpnet
-    qwen3 roberta t5 xlm-roberta xlnet
+    bart bert deberta-v2 distilbert electra funnel gpt2 llama modernbert qwen3 roberta xlm-roberta
     """
 )
 
