@@ -96,10 +96,10 @@ def _autoscaling(part: dict[str, Any], theme: Theme) -> Any:
         slow.plot(times, [one["p99_ms"] for one in windows], color=theme.series[0])
         for panel in panels:
             panel.axvspan(phase["began_s"], phase["ended_s"], color=theme.grid, alpha=0.4, zorder=0)
-    load.set_title(
-        "Requests answered a second (grey: " + "; ".join(p["name"] for p in phases) + ")"
-    )
-    load.title.set_fontsize(8)
+    for k, phase in enumerate(phases, 1):
+        middle = (phase["began_s"] + phase["ended_s"]) / 2
+        load.annotate(str(k), (middle, 0.8), xycoords=("data", "axes fraction"))
+    load.set_title("Requests answered a second")
     replicas.step(at, [one["target"] for one in series], color=theme.series[1], where="post",
                   label="aimed at")  # fmt: skip
     replicas.step(at, [one["running"] for one in series], color=theme.series[0], where="post",
@@ -119,9 +119,9 @@ def _autoscaling(part: dict[str, Any], theme: Theme) -> Any:
     slow.set_title("p99 (ms)")
     slow.set_xlabel("seconds")
     figure.supxlabel(
-        f"{machine['cores']} cores of {machine['cpu']}, commit {machine['commit']}, "
+        ";  ".join(f"{k}: {phase['name']}" for k, phase in enumerate(phases, 1))
+        + f"\n{machine['cores']} cores of {machine['cpu']}, commit {machine['commit']}, "
         f"{machine['measured_at']}; demo model, serve_config.yaml, downscale_delay_s "
         f"{figures['downscale_delay_s']:g}",
         fontsize=7, x=0.01, ha="left")  # fmt: skip
-    figure.tight_layout()
     return figure
