@@ -107,7 +107,7 @@ def policy(autoscaling: dict[str, Any], path: str) -> Iterator[Problem]:
         return  # reported already
     where = join(path, "policy.policy_kwargs")
     known = [f.name for f in fields(FollowWork) if not f.name.startswith("_")]
-    yield from unknown_keys(kwargs, dict.fromkeys(known), where)
+    yield from unknown_keys(kwargs, known, where)
     try:
         FollowWork(**{name: kwargs[name] for name in known if name in kwargs})
     except (TypeError, ValueError) as exc:

@@ -241,6 +241,16 @@ def test_the_state_is_written_whole_beside_serves_log(
     assert [path.suffix for path in tmp_path.glob(".*")] == []
 
 
+def test_a_state_that_cannot_be_written_changes_no_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: Callable[..., Deployment]
+) -> None:
+    handler = logging.FileHandler(tmp_path / "gone" / "controller.log", delay=True)
+    monkeypatch.setattr(logging.getLogger("ray.serve"), "handlers", [handler])
+    monkeypatch.setattr(policy.logger, "info", lambda *_: None)
+    monkeypatch.setattr(policy.logger, "exception", lambda line, *_: pytest.fail(line))
+    assert scale(steady(1.0), 60).history[0][1] == 2
+
+
 def _unlimited(follow: FollowWork) -> Any:
     return lambda ctx: (follow(ctx)[0], {})
 
