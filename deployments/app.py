@@ -27,18 +27,19 @@ def build(args: dict[str, Any]) -> Application:
         ModelNotFound: as `as_deployed`.
     """
     settings = as_deployed(Settings.model_validate(args))
-    # The names that `deployments:` of the YAML refers to; what stands there goes before DEFAULTS.
-    classifier = serve.deployment(name="Classifier", **DEFAULTS["Classifier"])(Classifier)
-    postprocessor = serve.deployment(name="Postprocessor", **DEFAULTS["Postprocessor"])(
-        Postprocessor
-    )
-    ingress = serve.deployment(name="Tokenizer", **DEFAULTS["Tokenizer"])(
-        serve.ingress()(Tokenizer)
-    )
+    classifier = deployment("Classifier")(Classifier)
+    postprocessor = deployment("Postprocessor")(Postprocessor)
+    ingress = deployment("Tokenizer")(serve.ingress()(Tokenizer))
     application: Application = ingress.bind(
         settings, classifier.bind(settings), postprocessor.bind()
     )
     return application
+
+
+def deployment(name: str) -> Any:
+    """What makes a deployment of a class, under the name that `deployments:` of the YAML refers to;
+    what stands there goes before DEFAULTS."""
+    return serve.deployment(name=name, **DEFAULTS[name])
 
 
 def as_deployed(settings: Settings) -> Settings:

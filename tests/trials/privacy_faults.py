@@ -21,8 +21,8 @@ from ray import serve
 from ray.serve import Application
 from ray.util.metrics import Counter
 
+from deployments.app import deployment
 from deployments.classifier import Classifier
-from deployments.config.capacity import DEFAULTS
 from deployments.pipeline.live_models import Encodings
 from deployments.pipeline.tasks import Decoder
 from deployments.pipeline.types import Answer, Encoded, Logits, ModelInfo, Options, TextInput
@@ -118,13 +118,9 @@ async def _fail(text: str) -> None:
 def build(args: dict[str, Any]) -> Application:
     """As deployments.app:build."""
     settings = Settings.model_validate(args)
-    classifier = serve.deployment(name="Classifier", **DEFAULTS["Classifier"])(FaultyClassifier)
-    postprocessor = serve.deployment(name="Postprocessor", **DEFAULTS["Postprocessor"])(
-        FaultyPostprocessor
-    )
-    ingress = serve.deployment(name="Tokenizer", **DEFAULTS["Tokenizer"])(
-        serve.ingress()(FaultyTokenizer)
-    )
+    classifier = deployment("Classifier")(FaultyClassifier)
+    postprocessor = deployment("Postprocessor")(FaultyPostprocessor)
+    ingress = deployment("Tokenizer")(serve.ingress()(FaultyTokenizer))
     application: Application = ingress.bind(
         settings, classifier.bind(settings), postprocessor.bind()
     )
