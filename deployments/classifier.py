@@ -94,7 +94,9 @@ class Classifier(Replica):
             settings.model.id, self._version, time.time() - started,
             json.dumps(self._certificate, ensure_ascii=False),
         )  # fmt: skip
-        write_start(Start(started, time.time(), steps.seconds))
+        start = Start(started, time.time(), steps.seconds)
+        self._start_s = start.ended - start.began
+        write_start(start)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(ClassifierUserConfig, user_config, self._live)
@@ -125,7 +127,8 @@ class Classifier(Replica):
             loop = asyncio.get_running_loop()
             self._watch = loop.create_task(watching, context=contextvars.Context())
         logits = await self._batcher.submit(mine, timeouts_s, flows, alone, call_id)
-        load = Load(self._name, self._batcher.tokens_per_s, self._batcher.queued_tokens)
+        batcher = self._batcher
+        load = Load(self._name, batcher.tokens_per_s, batcher.queued_tokens, self._start_s)
         return Logits(logits.values, logits.errors, self._version, load)
 
     async def parts(self, known: Collection[str] = ()) -> ModelParts | None:

@@ -38,6 +38,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
     from tests.trials.inputs import try_inputs
     from tests.trials.model_updates import try_models
     from tests.trials.overload import try_overload
+    from tests.trials.pretended_gpus import try_gpus
     from tests.trials.privacy import try_privacy
     from tests.trials.soak import try_soak
 
@@ -49,6 +50,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
         "access": try_access,
         "privacy": try_privacy,
         "autoscaling": try_autoscaling,
+        "gpus": try_gpus,
         "soak": try_soak,
     }
 
@@ -66,6 +68,7 @@ def main(
             "access: wrong keys, scopes, rates, keys that change. "
             "privacy: texts that must be seen nowhere. "
             "autoscaling: loads that need a second Classifier, and such that don't. "
+            "gpus: 1 to 8 Classifiers on pretended GPUs, beside Serve's own policy. "
             "soak: an hour of mixed traffic in waves; memory and open files of all processes. "
             "all by default. report: the page again, from the JSON.",
         ),

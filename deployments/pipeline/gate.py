@@ -25,9 +25,10 @@ WAIT_SHARE = 0.5
 # What a text costs beside its characters: its own place in a batch.
 TEXT_WORK = 8
 MAX_RETRY_AFTER_S = 60.0
-# As long as nothing at all is answered the model may be away, not slow: replicas that died are back
-# in some seconds, and what waits is then answered at the old speed. Longer, and it is slow.
-AWAY_S = 10.0
+# As long as nothing at all is answered the model may be away, not slow: a dead replica is noticed
+# within a health check's period (config/capacity.py), its successor starts as long as it did
+# itself, and what waits is then answered at the old speed. Longer, and it is slow.
+NOTICED_S = 5.0
 # Tokens in a unit of work, before any text was encoded: few, as in English. Too few takes in more.
 _FIRST_RATIO = 0.2
 _RATIO_MEMORY = 0.98  # with each micro-batch
@@ -42,17 +43,21 @@ def work_of(item: TextInput, max_chars: int) -> float:
 
 
 class Capacity:
-    """What the Classifiers can do together, by what they say of themselves with each answer."""
+    """What the Classifiers can do together, by what they say of themselves with each answer.
+
+    start_s: how long the last one that was heard of took to start; None: none was yet.
+    """
 
     def __init__(self) -> None:
         self._loads: dict[str, tuple[Load, float]] = {}
+        self.start_s: float | None = None
         self._heard_at = -math.inf
         self._woke_at = 0.0
         self._tokens, self._work = _FIRST_RATIO, 1.0
 
     def heard(self, load: Load, now: float) -> None:
         """A Classifier said this with an answer."""
-        self._heard_at = now
+        self._heard_at, self.start_s = now, load.start_s
         self._loads[load.replica] = load, now
         if len(self._loads) > 1:
             since = now - MEMORY_S
@@ -73,7 +78,8 @@ class Capacity:
         tokens_per_s = sum(load.tokens_per_s for load, _ in self._loads.values())
         if not tokens_per_s:
             return None
-        stalled_s = max(0.0, now - max(self._heard_at, self._woke_at) - AWAY_S)
+        away_s = NOTICED_S + (self.start_s or 0.0)
+        stalled_s = max(0.0, now - max(self._heard_at, self._woke_at) - away_s)
         remembered_s = MEMORY_S * math.exp(-stalled_s / MEMORY_S)
         rate = tokens_per_s * remembered_s / (remembered_s + stalled_s)
         return rate * self._work / self._tokens

@@ -184,12 +184,14 @@ class Load(NamedTuple):
     """How a Classifier stands, said with each answer.
 
     replica: its name. tokens_per_s: what it reads in full batches; 0 where that is not known yet.
-    queued_tokens: how many wait there for the model.
+    queued_tokens: how many wait there for the model. start_s: how long its start took, from Ray's
+    process to its first answer.
     """
 
     replica: str
     tokens_per_s: float
     queued_tokens: int
+    start_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

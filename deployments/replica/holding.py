@@ -28,6 +28,16 @@ class Holding:
             )
         return await asyncio.shield(self._asking)
 
+    async def none_runs(self) -> bool:
+        """Whether Serve has no Classifier that takes calls: scaled to zero, dead, or not up yet."""
+        try:
+            asked = self._classifier.broadcast("holding")
+            told = await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
+        except Exception as exc:
+            logger.debug("the classifiers can't be asked: %s", type(exc).__name__)
+            return False
+        return not told
+
     async def _ask(self) -> set[int]:
         try:
             asked = self._classifier.broadcast("holding")

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
-from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.errors import DeadlineExceeded, NotReady, ServiceError
 from deployments.pipeline.gate import Gate, Readiness, work_of
 from deployments.pipeline.live_models import Encodings, LiveModels
 from deployments.pipeline.microbatch import MicroBatcher, is_long
@@ -42,9 +42,6 @@ from deployments.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Encoding takes 1 to 2 µs a character, the hop to a thread 60 to 80 µs. From here on the event loop
-# answers others meanwhile: the Rust tokenizer holds no interpreter lock.
-INLINE_CHARS = 200
 # For handle calls: cloudpickle, the default, takes twice as long for what plain pickle can carry.
 PLAIN_PICKLE = {"request_serialization": "pickle", "response_serialization": "pickle"}
 # Characters beyond it cost the model nothing: they are cut off. English has 4 to 5 in a token.
@@ -96,7 +93,8 @@ class ModelChain:
         self._predicting = Attempts(lost, stuck, loading=True)
         self._postprocessing = Attempts(lost, stuck, loading=True)
         self._asking = Attempts(lost, stuck)
-        quarantine = Quarantine(self._predict, self._predicting, Holding(classifier))
+        self._holding = Holding(classifier)
+        quarantine = Quarantine(self._predict, self._predicting, self._holding)
         self._pipeline = Pipeline(
             self._encode,
             quarantine.predict,
@@ -126,7 +124,7 @@ class ModelChain:
         """See `ClassifyService.classify_inputs`.
 
         Raises:
-            NotReady: the model is not loaded yet.
+            NotReady: the model is not loaded yet, or no Classifier ran within the time.
             Overloaded: too many texts wait.
             DeadlineExceeded: no answer in time.
         """
@@ -137,8 +135,27 @@ class ModelChain:
         good = [item for item in inputs if isinstance(item, TextInput)]
         if good and not self._ready:
             await self._ready.wait(len(good), deadline)
-        answers = iter(await self._microbatcher.submit(good, deadline, timeout_s) if good else ())
+        late: list[ServiceError] = []
+        answers: Iterator[Answer | ServiceError] = iter(())
+        try:
+            if good:
+                answers = iter(await self._microbatcher.submit(good, deadline, timeout_s))
+        except DeadlineExceeded as exc:
+            late.append(exc)
+        if late:  # outside of `except`: as its context the other would keep the texts
+            raise await self._none_runs() or late.pop()
         return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
+
+    async def _none_runs(self) -> NotReady | None:
+        """The error of who waited in vain for a Classifier to start, if none runs."""
+        start_s = self._gate.capacity.start_s
+        if start_s is None or not await self._holding.none_runs():
+            return None
+        return NotReady(
+            f"No classifier runs; one is started now, which took {start_s:.1f} s last time. Retry "
+            "then, or allow more time: timeout_ms. Classifier.min_replicas: 1 keeps one running.",
+            start_s,
+        )
 
     async def readiness(self) -> None:
         """Raises NotReady until a text has gone through the whole chain once."""
@@ -198,7 +215,8 @@ class ModelChain:
 
     async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
-        if n_chars <= INLINE_CHARS and not self._settings.redaction.kinds:
+        # Beyond it the event loop answers others meanwhile: tokenizers hold no interpreter lock.
+        if n_chars <= self._models.inline_chars and not self._settings.redaction.kinds:
             return self._models.encode(inputs)
         # Long texts take turns: they leave the threads, and all cores but one, to the others.
         thread = self._long_texts if any(map(is_long, inputs)) else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import requests
 
 from deployments.launch import processes
 from deployments.launch.ports import ingress_environment
+from deployments.scaling.policy import STATE_FILE
+from deployments.scaling.report import read_state
 
 from .child import answer_lines
 from .process import wait_until
 from .service import changed_config, free_port, read_config
 
 START_TIMEOUT_S = 120.0
+STATE_STALE_S = 5.0
 CPUS_PER_NODE = 4  # as Ray counts them: what is reserved, not what there is
 
 
@@ -77,9 +81,10 @@ class LocalCluster:
             self.add_worker()
         return {"nodes": len(self._workers) + 1}
 
-    def add_worker(self, **resources: float) -> None:
+    def add_worker(self, **resources: float) -> dict[str, Any]:
         resources = resources or {"num_cpus": CPUS_PER_NODE}
         self._workers.append(self._cluster.add_node(**resources))
+        return {"nodes": len(self._workers) + 1}
 
     def deploy(
         self,
@@ -110,6 +115,34 @@ class LocalCluster:
                 START_TIMEOUT_S,
             )
         return {"url": f"http://127.0.0.1:{self.port}"}
+
+    def delete(self) -> dict[str, Any]:
+        """Ends the application, if there is one."""
+        self.client.delete_apps(["classify"], blocking=True)
+        return {}
+
+    def scale(self) -> dict[str, Any]:
+        """Deployment → replicas that are there in any state, that run, and that are aimed at.
+
+        Under `work` of the Classifier: what its policy, if it is ours, says that they have to do.
+        """
+        from ray._private.worker import global_worker
+
+        app = self.client.get_serve_details()["applications"].get("classify", {"deployments": {}})
+        seen: dict[str, Any] = {
+            name: {
+                "there": len(one["replicas"]),
+                "running": sum(r["state"] == "RUNNING" for r in one["replicas"]),
+                "target": one["target_num_replicas"],
+            }
+            for name, one in app["deployments"].items()
+        }
+        name = STATE_FILE.format(app="classify", deployment="Classifier")
+        file = Path(global_worker.node.get_logs_dir_path(), "serve", name)
+        state = read_state(file.read_text(encoding="utf-8")) if file.exists() else None
+        if state and time.time() - state["at"] < STATE_STALE_S:
+            seen["work"] = state["work"]
+        return seen
 
     def state(self) -> dict[str, Any]:
         """Processes that run: of replicas by deployment, of the controller, of HAProxy.

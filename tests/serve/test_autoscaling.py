@@ -1,4 +1,4 @@
-"""The GPU file on a cluster with pretended GPUs: load grows the Classifier, its end shrinks it."""
+"""The Classifier grows and shrinks on pretended GPUs, as the GPU file says; and goes to zero."""
 
 from __future__ import annotations
 
@@ -77,3 +77,27 @@ def test_load_grows_the_classifier_to_its_maximum_and_back(scaled: Service) -> N
     assert set(load.statuses) == {200}
     wait_until(lambda: len(scaled.replica_pids("Classifier")) == 1, "the classifier to shrink")
     assert scaled.post({"text": "很好"}).status_code == 200
+
+
+def test_who_comes_when_no_classifier_runs_is_answered_or_told_when_to_come_again(
+    service: Service,
+) -> None:
+    config = read_config()
+    deployment(config, "Classifier")["autoscaling_config"] |= {
+        "min_replicas": 0,
+        "initial_replicas": 1,
+        "max_replicas": 1,
+        "metrics_interval_s": 0.5,
+        "look_back_period_s": 1.0,
+        "upscale_delay_s": 0.0,
+        "downscale_delay_s": 2.0,
+    }
+    service.deploy(config)
+    assert service.post({"text": "很好"}).status_code == 200
+    wait_until(lambda: not service.replica_pids("Classifier"), "the classifier to go")
+    impatient = service.post({"text": "很好", "timeout_ms": 300})
+    error = impatient.json()["error"]
+    assert (impatient.status_code, error["code"]) == (503, "not_ready")
+    assert "one is started now" in error["message"]
+    assert int(impatient.headers["Retry-After"]) >= 1
+    assert service.post({"text": "很好"}).json()["label"] == "positive"

@@ -10,6 +10,7 @@ Modes, one a module:
 - access: keys, scopes, rates, quotas
 - privacy: texts that must be seen nowhere
 - autoscaling: loads that need a second Classifier, and such that do not
+- pretended_gpus: 1 to 8 Classifiers under one trace, ours beside Serve's own policy
 - soak: an hour of mixed traffic
 
 What they share:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.pipeline.errors import Overloaded
-from deployments.pipeline.gate import Capacity, Gate, work_of
+from deployments.pipeline.gate import NOTICED_S, Capacity, Gate, work_of
 from deployments.pipeline.types import DEFAULT_FLOW, Flow, Load, Options, TextInput
 
 FLOOD, GUEST = Flow(client="flood"), Flow(client="guest")
@@ -102,6 +102,14 @@ def test_idle_time_does_not_slow_the_known_speed_and_a_stall_does() -> None:
     assert capacity.per_s(200.0) == pytest.approx(50.0)
     assert capacity.per_s(205.0) == pytest.approx(50.0)  # the model may be away for some seconds
     assert (capacity.per_s(220.0) or 0.0) < 20.0
+
+
+def test_a_classifier_that_starts_slowly_is_waited_for_as_long() -> None:
+    capacity = Capacity()
+    capacity.answered(1e9, 10**9)
+    capacity.heard(Load("a", 50.0, 0, start_s=60.0), 0.0)
+    assert capacity.per_s(NOTICED_S + 60.0) == pytest.approx(50.0)
+    assert (capacity.per_s(NOTICED_S + 80.0) or 0.0) < 20.0
 
 
 def test_an_idle_service_refuses_nobody_whatever_its_first_text_took() -> None:
