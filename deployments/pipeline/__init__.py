@@ -6,6 +6,8 @@
   failure
 - errors: Every error a caller can meet, in one tree
 - fair_queue: Turns for flows: each gets its share of what is served, however much it has waiting
+- fast_tokenizer: A faster tokenizer in the place of the model's own, as long as it gives the same
+  ids
 - gate: The gate: whether a request is taken in, by how long it would wait
 - health: Whether a replica's model gets on with its work, not only whether its process answers
 - latency_model: What a forward pass costs on this machine, learned from those that ran

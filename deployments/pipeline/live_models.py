@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.fast_tokenizer import faster
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.tokenize import EncodedTexts
@@ -85,6 +86,11 @@ class LiveModels:
         self._heard_at: dict[str, float] = {}
         self._asking = asyncio.Lock()
 
+    @property
+    def inline_chars(self) -> int:
+        """So many may be encoded on an event loop."""
+        return min((model.encoder.inline_chars for model in self._met.values()), default=0)
+
     def info_of(self, version: str) -> ModelInfo | None:
         """Labels and the like of a model that was met lately."""
         model = self._met.get(version)
@@ -110,14 +116,14 @@ class LiveModels:
                     return True
                 parts = await self._ask(tuple(self._met))
                 if parts is not None:
-                    # A large tokenizer takes half a second to be made.
+                    # A large tokenizer takes half a second to make, a faster one as long to prove.
                     await asyncio.to_thread(self.add, parts)
         return False
 
     def add(self, parts: ModelParts) -> None:
         """Makes one known. Others are forgotten where there are too many."""
         version = parts.version
-        model = LiveModel(version, parts, parts.encoder())
+        model = LiveModel(version, parts, faster(parts.encoder()))
         self.heard_of(version)
         met = {**self._met, version: model}
         while len(met) > MAX_MODELS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -42,6 +43,10 @@ _PAIR_MARGIN = 64
 _MOST_UNCUT_TOKENS = 8_192
 
 
+# What may be encoded on an event loop: three times the hop to a thread, which takes 60 to 80 µs.
+INLINE_S = 200e-6
+_S_PER_CHAR = 1e-6  # 1 to 2 µs
+
 # Most languages have fewer characters in a token than that.
 _CHARS_PER_TOKEN = 6
 _GROWTH = 4
@@ -56,6 +61,10 @@ class UncuttablePair(Exception):
 
 class TextEncoder:
     """Encodes batches of texts; a bad text gets its own error and harms no other.
+
+    marks: how many tokens the tokenizer adds to a text. keeps_end: whether a text that is too long
+    loses its beginning. untruncated: the tokenizer, cutting nothing. longest_whole: texts of fewer
+    characters are encoded whole. inline_chars: so many may be encoded where others wait for it.
 
     Raises:
         ValueError: `max_length` leaves no room for a text.
@@ -75,25 +84,27 @@ class TextEncoder:
             )
         self.max_length = max_length
         self._tokenizer = tokenizer
-        self._marks = tokenizer.num_special_tokens_to_add(is_pair=False)
+        self.marks = tokenizer.num_special_tokens_to_add(is_pair=False)
         kept = tokenizer.truncation or {}
-        self._keeps_end = kept.get("direction") == "left"
+        self.keeps_end = kept.get("direction") == "left"
         tokenizer.no_padding()
         # A second instance, as truncation is a state of the tokenizer and threads share it.
-        self._untruncated = type(tokenizer).from_str(tokenizer.to_str())
-        self._untruncated.no_truncation()
-        self._untruncated.encode_special_tokens = tokenizer.encode_special_tokens
+        self.untruncated = type(tokenizer).from_str(tokenizer.to_str())
+        self.untruncated.no_truncation()
+        self.untruncated.encode_special_tokens = tokenizer.encode_special_tokens
         tokenizer.enable_truncation(
             max_length,
             stride=0,
             strategy="longest_first",
-            direction="left" if self._keeps_end else "right",
+            direction="left" if self.keeps_end else "right",
         )
         # Of a text whose end is kept the beginning is of no use.
-        self._beginnings = None if self._keeps_end else Beginnings(tokenizer, max_length)
-        self._type_ids = type_ids
+        self._beginnings = None if self.keeps_end else Beginnings(tokenizer, max_length)
+        self.longest_whole = self._beginnings.min_chars if self._beginnings else math.inf
+        self.inline_chars = int(INLINE_S / _S_PER_CHAR)
+        self.type_ids = type_ids
         if type_ids == "where_not_zero" and any(tokenizer.encode("a").type_ids):
-            self._type_ids = "always"
+            self.type_ids = "always"
 
     def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         """Token ids of all inputs that have some, and an error for each that has not."""
@@ -104,15 +115,14 @@ class TextEncoder:
         ):
             if encoding is None:
                 continue
-            error = self._refuse(item, encoding)
+            error = self.refused(item, len(encoding), bool(encoding.overflowing))
             if error is None:
                 index.append(i)
                 encodings.append(encoding)
             else:
                 errors[i] = error
-        has_types = self._type_ids == "always" or (
-            self._type_ids == "where_not_zero"
-            and any(item.text_pair is not None for item in inputs)
+        has_types = self.type_ids == "always" or (
+            self.type_ids == "where_not_zero" and any(item.text_pair is not None for item in inputs)
         )
         return EncodedTexts(
             batch=Encoded(
@@ -172,7 +182,7 @@ class TextEncoder:
         if second is None:
             return first
         if len(first) + len(second) > 2 * self.max_length:
-            encodings = self._untruncated.encode_batch([first, second], add_special_tokens=False)
+            encodings = self.untruncated.encode_batch([first, second], add_special_tokens=False)
             lengths = [len(encoding) for encoding in encodings]
             # The longer half stays the longer one: it gets the odd token.
             longer = lengths[0] > lengths[1]
@@ -191,26 +201,28 @@ class TextEncoder:
             n_tokens = self.max_length + n_margins * _PAIR_MARGIN + odd
             if len(encoding) <= n_tokens:
                 return text
-            if self._keeps_end:
+            if self.keeps_end:
                 part = text[encoding.token_to_chars(len(encoding) - n_tokens)[0] :]
             else:
                 part = text[: encoding.token_to_chars(n_tokens - 1)[1]]
-            own = self._untruncated.encode_batch([part], add_special_tokens=False)[0].ids
-            read = slice(-self.max_length, None) if self._keeps_end else slice(self.max_length)
+            own = self.untruncated.encode_batch([part], add_special_tokens=False)[0].ids
+            read = slice(-self.max_length, None) if self.keeps_end else slice(self.max_length)
             if len(own) >= n_tokens - 1 and own[read] == encoding.ids[read]:
                 return part
         if len(encoding) > _MOST_UNCUT_TOKENS:
             raise UncuttablePair
         return text
 
-    def _refuse(self, item: TextInput, encoding: Any) -> ServiceError | None:
+    def refused(self, item: TextInput, n: int, too_long: bool) -> ServiceError | None:
+        """Why a text is no text for this model. n: its tokens, or where it is too long fewer."""
         if not item.text or item.text.isspace():
             return EmptyText("text is empty. Send at least one visible character.")
-        if item.text_pair is None and len(encoding) <= self._marks:
+        if item.text_pair is None and n <= self.marks:
             return EmptyText("text has nothing that the model reads. Send some words.")
-        if encoding.overflowing and not item.options.truncation:
-            pair = item.text if item.text_pair is None else (item.text, item.text_pair)
-            n = len(self._untruncated.encode_batch_fast([pair])[0])
+        if too_long and not item.options.truncation:
+            if n <= self.max_length:
+                pair = item.text if item.text_pair is None else (item.text, item.text_pair)
+                n = len(self.untruncated.encode_batch_fast([pair])[0])
             return TextTooLong(
                 f"text has {n} tokens; the limit is {self.max_length}. "
                 "Shorten it or send truncation=true."

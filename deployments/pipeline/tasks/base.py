@@ -14,9 +14,13 @@ from deployments.settings import PostprocessorUserConfig
 
 
 class Encoder(Protocol):
-    """Inputs → token ids, at most `max_length` each. Several threads may call it at once."""
+    """Inputs → token ids, at most `max_length` each. Several threads may call it at once.
+
+    inline_chars: so many may be encoded on an event loop, where others wait for it.
+    """
 
     max_length: int
+    inline_chars: int
 
     def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         """Token ids of all inputs that have some, and why the others have none."""
