@@ -39,6 +39,7 @@ from deployments.replica.base import (
     set_log_level,
     write_start,
 )
+from deployments.replica.cluster_store import ClusterStore
 from deployments.replica.metrics import RayObserver
 from deployments.replica.updates import wait_for_the_last_of
 from deployments.scaling.policy import BUSY, TOKENS_PER_S, WAIT_S, BusyClock
@@ -66,7 +67,7 @@ class Classifier(Replica):
 
         def load_and_time() -> tuple[Loaded, list[tuple[int, int, float]]]:
             with steps.collected():
-                loaded = load(settings, num_threads)
+                loaded = load(settings, num_threads, ClusterStore())
                 with step("warm_up"):
                     return loaded, timed_passes(loaded)
 

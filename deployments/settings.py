@@ -25,8 +25,8 @@ def _check_device(name: str) -> str:
 
 
 def _check_engine(name: object) -> object:
-    if name == "onnxruntime":
-        raise ValueError("ONNX Runtime won on no machine and is gone. Set auto, openvino or torch.")
+    if name in ("onnxruntime", "openvino"):
+        raise ValueError(f"{name} was faster on no machine and is gone. Set auto or torch.")
     return name
 
 
@@ -89,13 +89,11 @@ class ModelSettings(_Strict):
 class EngineSettings(_Strict):
     """How the model is run."""
 
-    name: Annotated[
-        Literal["auto", "torch", "openvino", "none"], BeforeValidator(_check_engine)
-    ] = Field(
+    name: Annotated[Literal["auto", "torch", "none"], BeforeValidator(_check_engine)] = Field(
         default="auto",
-        description="Chooses what runs the model. auto measures, and takes the fastest engine "
-        "here that agrees with the model; none runs no model at all. Set it to one engine where "
-        "no start may measure.",
+        description="Chooses what runs the model. auto measures, and takes the fastest way here "
+        "that agrees with the model; none runs no model at all. Set it to torch, and the dtype, "
+        "where no start may measure.",
     )
     device: Annotated[str, AfterValidator(_check_device)] = Field(
         default="auto",

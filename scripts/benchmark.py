@@ -67,7 +67,7 @@ def main(
         str, typer.Option(help="Models of raw and service, separated by commas.")
     ] = ",".join(SHAPES),
     peers: Annotated[str, typer.Option(help="Only these, by name, e.g. ray-chain,litserve.")] = "",
-    engine: Annotated[str, typer.Option(help="Of our service: auto, torch, openvino …")] = "auto",
+    engine: Annotated[str, typer.Option(help="Of our service: auto or torch.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Of our service: auto, float32 …")] = "auto",
     config: Annotated[Path, typer.Option(help="Serve config to measure.")] = ROOT
     / "serve_config.yaml",

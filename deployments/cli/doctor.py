@@ -7,7 +7,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -18,13 +17,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deployments import installing
 from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
 from deployments.config.ray_inside import other_version
 from deployments.engines import machine
-from deployments.engines.catalog import EXTRAS, installed
 from deployments.engines.cpu import FEATURES, cpu_features, cpu_model
-from deployments.engines.known_speeds import KNOWN, cpu_kind
 from deployments.engines.measurement import Measured
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import our_settings
@@ -33,10 +29,7 @@ from deployments.settings import Settings
 NOT_RUNNABLE = 1
 """Exit code: the config's model or engine can't run here."""
 
-PACKAGES = (
-    *("rayclassify", "ray", "torch", "transformers", "tokenizers", "numpy"),
-    *("openvino", "nncf"),  # of the extra
-)
+PACKAGES = ("rayclassify", "ray", "torch", "transformers", "tokenizers", "nanotoken", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,7 @@ def doctor(
 
     Then measures every engine that the config allows on this machine, on the config's model, and
     shows which one `engine: auto` takes and why. The choice is kept: the next start with the same
-    model and settings has it at once. Last comes what a missing extra would bring.
+    model and settings has it at once.
 
     Exit code 0; 1: the config's model or engine can't run here; 2: the config is wrong.
 
@@ -93,16 +86,12 @@ def doctor(
         _show(out, "GFLOP/s of matrix products, 512 × 768 × 3072, the best of many", gflops)
     pick = _pick(settings, num_threads, measure)
     _show_pick(out, settings, num_threads, pick)
-    told = advice(facts["cpu"]["kind"], EXTRAS.keys() - installed(), _device(settings))
-    for line in told:
-        out.print(line)
     if as_json:
         found = {
             "machine": facts,
             "num_threads": num_threads,
             "peak_gflops": gflops,
             "engine": {"why": pick.why, "rows": [row.to_json() for row in pick.rows]},
-            "advice": told,
         }
         sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     if pick.error:
@@ -156,15 +145,6 @@ def _pick(settings: Settings, num_threads: int, measure: bool) -> Pick:
     return Pick(f"{rows[0].candidate}: the fastest here that agrees with the model.", rows)
 
 
-def _device(settings: Settings) -> str:
-    from deployments.engines.hardware import pick_device
-
-    try:
-        return str(pick_device(settings.engine.device).type)
-    except ValueError:
-        return settings.engine.device
-
-
 def machine_facts() -> dict[str, Any]:
     """Plain values, for JSON and for the table. None: there is none, or it can't be told."""
     features = cpu_features()
@@ -174,7 +154,6 @@ def machine_facts() -> dict[str, Any]:
             "model": cpu_model(),
             "architecture": platform.machine(),
             "features": [FEATURES[name] for name in features],
-            "kind": cpu_kind(features),
             "cores": os.cpu_count(),
             "quota_cpus": machine.cgroup_cpu_limit(),
             "usable_cpus": machine.cpu_count(),
@@ -219,30 +198,6 @@ def peaks(num_threads: int) -> dict[str, float | None]:
     }
 
 
-def advice(kind: str, missing: Iterable[str], device: str) -> list[str]:
-    """For each extra that is missing: how to get it, and what it brought on CPUs of this kind."""
-    if device != "cpu":
-        return [f"{name} runs on CPUs only: nothing to gain on {device}." for name in missing]
-    return [
-        f"{name} is not installed: {installing(name)}. {_expected(name, kind)}" for name in missing
-    ]
-
-
-def _expected(name: str, kind: str) -> str:
-    known = KNOWN.get(kind)
-    best, torch = (known.best(name), known.best("torch")) if known else (None, None)
-    if known is None or best is None or torch is None:
-        return (
-            f"What it brings on a CPU of this kind ({kind}) is not known. "
-            "Install it and run this again: it is measured then."
-        )
-    ratio = best[1] / torch[1]
-    return (
-        f"On a CPU of this kind ({kind}) its best, {best[0]}, ran at {ratio:.2g} times the speed "
-        f"of the best without it, {torch[0]} ({known.where})."
-    )
-
-
 def version(package: str) -> str | None:
     try:
         return metadata.version(package)
@@ -254,13 +209,11 @@ def _show_pick(out: Console, settings: Settings, num_threads: int, pick: Pick) -
     engine = settings.engine
     asked = f"name: {engine.name}, dtype: {engine.dtype}, device: {engine.device}"
     out.print(f"\n{settings.model.id} with {asked}, threads: {num_threads}", style="bold")
-    table = Table("engine", "texts/s", "max drift", "same labels", "verdict", box=None)
-    for row in pick.rows:
-        measured = (row.texts_per_s, row.max_drift, row.label_agreement)
-        style = "bold green" if row.chosen else "" if row.agrees else "dim"
-        table.add_row(str(row.candidate), *map(_shown, measured), row.verdict, style=style)
     if pick.rows:
-        out.print(table)
+        from deployments.engines.auto import table
+
+        out.print("Texts a second by size of a batch; the score is their geometric mean.")
+        out.print(table(pick.rows), soft_wrap=True)
     out.print(f"→ {pick.why}", style="bold")
     if pick.rows and pick.rows[0].chosen:
         name, dtype = pick.rows[0].candidate.name, pick.rows[0].candidate.dtype

@@ -91,6 +91,9 @@ READ_IN: dict[str, tuple[str, ...]] = {
         *("def _get_internal_replica_context", "def _get_serve_request_context"),
     ),
     "serve/scripts.py": ("Submitted deploy config",),
+    "experimental/internal_kv.py": (  # replica/cluster_store.py
+        *("def _internal_kv_get", "def _internal_kv_put"),
+    ),
     "dashboard/dashboard.py": ("--port-retries",),
     "_private/worker.py": ("dashboard at", "RAY_COLOR_PREFIX"),
     "_private/ray_constants.py": ("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES",),

@@ -10,7 +10,7 @@ from typing import Any
 from deployments.engines import catalog, isolation
 from deployments.engines.base import Engine
 from deployments.engines.catalog import REFERENCE, Candidate
-from deployments.engines.choices import Choices, circumstances
+from deployments.engines.choices import Choices, Store, circumstances
 from deployments.engines.measurement import Measured, choose
 from deployments.model.steps import step
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
@@ -19,14 +19,16 @@ from deployments.settings import EngineSettings, ModelSettings
 logger = logging.getLogger(__name__)
 
 Measure = Callable[[isolation.Task], list[Measured]]
-Make = Callable[[Candidate, ModelSettings, EngineSettings, int], Engine]
+Make = Callable[[Candidate, ModelSettings, EngineSettings, int, int | None], Engine]
 
 
 class AutoEngine:
-    """Measures what fits the settings, keeps the choice on disk, and runs as the chosen engine.
+    """Measures what fits the settings, keeps the choice, and runs as the chosen engine.
 
-    One candidate is taken unmeasured. Where none agrees, or nothing can be measured, it is torch
-    in float32.
+    store: where the application keeps it, beside this node's disk.
+
+    One candidate is taken unmeasured. Where none agrees, or nothing can be measured, it is torch in
+    float32.
 
     Raises (from `load`):
         EngineUnavailable: nothing that is installed fits the settings.
@@ -39,24 +41,36 @@ class AutoEngine:
         engine: EngineSettings,
         num_threads: int,
         *,
+        store: Store | None = None,
         measure: Measure = isolation.measure,
         make: Make = catalog.make,
     ) -> None:
         self._model = model
         self._settings = engine
         self._num_threads = num_threads
+        self._store = store
         self._measure = measure
         self._make = make
         self._engine: Engine | None = None
         self._selected_by = "config"
         self._taken = REFERENCE
 
+    @property
+    def row_tokens(self) -> int | None:
+        """See `Engine`."""
+        return None if self._engine is None else self._engine.row_tokens
+
+    @row_tokens.setter
+    def row_tokens(self, tokens: int | None) -> None:
+        if self._engine is not None:
+            self._engine.row_tokens = tokens
+
     def load(self) -> None:
         candidates = catalog.candidates(self._settings)
         if len(candidates) == 1:
             self._engine = self._load(candidates[0])
             return
-        choices = Choices()
+        choices = Choices(self._store)
         if self._take_cached(choices.read(self._key())):
             return
         with choices.one_at_a_time():
@@ -103,11 +117,11 @@ class AutoEngine:
 
     def cached(self) -> list[Measured] | None:
         """The rows of an earlier measurement that still hold."""
-        return Choices().read(self._key())
+        return Choices(self._store).read(self._key())
 
     def measure_anew(self, candidates: Sequence[Candidate]) -> list[Measured]:
         """As `measure`, once no other process measures, and kept for the starts to come."""
-        choices = Choices()
+        choices = Choices(self._store)
         with choices.one_at_a_time():
             rows = self.measure(candidates)
             choices.store(self._key(), rows)
@@ -121,7 +135,7 @@ class AutoEngine:
             return False
         chosen = rows[0].candidate
         try:
-            self._engine = self._load(chosen)
+            self._engine = self._load(chosen, rows[0].row_tokens)
         except Exception as exc:
             logger.warning(
                 "%s, chosen earlier, loads no more (%s): measuring again",
@@ -139,37 +153,46 @@ class AutoEngine:
             if not row.agrees or (row.candidate == REFERENCE and not row.chosen):
                 continue
             try:
-                return self._load(row.candidate)
+                return self._load(row.candidate, row.row_tokens)
             except Exception as exc:
                 logger.warning(
                     "%s was measured but does not load (%s)", row.candidate, type(exc).__name__
                 )
         return self._load(REFERENCE)
 
-    def _load(self, candidate: Candidate) -> Engine:
-        engine = self._make(candidate, self._model, self._settings, self._num_threads)
+    def _load(self, candidate: Candidate, row_tokens: int | None = None) -> Engine:
+        engine = self._make(candidate, self._model, self._settings, self._num_threads, row_tokens)
         engine.load()
         self._taken = candidate
         return engine
 
 
+SIZES = ("1", "4", "16", "full")
+
+
 def table(rows: Sequence[Measured]) -> str:
-    """The rows as aligned text."""
-    lines = [("engine", "texts/s", "max drift", "same labels", "verdict")]
+    """The rows as aligned text. By size of a batch: texts a second."""
+    lines: list[tuple[str, ...]] = [
+        ("engine", *SIZES, "score", "rows of", "max drift", "same labels", "verdict")
+    ]
     for row in rows:
+        rates = [f"{row.rates[size]:.3g}" if size in row.rates else "-" for size in SIZES]
         lines.append(
             (
                 str(row.candidate),
-                "-" if row.texts_per_s is None else f"{row.texts_per_s:.3g}",
+                *rates,
+                f"{row.speed:.3g}" if row.rates else "-",
+                "-" if row.row_tokens is None else f"{row.row_tokens:,}",
                 "-" if row.max_drift is None else f"{row.max_drift:.2g}",
                 "-" if row.label_agreement is None else f"{row.label_agreement:.1%}",
                 row.verdict,
             )
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    last = len(lines[0]) - 1
+    widths = [max(len(line[column]) for line in lines) for column in range(last)]
     return "\n".join(
         f"  {line[0]:<{widths[0]}}  "
-        + "".join(f"{line[k]:>{widths[k]}}  " for k in range(1, 4))
-        + line[4]
+        + "".join(f"{line[k]:>{widths[k]}}  " for k in range(1, last))
+        + line[last]
         for line in lines
     )

@@ -21,7 +21,13 @@ class ModelBroken(Exception):
 
 
 class Engine(Protocol):
-    """Runs the model. Called from one thread at a time, never from the event loop."""
+    """Runs the model. Called from one thread at a time, never from the event loop.
+
+    row_tokens: tokens that it packs into one row of a batch, to be set as one likes, best to what
+    was measured; None where it packs none.
+    """
+
+    row_tokens: int | None
 
     def load(self) -> None:
         """Bring the model into memory and warm it; afterwards `predict` runs at full speed."""

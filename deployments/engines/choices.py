@@ -1,23 +1,25 @@
-"""Choices of engines on disk: when they still hold, and one measurer at a time."""
+"""Choices of engines that are kept: which of them still hold, and one measurer at a time.
+
+They are kept on this node's disk, and where there is a `Store` with the application: what one
+replica has measured, no replica on such a machine measures again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import math
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import filelock
 
 from deployments.engines.cpu import cpu_features, cpu_model
-from deployments.engines.measurement import BUSY, PROCESS, Measured
+from deployments.engines.measurement import Measured
 from deployments.model.cache import cache_dir, write_wholly
 from deployments.model.load import fingerprint
 from deployments.settings import EngineSettings, ModelSettings
@@ -25,12 +27,32 @@ from deployments.settings import EngineSettings, ModelSettings
 logger = logging.getLogger(__name__)
 
 # Longer than a measurement may take: who waited this long measures beside the other.
-LOCK_TIMEOUT_S = 600.0
-# Replicas that start together, and a restart, need not measure again; the next day's start does.
-DISTURBED_S = 3600.0
-_PACKAGES = ("rayclassify", "torch", "transformers", "numpy", "openvino", "nncf")
+LOCK_TIMEOUT_S = 300.0
+_PACKAGES = ("rayclassify", "torch", "transformers", "numpy")
 # Changes whenever rows would be read or judged differently.
-_FORMAT = 3
+_FORMAT = 4
+
+
+class Store(Protocol):
+    """Where an application keeps what its replicas found out, on whichever node they run."""
+
+    def get(self, key: str) -> str | None:
+        """None where nothing is kept under this key, or the store can't be reached."""
+        ...
+
+    def put(self, key: str, value: str) -> None:
+        """Keeps it if it can; must not raise."""
+        ...
+
+
+class NoStore:
+    """Outside of an application."""
+
+    def get(self, key: str) -> str | None:
+        return None
+
+    def put(self, key: str, value: str) -> None:
+        pass
 
 
 def circumstances(
@@ -49,26 +71,18 @@ def circumstances(
         "cpu": cpu_model(),
         "cpu_features": cpu_features(),
         "gpus": _gpus(),
-        "packages": package_versions(),
+        "packages": {name: _version(name) for name in _PACKAGES},
     }
 
 
-def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that run models; None for those that are not installed."""
-    return {name: _version(name) for name in _PACKAGES}
-
-
-_BY_CHANCE = tuple(f"failed: {what}" for what in ("OSError", "MemoryError", PROCESS))
-
-
 class Choices:
-    """What was measured under which circumstances. Without a directory to write to it keeps
-    nothing, and says so once in the log."""
+    """What was measured under which circumstances. Where nothing can be kept it says so once."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Store | None = None) -> None:
         directory = cache_dir()
+        self._store = store or NoStore()
         self._directory = directory and directory / "choices"
-        if directory is None:
+        if directory is None and isinstance(self._store, NoStore):
             logger.warning(
                 "no directory to cache the choice of an engine in: it is measured at each start. "
                 "Set RAYCLASSIFY_CACHE_DIR to one, or args.engine's name and dtype."
@@ -76,86 +90,74 @@ class Choices:
 
     def read(self, key: dict[str, Any] | None) -> list[Measured] | None:
         """The rows that were measured under these circumstances, the chosen one first."""
-        if self._directory is None or key is None:
+        if key is None:
             return None
-        try:
-            kept = json.loads(self._path(key).read_text(encoding="utf-8"))
-            if (kept["good_until"] or math.inf) < time.time():
-                return None
-            rows = [Measured.from_json(row) for row in kept["rows"]]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as exc:
-            logger.warning("the cached choice of an engine can't be read (%s)", type(exc).__name__)
-            return None
-        return rows or None
+        for kept in (self._on_disk(_name(key)), self._store.get(_name(key))):
+            if kept is None:
+                continue
+            try:
+                rows = [Measured.from_json(row) for row in json.loads(kept)["rows"]]
+            except (ValueError, KeyError, TypeError) as exc:
+                logger.warning("a kept choice of an engine can't be read (%s)", type(exc).__name__)
+                continue
+            if rows:
+                return rows
+        return None
 
     def store(self, key: dict[str, Any] | None, rows: list[Measured]) -> None:
         """Replaces what was kept under these circumstances, at once and wholly.
 
-        Rows of which none is chosen, or that a busy machine cut short, are not kept: the next start
-        tries again. Where other work on this machine disturbed one, or one failed as it may by
-        chance (a full disk, memory that was short), they hold for `DISTURBED_S`.
+        Rows of which none is chosen, or of which one failed, are not kept: a full disk or memory
+        that was short may have been chance, and the next start tries again.
         """
-        if self._directory is None or key is None or not rows or not rows[0].chosen:
+        if key is None or not rows or not rows[0].chosen:
             return
-        if any(row.verdict == BUSY for row in rows):
+        if any(row.verdict.startswith("failed") for row in rows):
+            logger.warning(
+                "an engine failed, so the next start measures again; `rayclassify doctor`"
+            )
             return
-        good_until = None
-        if any(row.disturbed for row in rows):
-            good_until = time.time() + DISTURBED_S
-            logger.warning(
-                "other work had the CPU while engines were measured: this choice holds an hour, "
-                "then a start measures again. Set args.engine's name and dtype to measure no more."
-            )
-        elif any(row.verdict.startswith(_BY_CHANCE) for row in rows):
-            good_until = time.time() + DISTURBED_S
-            logger.warning(
-                "an engine failed as it may by chance: this choice holds an hour, then a start "
-                "measures again. `rayclassify doctor` shows which."
-            )
-        content = json.dumps(
-            {**key, "good_until": good_until, "rows": [row.to_json() for row in rows]}, indent=1
-        )
+        content = json.dumps({**key, "rows": [row.to_json() for row in rows]}, indent=1)
+        self._store.put(_name(key), content)
+        if self._directory is None:
+            return
         try:
-            write_wholly(self._path(key), content)
+            write_wholly(self._directory / f"{_name(key)}.json", content)
         except OSError as exc:
             logger.warning("the choice of an engine can't be cached (%s)", type(exc).__name__)
 
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
         """Replicas that start together on one node would disturb each other's measurements."""
-        lock = self._lock()
-        if lock is None:
+        lock = None
+        if self._directory is not None:
+            lock = filelock.FileLock(self._directory.parent / "choices.lock")
+            try:
+                lock.acquire(timeout=LOCK_TIMEOUT_S)
+            except (filelock.Timeout, OSError, NotImplementedError) as exc:
+                logger.warning("measuring without a lock (%s)", type(exc).__name__)
+                lock = None
+        try:
             yield
-            return
-        with lock:
-            yield
+        finally:
+            if lock is not None:
+                lock.release()
 
-    def _lock(self) -> filelock.BaseFileLock | None:
+    def _on_disk(self, name: str) -> str | None:
         if self._directory is None:
             return None
-        lock = filelock.FileLock(self._directory.parent / "choices.lock")
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            logger.info("another replica is measuring engines; waiting for it")
-        except (OSError, NotImplementedError) as exc:
-            logger.warning("no lock for measuring engines (%s)", type(exc).__name__)
+            return (self._directory / f"{name}.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
             return None
-        else:
-            return lock
-        try:
-            lock.acquire(timeout=LOCK_TIMEOUT_S)
-        except (filelock.Timeout, OSError) as exc:
-            logger.warning("measuring without the lock (%s)", type(exc).__name__)
+        except (OSError, ValueError) as exc:
+            logger.warning("a kept choice of an engine can't be read (%s)", type(exc).__name__)
             return None
-        return lock
 
-    def _path(self, key: dict[str, Any]) -> Path:
-        assert self._directory is not None  # noqa: S101 - callers looked
-        canonical = json.dumps(key, sort_keys=True, default=list)
-        return self._directory / f"{hashlib.sha256(canonical.encode()).hexdigest()[:32]}.json"
+
+def _name(key: dict[str, Any]) -> str:
+    canonical = json.dumps(key, sort_keys=True, default=list)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def _gpus() -> list[str]:
@@ -168,7 +170,9 @@ def _gpus() -> list[str]:
         except OSError:
             continue
         models += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
-    return [*models, f"visible={os.environ.get('CUDA_VISIBLE_DEVICES')}"]
+    # Which of them a replica may use is another each time; how many is what counts.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [*models, f"visible={None if visible is None else len(visible.split(','))}"]
 
 
 def _version(package: str) -> str | None:

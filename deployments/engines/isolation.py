@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,8 +21,8 @@ from deployments.engines.catalog import Candidate, make
 from deployments.engines.measurement import PROCESS, Measured, Measurement
 from deployments.settings import EngineSettings, ModelSettings
 
-# An engine without a row by then hangs: far beyond what converting a large model takes.
-HANGS_S = 300.0
+# An engine without a row by then hangs: far beyond what loading a large model takes.
+HANGS_S = 120.0
 _MODULE = __name__
 
 
@@ -51,7 +50,7 @@ def measure(task: Task, on_row: OnRow = lambda row: None) -> list[Measured]:
     while len(rows) < len(task.candidates):
         first = task.candidates[:1] if rows else ()  # the others need its answers again
         rest = task.candidates[len(rows) :]
-        new, end = _run(replace(task, candidates=(*first, *rest)), on_row)
+        new, end = _run(replace(task, candidates=(*first, *rest)), len(task.candidates), on_row)
         rows += new[len(first) :]
         if len(rows) < len(task.candidates):
             rows.append(Measured(task.candidates[len(rows)], verdict=f"failed: {end}"))
@@ -61,12 +60,13 @@ def measure(task: Task, on_row: OnRow = lambda row: None) -> list[Measured]:
     return rows
 
 
-def _run(task: Task, on_row: OnRow) -> tuple[list[Measured], str]:
-    """The rows that one process came to, and how it ended."""
+def _run(task: Task, n: int, on_row: OnRow) -> tuple[list[Measured], str]:
+    """The rows that one process came to, and how it ended. n: how many engines share the time."""
     request = {
         "model": task.model.model_dump(),
         "engine": task.engine.model_dump(),
         "num_threads": task.num_threads,
+        "n": n,
         "candidates": [[candidate.name, candidate.dtype] for candidate in task.candidates],
     }
     # Ray adds to sys.path what an application's working_dir brings.
@@ -144,7 +144,7 @@ def _main(request: dict[str, Any], out: TextIO) -> None:
         model_info(model).problem_type,
         settings,
         lambda candidate: make(candidate, model, settings, num_threads),
-        computing=lambda: time.process_time() / num_threads,
+        request["n"],
     )
     for name, dtype in request["candidates"]:
         row = measurement.measure(Candidate(name, dtype))

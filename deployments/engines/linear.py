@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -73,10 +74,15 @@ class PrepackedDense(nn.Module):
 
 
 class Int8Dense(nn.Module):
-    """`Dense` in 8 bits: weights per output, activations per call. float32 in and out, on a CPU."""
+    """`Dense` in 8 bits: weights per output, activations per call. float32 in and out, on a CPU.
 
-    def __init__(self, dense: Dense) -> None:
+    steps: of an activation. 127 where the CPU adds two products in 16 bits, which 255 × 127 twice
+    would overflow: x86 without VNNI.
+    """
+
+    def __init__(self, dense: Dense, steps: int = 255) -> None:
         super().__init__()
+        self._steps = steps
         weight = dense.weight.data.float()
         self._scales = weight.abs().amax(1).clamp(min=1e-12) / 127
         rounded = (weight / self._scales[:, None]).round().to(torch.int8)
@@ -87,7 +93,7 @@ class Int8Dense(nn.Module):
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
         shape = x.shape
-        x, scale, zero = quantise(x.reshape(-1, shape[-1]).contiguous())
+        x, scale, zero = quantise(x.reshape(-1, shape[-1]).contiguous(), self._steps)
         weights = (self._weight, self._scales, self._zeros)
         linear = torch.ops.onednn.qlinear_pointwise
         y: torch.Tensor
@@ -127,22 +133,27 @@ class Int8Dense(nn.Module):
         return y.view(*shape[:-1], y.shape[-1])
 
 
-def quantise(x: torch.Tensor) -> tuple[torch.Tensor, float, int]:
-    """x ≈ scale * (q - zero), q uint8 over the whole range of a contiguous x: (q, scale, zero).
+Make = Callable[[Dense], PrepackedDense | Int8Dense]
+
+
+def quantise(x: torch.Tensor, steps: int = 255) -> tuple[torch.Tensor, float, int]:
+    """x ≈ scale * (q - zero), q uint8 from 0 to `steps` over the whole range of a contiguous x.
+
+    Returns (q, scale, zero).
 
     Raises:
         ValueError: x has a NaN.
     """
     low, high = (float(edge) for edge in x.aminmax())
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = max((high - low) / 255, 1e-30)
+    scale = max((high - low) / steps, 1e-30)
     zero = round(-low / scale)
     if hasattr(torch, "quantize_per_tensor"):
         # 5 times as fast as a cast, which isn't vectorised. Its storage is read as it lies, as
         # `int_repr` would copy it. Torch calls it deprecated, hence the branch below.
         storage = torch.quantize_per_tensor(x, scale, zero, torch.quint8).untyped_storage()
         return torch.empty(0, dtype=torch.uint8).set_(storage, 0, x.shape, x.stride()), scale, zero
-    q = torch.add(torch.tensor(float(zero)), x, alpha=1 / scale).round_().clamp_(0, 255)
+    q = torch.add(torch.tensor(float(zero)), x, alpha=1 / scale).round_().clamp_(0, steps)
     return q.to(torch.uint8), scale, zero
 
 
@@ -153,8 +164,17 @@ def accelerate(module: nn.Module, dtype: str) -> bool:
     whether it did: not where this torch or CPU can't, or there are none. The weights replaced are
     freed one by one. Subclasses and layers with hooks stay: what they compute is their own.
     """
-    make: type[PrepackedDense | Int8Dense] = Int8Dense if dtype == "int8" else PrepackedDense
-    if not _agrees(make, torch.bfloat16 if dtype == "bfloat16" else torch.float32):
+    kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    ways: tuple[Make, ...] = (PrepackedDense,)
+    if dtype == "int8":
+        ways = (Int8Dense, partial(Int8Dense, steps=127))
+    why_not = []
+    for make in ways:
+        if (reason := _disagrees(make, kind)) is None:
+            break
+        why_not.append(reason)
+    else:
+        logger.warning("linear layers stay plain: %s", "; ".join(dict.fromkeys(why_not)))
         return False
     # Parents only: a list of all modules would keep the old weights until the end.
     parents = [m for m in module.modules() if not isinstance(m, nn.Linear | Dense)]
@@ -170,14 +190,15 @@ def accelerate(module: nn.Module, dtype: str) -> bool:
 
 
 @torch.inference_mode()
-def _agrees(make: type[PrepackedDense | Int8Dense], dtype: torch.dtype) -> bool:
-    """Whether the operators exist here, and compute what the plain layer does."""
+def _disagrees(make: Make, dtype: torch.dtype) -> str | None:
+    """Why the operators don't compute here what the plain layer does; None where they do."""
     random = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=random).to(dtype)
 
     x, residual = normal(2, 5, 64), normal(2, 5, 32)
+    exact = make is PrepackedDense and dtype is torch.float32
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.quantize_per_tensor")
@@ -185,22 +206,12 @@ def _agrees(make: type[PrepackedDense | Int8Dense], dtype: torch.dtype) -> bool:
         for activation in (*ACTIVATIONS, None):
             plain = Dense(normal(32, 64) / 8, normal(32), activation)
             fast = make(plain)
-            bound = 1e-4 if make is PrepackedDense and dtype is torch.float32 else 0.1
             pairs = [(plain(x), fast(x))]
             if activation is None:
                 pairs.append((plain(x, residual), fast(x, residual)))
             drift = max(float((a.float() - b.float()).abs().max()) for a, b in pairs)
-            if not drift < bound:
-                logger.warning(
-                    "%s is off by %.2g with %s here: linear layers stay plain",
-                    make.__name__,
-                    drift,
-                    activation,
-                )
-                return False
+            if not drift < (1e-4 if exact else 0.1):
+                return f"off by {drift:.2g} with {activation}"
     except (AttributeError, RuntimeError, NotImplementedError) as exc:
-        logger.warning(
-            "no %s here (%s): linear layers stay plain", make.__name__, type(exc).__name__
-        )
-        return False
-    return True
+        return f"this torch has no such operator ({type(exc).__name__})"
+    return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.engines import Engine, make_engine
+from deployments.engines import Engine, Store, make_engine
 from deployments.engines.base import EngineUnavailable, ModelBroken
 from deployments.model.load import load_parts
 from deployments.model.source import ModelNotFound, own_words
@@ -39,9 +39,10 @@ class Loaded:
     engine: Engine
 
 
-def load(settings: Settings, num_threads: int) -> Loaded:
+def load(settings: Settings, num_threads: int, store: Store | None = None) -> Loaded:
     """Parts first, as a fault in a small file should show before gigabytes are read.
 
+    store: where the application keeps the choice of an engine.
     To be called in the thread that will call the engine; see `ModelThread`.
 
     Raises:
@@ -49,10 +50,12 @@ def load(settings: Settings, num_threads: int) -> Loaded:
     """
     with step("files"):
         parts = load_parts(settings.model)
-    return Loaded(parts, load_engine(settings, num_threads, parts.info.max_length))
+    return Loaded(parts, load_engine(settings, num_threads, parts.info.max_length, store))
 
 
-def load_engine(settings: Settings, num_threads: int, max_length: int = 512) -> Engine:
+def load_engine(
+    settings: Settings, num_threads: int, max_length: int = 512, store: Store | None = None
+) -> Engine:
     """The engine that the settings name, loaded and proven, with every error in our own words.
 
     max_length: tokens that the model reads, if known.
@@ -62,7 +65,7 @@ def load_engine(settings: Settings, num_threads: int, max_length: int = 512) -> 
     """
     with own_words(settings.model.id, *REFUSALS):
         with step("imports"):
-            engine = make_engine(settings, num_threads)
+            engine = make_engine(settings, num_threads, store)
         with step("proof"):
             engine.load()
         with step("warm_up"):

@@ -1,13 +1,20 @@
-"""Candidates measured one after the other: whether they agree, and how fast they are."""
+"""Candidates measured one after the other: whether they agree, and how fast they are.
+
+Speed is what a service needs: texts a second in batches of one text, a few, many and a full one,
+with lengths drawn anew for each, so that what a new shape costs counts. The score is the geometric
+mean over the sizes.
+"""
 
 from __future__ import annotations
 
 import gc
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import cycle, islice
+from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
@@ -17,32 +24,24 @@ from deployments.engines.catalog import EXACTNESS, REFERENCE, Candidate
 from deployments.engines.parity import Agreement, compare
 from deployments.model.source import ModelNotFound
 from deployments.pipeline.types import Encoded, Float32
-from deployments.settings import EngineSettings
+from deployments.settings import ClassifierUserConfig, EngineSettings
 
 logger = logging.getLogger(__name__)
 
-# Small enough that a slow machine can stop between two, large enough to be batches.
-CHUNK_TEXTS = 12
-# How long the reference may compute its answers on the probe, of which one chunk is always asked,
-# and how long each engine computes the rounds in which its speed is the best of each chunk.
+SIZES = (1, 4, 16)
+"""Texts in a batch; the fourth size is a full batch."""
+FULL_TOKENS = int(ClassifierUserConfig().max_batch_tokens)
+# Of all engines together, as an owner waits for it at the first start.
+TIMING_S = 8.0
+# The reference answers the probe's texts until then, and the others those that it answered.
 ANSWERS_S = 3.0
-ROUNDS_S = 1.0
-MAX_ROUNDS = 20
-# No further candidate is begun after so much computing, or so much time on a machine that is busy
-# with other things.
-BUDGET_S = 60.0
-PATIENCE_S = 120.0
-# So many times as long as it computes may an engine take for its answers and its rounds.
-MAX_STRETCH = 5
+CHUNK_TEXTS = 12
+# Tokens of one packed row: what a layer's activations may take of the caches, which differ.
+ROW_TOKENS = (512, 4_096)
 # An engine must be this much faster to be taken before a more exact one.
-NEAR_TIE = 0.1
+NEAR_TIE = 0.05
+_SEED = 20261128
 
-# Of a calm machine's time every engine here computes 0.82 or more; beside one other busy process
-# none more than 0.82, and most 0.65 or less (docs/log.md).
-CALM_SHARE = 0.75
-
-BUSY = "skipped: the machine is too busy"
-"""Verdict of a candidate that might have been measured at a calmer time."""
 PROCESS = "its process"
 """How the reason of a failure begins where the process ended in which it was measured."""
 
@@ -51,18 +50,18 @@ PROCESS = "its process"
 class Measured:
     """One candidate's row. What could not be found out is None.
 
+    rates: texts a second by batch: "1", "4", "16", "full". row_tokens: the faster of `ROW_TOKENS`.
     agrees: whether it may be chosen. verdict: why it may not (`refused: …`, `failed: …`,
-    `skipped: …`); else, once a choice is made, `chosen` or why it was not. cpu_share: CPU seconds
-    per thread and second while its speed was measured; None on other devices.
+    `skipped: …`); else, once a choice is made, `chosen` or why it was not.
     """
 
     candidate: Candidate
-    texts_per_s: float | None = None
+    rates: dict[str, float] = field(default_factory=dict)
     max_drift: float | None = None
     label_agreement: float | None = None
     batching: str | None = None
     start_s: float | None = None
-    cpu_share: float | None = None
+    row_tokens: int | None = None
     agrees: bool = False
     verdict: str = ""
 
@@ -72,13 +71,8 @@ class Measured:
 
     @property
     def speed(self) -> float:
-        """texts_per_s, 0 where it is not known."""
-        return self.texts_per_s or 0.0
-
-    @property
-    def disturbed(self) -> bool:
-        """Whether others had the CPU meanwhile, so that its speed says little."""
-        return self.cpu_share is not None and self.cpu_share < CALM_SHARE
+        """Texts a second, the geometric mean over the sizes; 0 where it is not known."""
+        return geometric_mean(self.rates.values()) if self.rates else 0.0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -92,6 +86,7 @@ class Measurement:
     """Takes candidates one at a time; the reference must be the first.
 
     At most one engine is in memory. An engine that raises is a row, never an exception.
+    n: how many candidates share the time.
     """
 
     def __init__(
@@ -100,30 +95,21 @@ class Measurement:
         problem_type: str,
         settings: EngineSettings,
         make: Callable[[Candidate], Engine],
+        n: int,
         clock: Callable[[], float] = time.perf_counter,
-        computing: Callable[[], float] | None = None,
     ) -> None:
-        """computing: seconds computed so far, which stand still where others have the CPU."""
-        self._chunks = _chunks(probe)
+        self._texts = probe.split()
         self._problem_type = problem_type
         self._settings = settings
         self._make = make
+        self._slice_s = TIMING_S / n
         self._clock = clock
-        self._computing = computing or clock
         self._reference: Float32 | None = None
-        self._begun_s = clock()
-        self._budget_ends_s = self._computing() + BUDGET_S
 
     def measure(self, candidate: Candidate) -> Measured:
         """The candidate's row."""
         if candidate != REFERENCE and self._reference is None:
             return Measured(candidate, verdict=f"skipped: {REFERENCE} gave nothing to compare with")
-        if self._computing() > self._budget_ends_s:
-            return Measured(
-                candidate, verdict=f"skipped: the {BUDGET_S:.0f} s for measuring were over"
-            )
-        if self._clock() - self._begun_s > PATIENCE_S:
-            return Measured(candidate, verdict=BUSY)
         try:
             return self._measure(candidate)
         except (EngineUnavailable, ModelNotFound) as exc:  # our own words
@@ -139,55 +125,62 @@ class Measurement:
         engine = self._make(candidate)
         engine.load()
         start_s = self._clock() - started
-        values, seconds = self._answers(engine)
-        agreement = self._compare(values)
-        cpu_share = self._rounds(engine, seconds)
-        info = engine.info()
-        return Measured(
+        agreement = self._compare(self._answers(engine))
+        found = Measured(
             candidate,
-            texts_per_s=len(values) / sum(seconds),
             max_drift=agreement.max_drift if np.isfinite(agreement.max_drift) else None,
             label_agreement=agreement.label_agreement,
-            batching=info.batching,
+            batching=engine.info().batching,
             start_s=start_s,
-            cpu_share=cpu_share if info.device == "cpu" else None,
             agrees=agreement.refusal is None,
             verdict=agreement.refusal or "",
         )
+        if not found.agrees:
+            return found
+        rates, row_tokens = self._rates(engine)
+        return replace(found, rates=rates, row_tokens=row_tokens)
 
-    def _answers(self, engine: Engine) -> tuple[Float32, list[float]]:
-        """Logits of the first chunks and the seconds that each took."""
+    def _answers(self, engine: Engine) -> Float32:
+        """Logits of the first texts; the reference says of how many."""
         parts: list[Float32] = []
-        seconds: list[float] = []
-        over = self._limit(ANSWERS_S)
-        for chunk in self._chunks:
-            started = self._clock()
+        ends_s = self._clock() + ANSWERS_S
+        texts = self._texts if self._reference is None else self._texts[: len(self._reference)]
+        for start in range(0, len(texts), CHUNK_TEXTS):
+            chunk = Encoded.concat(texts[start : start + CHUNK_TEXTS])
             parts.append(engine.predict(chunk).values)
-            seconds.append(self._clock() - started)
-            if self._reference is None and over():
-                # The others are compared on as many texts as the reference had time for.
-                self._chunks = self._chunks[: len(parts)]
+            if self._reference is None and self._clock() > ends_s:
                 break
-        return np.concatenate(parts), seconds
+        return np.concatenate(parts)
 
-    def _rounds(self, engine: Engine, seconds: list[float]) -> float:
-        """Lowers each chunk's seconds to its best: what disturbs a measurement only adds to it.
-
-        Returns the share of the time that went by in which it computed.
-        """
-        over, computed, begun = self._limit(ROUNDS_S), self._computing(), self._clock()
-        for i, chunk in islice(cycle(enumerate(self._chunks)), MAX_ROUNDS * len(self._chunks)):
-            if over():
-                break
+    def _rates(self, engine: Engine) -> tuple[dict[str, float], int | None]:
+        """Texts a second by size, and the better `row_tokens`."""
+        draw = random.Random(_SEED)  # noqa: S311
+        seconds: dict[str, float] = {}
+        tokens: dict[str, int] = {}
+        ends_s = self._clock() + self._slice_s
+        mean = sum(text.total_tokens for text in self._texts) / len(self._texts)
+        full = max(SIZES[-1], round(FULL_TOKENS / mean))
+        kinds = (None,) if engine.row_tokens is None else ROW_TOKENS
+        sizes: list[tuple[str, int, int | None]] = [(str(n), n, None) for n in SIZES]
+        sizes += [(f"full {kind}", full, kind) for kind in kinds]
+        # A full batch, or as much of one as leaves time for the others.
+        most = full
+        for size, n_texts, row_tokens in cycle(sizes):
+            if row_tokens is not None:
+                engine.row_tokens = row_tokens
+            batch = Encoded.concat(draw.choices(self._texts, k=min(n_texts, most)))
             started = self._clock()
-            engine.predict(chunk)
-            seconds[i] = min(seconds[i], self._clock() - started)
-        return (self._computing() - computed) / max(self._clock() - begun, 1e-9)
-
-    def _limit(self, seconds: float) -> Callable[[], bool]:
-        """Whether so much has been computed from now on, or far more time is gone."""
-        computed, ended = self._computing() + seconds, self._clock() + MAX_STRETCH * seconds
-        return lambda: self._computing() > computed or self._clock() > ended
+            engine.predict(batch)
+            took_s = self._clock() - started
+            seconds[size] = seconds.get(size, 0.0) + took_s
+            tokens[size] = tokens.get(size, 0) + batch.total_tokens
+            most = max(SIZES[-1], round(self._slice_s / 4 * len(batch) / max(took_s, 1e-9)))
+            if self._clock() > ends_s and len(seconds) == len(sizes):
+                break
+        # Of the mean length: a size is not slower because long texts were drawn for it.
+        rates = {size: tokens[size] / mean / max(seconds[size], 1e-9) for size in seconds}
+        best = max(kinds, key=lambda kind: rates[f"full {kind}"])
+        return {**{str(n): rates[str(n)] for n in SIZES}, "full": rates[f"full {best}"]}, best
 
     def _compare(self, values: Float32) -> Agreement:
         if self._reference is None:
@@ -228,11 +221,3 @@ def _judged(row: Measured, chosen: Measured, allowed: bool) -> Measured:
     else:
         verdict = f"slower: {row.speed / chosen.speed:.2f}×"
     return replace(row, verdict=verdict)
-
-
-def _chunks(probe: Encoded) -> list[Encoded]:
-    texts = probe.split()
-    return [
-        Encoded.concat(texts[start : start + CHUNK_TEXTS])
-        for start in range(0, len(texts), CHUNK_TEXTS)
-    ]

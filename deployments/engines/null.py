@@ -10,6 +10,8 @@ from deployments.pipeline.types import Encoded, EngineInfo, Logits
 class NullEngine:
     """The first label's logit is the text's token count, the second's is zero."""
 
+    row_tokens: int | None = None
+
     def load(self) -> None:
         pass
 

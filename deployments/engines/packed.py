@@ -14,7 +14,7 @@ from deployments.engines.encoder import HEADS, PostNormEncoder, can_encode, pool
 from deployments.engines.forward import takes_token_types
 from deployments.pipeline.types import Encoded, Float32
 
-# A CPU's rows are cut so that a layer's activations stay in its cache; the log has the figures.
+# A CPU's rows are cut so that a layer's activations stay in its cache; see `Engine.row_tokens`.
 CPU_ROW_TOKENS = 512
 # oneDNN makes a program for each number of tokens, in milliseconds, and keeps a thousand: a few
 # tokens of filling, so that a service soon has met all of them.
@@ -66,6 +66,7 @@ class PackedRunner:
         if stock and not can_encode(config):
             raise CannotPack(f"{type(model).__name__} runs in its own encoder anyway")
         self.model = model
+        self.row_tokens = CPU_ROW_TOKENS
         self._head = HEADS[config.model_type]
         self._mean = pools_mean(config)
         self._takes_token_types = takes_token_types(model)
@@ -80,7 +81,7 @@ class PackedRunner:
 
     def __call__(self, batch: Encoded) -> Float32:
         """Logits float32 [n, labels], in the batch's order."""
-        order, rows = _rows(batch.lengths, CPU_ROW_TOKENS if self._on_cpu else None)
+        order, rows = _rows(batch.lengths, self.row_tokens if self._on_cpu else None)
         texts = batch.split()
         logits = torch.cat(
             [self._run(Encoded.concat([texts[i] for i in order[row]])) for row in rows]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from deployments.engines.forward import (
@@ -14,8 +16,9 @@ from deployments.engines.forward import (
     reads_zero_types,
     takes,
 )
-from deployments.engines.padding import group_by_length, pad
-from deployments.pipeline.types import Encoded, Float32
+from deployments.pipeline.types import Encoded, Float32, Int32
+
+Int64 = npt.NDArray[np.int64]
 
 # What starting one more forward pass costs, in tokens of padding that cost as much.
 FORWARD_OVERHEAD_TOKENS = 32
@@ -89,3 +92,40 @@ class PaddedRunner:
         if values.shape[:1] != (len(texts),) or values.ndim != 2:
             raise ValueError(f"logits have the shape {values.shape} for {len(texts)} texts")
         return values
+
+
+def group_by_length(lengths: Int32, overhead_tokens: int) -> list[list[int]]:
+    """Indices of texts to pad together, longest first.
+
+    A group ends where its padding would cost more than one more forward pass: mixed lengths in one
+    padded batch are slower than no batch at all. overhead_tokens: what starting a forward pass
+    costs, in tokens that cost as much.
+    """
+    groups: list[list[int]] = []
+    padding = longest = 0
+    for i in np.argsort(-lengths, kind="stable").tolist():
+        length = int(lengths[i])
+        padding += longest - length
+        if not groups or padding > overhead_tokens:
+            groups.append([])
+            longest, padding = length, 0
+        groups[-1].append(i)
+    return groups
+
+
+def pad(texts: Sequence[Encoded], pad_token_id: int) -> dict[str, Int64]:
+    """`input_ids`, `attention_mask` and `token_type_ids` of one text each, int64 [n, longest]."""
+    shape = (len(texts), max(text.total_tokens for text in texts))
+    input_ids = np.full(shape, pad_token_id, np.int64)
+    attention_mask = np.zeros(shape, np.int64)
+    token_type_ids = np.zeros(shape, np.int64)
+    for row, text in enumerate(texts):
+        input_ids[row, : text.total_tokens] = text.input_ids
+        attention_mask[row, : text.total_tokens] = 1
+        if text.token_type_ids is not None:
+            token_type_ids[row, : text.total_tokens] = text.token_type_ids
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": token_type_ids,
+    }

@@ -10,6 +10,7 @@ import transformers
 from deployments.engines.base import EngineUnavailable, warm_up
 from deployments.engines.hardware import pick_device, pick_dtype
 from deployments.engines.loading import load
+from deployments.engines.packed import PackedRunner
 from deployments.engines.ways import Chosen, choose_way
 from deployments.model.source import model_info
 from deployments.model.steps import step
@@ -37,7 +38,21 @@ class TorchEngine:
         self._num_threads = num_threads
         self._device = torch.device("cpu")
         self._dtype = "float32"
+        self._row_tokens: int | None = None
         self._way: Chosen | None = None
+
+    @property
+    def row_tokens(self) -> int | None:
+        """See `Engine`. Known once it is loaded; what is set before holds from then on."""
+        runner = self._way.run if self._way else None
+        on_cpu = isinstance(runner, PackedRunner) and self._device.type == "cpu"
+        return runner.row_tokens if on_cpu and isinstance(runner, PackedRunner) else None
+
+    @row_tokens.setter
+    def row_tokens(self, tokens: int | None) -> None:
+        self._row_tokens = tokens
+        if tokens and self._way is not None and isinstance(self._way.run, PackedRunner):
+            self._way.run.row_tokens = tokens
 
     def load(self) -> None:
         torch.set_num_threads(self._num_threads)
@@ -56,6 +71,7 @@ class TorchEngine:
             self._engine_settings.packing,
             max_length,
         )
+        self.row_tokens = self._row_tokens
         with step("warm_up"):
             warm_up(self.predict, _WARMUP_LENGTHS, max_length, self._way.ids.text)
         info = self.info()

@@ -10,8 +10,7 @@
 - files: What a look at a model directory's files can tell, in about a second and without torch
 - hub: Which commit of a hub model a config means, asked once: branches and tags move
 - load: A model's parts, read and checked, and the fingerprint that tells one model from another
-- probe: Texts on which engines are compared, and others on which they are quantised; for every
-  model
+- probe: Texts on which engines are compared, for every model
 - read_apart: A model's parts without what reads them: `reading` runs once, elsewhere, and what it
   made is kept until a file, a version, the kind of machine or a setting of the model changes
 - reading: A model's directory as transformers reads it: all but the weights, checked, proven, made

@@ -1,6 +1,4 @@
-"""Texts on which engines are compared, and others on which they are quantised; for every model.
-
-Those that judge an engine must be none that its quantisation has seen.
+"""Texts on which engines are compared, for every model.
 
 Written for this. Reviews, questions, news and nonsense, in the lengths that a service meets: what
 counts is that the activations look natural, not what the texts say.
@@ -25,11 +23,6 @@ def probe_texts() -> list[str]:
     return _texts(_SENTENCES)
 
 
-def calibration_texts() -> list[str]:
-    """As many, as long, with no sentence of `probe_texts`."""
-    return _texts(_CALIBRATION_SENTENCES)
-
-
 def probe_batch(model: ModelSettings) -> Encoded:
     """The probe texts as the model's own tokenizer sees them, cut to the length it may read.
 
@@ -37,11 +30,6 @@ def probe_batch(model: ModelSettings) -> Encoded:
         ModelNotFound, ValueError: as `load_parts`.
     """
     return _encoded(model, probe_texts())
-
-
-def calibration_batch(model: ModelSettings) -> Encoded:
-    """As `probe_batch`, of the calibration texts."""
-    return _encoded(model, calibration_texts())
 
 
 def _texts(sentences: Sequence[str]) -> list[str]:
@@ -131,54 +119,4 @@ _SENTENCES = (
     "从下单到收货只用了一天，安装师傅准时上门，还把旧的帮我们拉走了。",
     "Kafamda soru kalmadı, satıcı her şeyi tek tek anlattı.",
     "软件闪退，广告又多，开了会员照样弹窗，卸载了。",
-)
-
-_CALIBRATION_SENTENCES = (
-    "满意",
-    "台灯的光很柔和，晚上看书眼睛不累，底座也稳。",
-    "鞋子穿了一个星期就开胶，找售后推来推去，最后说过了期限。",
-    "凑合",
-    "早上六点就有人在走廊里大声打电话，前台说管不了。",
-    "豆子是新烘的，磨开满屋子都是香味，第二天味道还更好。",
-    "页码印错了两处，第七章的图和文字对不上，希望再版时改过来。",
-    "送到的时候箱子已经湿透了，里面的米也发霉了，太糟心！",
-    "妈妈说这口锅轻，炒菜不粘，洗起来一冲就干净。",
-    "别买。",
-    "导航把我们带到一条断头路上，绕了四十分钟才找到入口。",
-    "小区门口新开的理发店，师傅话不多，剪得利索，价格也公道。",
-    "风扇最小一档也像飞机起飞，放在卧室里根本没法睡觉。",
-    "The instructions were clear, and I had the shelf on the wall within half an hour.",
-    "排队两个小时，进去十分钟就逛完了，门票还不便宜。",
-    "书包的拉链很顺，夹层多，孩子自己会把水壶和雨伞分开放。",
-    "Never again: the room smelled of smoke and the shower was cold.",
-    "价格是涨了一点，不过分量没少，老味道还在。",
-    "省气象台预计，明后两天北部山区有中到大雨，局部地区气温下降八度。",
-    "耳塞套有三种大小，换了最小的才不掉，低音比想的足。",
-    "毛衣起球起得厉害，才穿两次，袖口已经像旧衣服了。",
-    "想问一下，这台机器能不能接以前那个型号的水箱？",
-    "Der Service war freundlich, aber das Essen kam kalt auf den Tisch.",
-    "店家把易碎的地方都包了三层，连说明卡都是手写的，很感动。",
-    "字幕和声音差了半秒，看得人头疼，退款按钮又找不到。",
-    "失望透顶！！",
-    "剧本扎实，几个配角也演得活，散场以后大家坐着不肯走。",
-    "汤太油，面条又煮过了头，只有凉菜还算爽口。",
-    "Le tissu est doux et la taille correspond parfaitement à la description.",
-    "升级之后相册全空了，联系了三次都让我重新登录试试。",
-    "院子里种了一棵老桂花，九月去的时候整条巷子都是甜的。",
-    "键帽掉了两个，灯也只亮一半，说好的换新等到现在没消息。",
-    "Works.",
-    "考古队在河谷的台地上清理出三座窑址，年代比原先认为的早两百年。",
-    "面料透气，夏天跑步不闷，洗了十几次也没变形。",
-    "屏幕边缘漏光严重，黑色画面下看得清清楚楚，客服却说是正常现象。",
-    "説明書が分かりやすく、組み立ても十分で終わりました。",
-    "买的时候说送延保，付完钱就改口，录音都不认。",
-    "地方好找，老板娘会帮忙看行李，热水也一直有。",
-    "酸奶结块了，喝起来一股铁锈味，剩下的全倒掉了。",
-    "Sound is crisp, the case feels cheap, and the cable is far too short.",
-    "水压很稳，安装的人连墙角的灰都擦干净了才走。",
-    "下午三点前把各组的预算表交到四楼，逾期的放到下个月处理。",
-    "前面铺垫太长，后面又收得太急，可惜了这么好的题材。",
-    "La batería dura dos días y carga en menos de una hora.",
-    "轮子卡沙子，推起来费劲，刹车倒是很灵。",
-    "一百二十块买了个摆设，心疼。",
 )

@@ -59,7 +59,7 @@ class FastTokenizer(Protocol):
 
 
 class WordPiece:
-    """nanotoken's WordPiece, which takes a seventh of the time (docs/log.md).
+    """nanotoken's WordPiece, which takes a fifth of the time (docs/log.md).
 
     It remembers pieces of the texts that it has seen. With room for one it remembers next to
     nothing, and is as fast on Chinese; `tests/unit/test_fast_tokenizer.py` looks into its memory.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 import threading
 import time
@@ -14,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from deployments import installing
 from deployments.pipeline.types import Encoded
 
 from .child import Child, answer_lines, child
@@ -43,13 +41,6 @@ class EngineSpec:
             return f"transformers {self.dtype}, {self.batch_size} texts padded"
         return f"{self.name} {self.dtype}{'' if self.packing else ', padded'}"
 
-    @property
-    def missing(self) -> str | None:
-        """What would have to be installed; None where nothing is missing."""
-        if self.name == "openvino" and not importlib.util.find_spec(self.name):
-            return f"{self.name} is not installed; {installing(self.name)} brings it"
-        return None
-
 
 REFERENCES = (
     EngineSpec("transformers", "float32", batch_size=32),
@@ -58,7 +49,6 @@ REFERENCES = (
 ENGINES = (
     *(EngineSpec("torch", dtype, packing) for dtype in ("float32", "bfloat16", "int8")
       for packing in (False, True)),
-    *(EngineSpec("openvino", dtype) for dtype in ("float32", "bfloat16", "int8")),
 )  # fmt: skip
 
 

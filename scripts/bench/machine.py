@@ -12,7 +12,7 @@ from typing import Any
 
 from deployments.engines.machine import cpu_count
 
-PACKAGES = ("rayclassify", "ray", "torch", "transformers", "openvino", "nncf")
+PACKAGES = ("rayclassify", "ray", "torch", "transformers", "nanotoken")
 # The ones that decide how fast a matrix product is.
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 ROOT = Path(__file__).resolve().parents[2]

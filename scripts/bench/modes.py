@@ -74,8 +74,6 @@ def _peaks(session: Session, name: str) -> dict[str, Any]:
 
 def _one(session: Session, shape: Shape, spec: EngineSpec) -> dict[str, Any]:
     """Its figures, or why it has none."""
-    if spec.missing:
-        return {"unavailable": spec.missing}
     try:
         with engine_child() as engine:
             engine.load(spec, session.model(shape), session.plan.threads, session.workload(shape))

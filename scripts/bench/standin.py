@@ -24,6 +24,8 @@ from .modes import TOKENS_PER_S
 class WaitingEngine:
     """Answers as the null engine does, after tokens / TOKENS_PER_S seconds."""
 
+    row_tokens: int | None = None
+
     def load(self) -> None:
         pass
 

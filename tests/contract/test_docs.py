@@ -167,7 +167,7 @@ def test_every_extra_and_the_wheel_named_are_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     installed = re.findall(r"pip install .*?\[([\w,]+)\]", section(OPERATIONS, "Installing"))
     extras = {extra for one in installed for extra in one.split(",")}
-    assert {"openvino", "jwt", "redaction"} <= extras
+    assert {"jwt", "redaction"} <= extras
     assert extras <= set(project["optional-dependencies"])
     assert f"dist/rayclassify-{project['version']}-py3-none-any.whl" in OPERATIONS
 

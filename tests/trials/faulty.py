@@ -30,6 +30,8 @@ PASS_S = 0.005
 class FaultyEngine:
     """Answers right, but where a character of `FAULTS` stands."""
 
+    row_tokens: int | None = None
+
     def load(self) -> None:
         ids = encoder().ids
         self._faults = {ids(character)[0]: character for character in FAULTS}

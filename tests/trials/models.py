@@ -50,7 +50,7 @@ def unfit_models(folder: Path) -> dict[str, Unfit]:
     save_file(with_outlier(weights), outlying / "model.safetensors", metadata={"format": "pt"})
     return {
         "that is not there": Unfit(folder / "nothing", "nothing"),
-        "whose weights end in the middle": Unfit(cut_off, "are damaged"),
+        "whose weights end in the middle": Unfit(cut_off, "is cut short"),
         "of weights that are no numbers": Unfit(
             without_numbers(folder, DEMO), "gives no finite number"
         ),

@@ -24,7 +24,7 @@ HEAD: dict[str, Any] = {
     },
     "complete": True,
 }  # fmt: skip
-INFO = {"engine": "openvino", "dtype": "int8"}
+INFO = {"engine": "torch", "dtype": "int8"}
 
 
 def run(connections: int, requests_per_s: float, p50_ms: float = 10.0, **more: Any) -> Any:
@@ -63,7 +63,7 @@ def measured() -> dict[str, Any]:
                         {"title": "transformers float32, 32 texts padded", "name": "transformers",
                          "dtype": "float32", "texts_per_s": 4.0, "gflops": 51.0,
                          "share_of_peak": 0.51, "batching": "padded"},
-                        {"title": "openvino int8", "name": "openvino", "dtype": "int8",
+                        {"title": "torch int8", "name": "torch", "dtype": "int8",
                          "texts_per_s": 95.0, "gflops": 1_212.0, "share_of_peak": 0.606,
                          "batching": "packed"},
                         {"title": "onnxruntime int8", "name": "onnxruntime", "dtype": "int8",
@@ -134,7 +134,7 @@ def measured() -> dict[str, Any]:
 
 def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
     text = page(measured())
-    assert "| openvino int8 | 95.0 | 1,212 | 61% | packed |" in text
+    assert "| torch int8 | 95.0 | 1,212 | 61% | packed |" in text
     assert "onnxruntime is not installed" in text
     assert "| 64 | 92.0 | 92% of 100.0 |" in text
     assert "can't run: needs / Python 3.10" in text
@@ -160,7 +160,7 @@ def test_a_mode_interrupted_anywhere_still_makes_a_page() -> None:
 
 def test_the_readme_shows_the_best_run_of_each_and_all_errors() -> None:
     block = readme_block(measured())
-    assert "| ours, engine: auto | openvino int8 | 92.0 | 650 ms |" in block
+    assert "| ours, engine: auto | torch int8 | 92.0 | 650 ms |" in block
     assert "| FastAPI + transformers pipeline | float32 | 11.0 | 10 ms |" in block
     # Only one row has errors, and labels of its own.
     assert "Errors: FastAPI + transformers pipeline 3." in block

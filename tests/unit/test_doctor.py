@@ -12,18 +12,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from deployments import installing
 from deployments.cli import app
-from deployments.cli.doctor import advice, find_gpus, machine_facts
+from deployments.cli.doctor import find_gpus, machine_facts
 from deployments.config import ray_inside
 from deployments.engines import cpu, machine
-from deployments.engines.catalog import EXTRAS
-from deployments.engines.known_speeds import KNOWN, KnownSpeeds, cpu_kind
 from deployments.model.cache import CACHE_DIR_ENV
 
 ROOT = Path(__file__).resolve().parents[2]
-
-ZEN_4 = "avx2 avx512f avx512_vnni avx512_bf16"
 
 
 def doctor(*args: str) -> Result:
@@ -49,7 +44,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
 def test_it_tells_what_the_machine_has_without_measuring(config: Callable[..., str]) -> None:
     result = doctor(config(), "--no-measure")
     assert result.exit_code == 0, result.output
-    for word in ("cpu model", "cores", "memory", "gpus", "proxy", "torch", "openvino"):
+    for word in ("cpu model", "cores", "memory", "gpus", "proxy", "torch", "nanotoken"):
         assert word in result.output
     assert "not measured yet. The first start chooses among: torch float32" in result.output
     assert "GFLOP/s" not in result.output
@@ -59,7 +54,6 @@ def test_json_has_the_same_and_nothing_else_on_stdout(config: Callable[..., str]
     found = json.loads(doctor(config(), "--no-measure", "--json").stdout)
     assert found["machine"]["cpu"]["usable_cpus"] >= 1
     assert found["machine"]["packages"]["torch"]
-    assert {"openvino", "nncf"} <= found["machine"]["packages"].keys()
     assert found["engine"]["rows"] == []
 
 
@@ -113,56 +107,6 @@ def test_a_ray_that_nobody_has_read_is_warned_of(
     monkeypatch.setattr(ray_inside, "RAY", "2.59")
     told = " ".join(doctor(config(name="none"), "--no-measure").output.split())
     assert "what we rely on inside it was read in 2.59" in told
-
-
-def test_what_a_missing_extra_brings_is_told_from_measurements_on_such_a_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    speeds = {"torch float32": 10.0, "torch int8": 40.0, "openvino int8": 60.0}
-    kind = cpu_kind(ZEN_4.split())
-    monkeypatch.setitem(KNOWN, kind, KnownSpeeds("BERT-base, here", speeds))
-    (openvino,) = advice(kind, ["openvino"], "cpu")
-    assert openvino == (
-        f"openvino is not installed: {installing('openvino')}. On a CPU of this kind "
-        "(AVX-512 + VNNI + BF16) its best, openvino int8, ran at 1.5 times the speed of the best "
-        "without it, torch int8 (BERT-base, here)."
-    )
-
-
-def test_what_is_not_known_is_said_plainly() -> None:
-    (line,) = advice("Arm", ["openvino"], "cpu")
-    assert "on a CPU of this kind (Arm) is not known" in line
-    assert "run this again" in line
-
-
-def test_an_extra_brings_nothing_on_a_gpu() -> None:
-    (line,) = advice("AVX2", ["openvino"], "cuda")
-    assert "CPUs only" in line
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_only_an_extra_that_is_not_here_needs_advice(
-    config: Callable[..., str], monkeypatch: pytest.MonkeyPatch, there: bool
-) -> None:
-    monkeypatch.setitem(EXTRAS, "openvino", ("torch" if there else "no_such_module",))
-    found = json.loads(doctor(config(name="none"), "--no-measure", "--json").stdout)
-    assert len(found["advice"]) == (not there)
-
-
-@pytest.mark.parametrize(
-    ("features", "kind"),
-    [
-        (ZEN_4, "AVX-512 + VNNI + BF16"),
-        (ZEN_4 + " amx_int8 amx_bf16", "AMX"),
-        ("avx2 avx512f", "AVX-512"),
-        ("avx2 avx_vnni", "AVX2 + VNNI"),
-        ("avx2", "AVX2"),
-        ("asimd i8mm bf16", "Arm + I8MM + BF16"),
-        ("", "other"),
-    ],
-)
-def test_kinds_of_cpu(features: str, kind: str) -> None:
-    assert cpu_kind(features.split()) == kind
 
 
 def test_features_are_read_as_the_kernel_lists_them(

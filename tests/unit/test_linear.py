@@ -62,6 +62,26 @@ def test_each_output_has_a_scale_of_its_own() -> None:
     assert off[1] < 0.05
 
 
+def test_a_cpu_that_adds_in_16_bits_gets_activations_of_7(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """x86 without VNNI: two products of 255 × 127 do not fit. Played by a product that cuts off."""
+    exact = linear.Int8Dense.forward
+
+    def saturating(self: Int8Dense, x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        y = exact(self, x, *rest)
+        return y if self._steps == 127 else y.clamp(-0.5, 0.5)
+
+    monkeypatch.setattr(linear.Int8Dense, "forward", saturating)
+    model = nn.Sequential(nn.Linear(64, 96))
+    x = torch.randn(33, 64)
+    expected = model(x)
+    if not accelerate(model, "int8"):
+        pytest.skip("no 8-bit products in this build of torch, or on this CPU")
+    assert (model(x) - expected).abs().max() < 0.1
+    assert quantise(x, 127)[0].max() <= 127
+
+
 @given(st.lists(st.floats(-1e6, 1e6, width=32, allow_subnormal=False), min_size=1, max_size=50))
 def test_quantised_values_are_near(values: list[float]) -> None:
     x = torch.tensor([values])
@@ -99,7 +119,7 @@ def test_every_linear_layer_is_replaced_and_its_weights_freed() -> None:
 def test_without_the_operators_layers_stay_plain_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, dtype: str
 ) -> None:
-    def missing(*args: Any) -> None:
+    def missing(*args: Any, **kwargs: Any) -> None:
         raise AttributeError("no such operator")
 
     monkeypatch.setattr(linear.PrepackedDense, "__init__", missing)

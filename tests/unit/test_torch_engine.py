@@ -18,7 +18,7 @@ from deployments.engines import linear, packed
 from deployments.engines.base import EngineUnavailable, warm_up
 from deployments.engines.hardware import pick_device, pick_dtype
 from deployments.engines.ids import Ids
-from deployments.engines.padding import group_by_length
+from deployments.engines.padded import group_by_length
 from deployments.engines.torch_engine import TorchEngine
 from deployments.model.probe import probe_batch
 from deployments.model.source import ModelNotFound
@@ -164,7 +164,7 @@ def test_products_that_differ_here_are_left_plain(
     monkeypatch.setattr(
         linear.PrepackedDense, "forward", lambda self, x, *rest: exact(self, x, *rest) * 2
     )
-    monkeypatch.setattr(linear, "_agrees", lambda make, dtype: True)
+    monkeypatch.setattr(linear, "_disagrees", lambda make, dtype: None)
     directory = make_tiny_model(initializer_range=0.2)
     engine = engine_for(directory, "bfloat16")
     assert re.search(r"bfloat16 logits are off by \S+ with faster linear layers", caplog.text)

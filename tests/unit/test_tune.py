@@ -103,7 +103,7 @@ def test_every_engine_is_tried_in_every_layout() -> None:
 
 
 def test_the_yaml_says_what_was_chosen_and_keeps_all_else_comments_too() -> None:
-    setup = Setup(Candidate("openvino", "int8"), 1, 2, 2_048)
+    setup = Setup(Candidate("torch", "int8"), 1, 2, 2_048)
     text = CONFIG.read_text(encoding="utf-8")
     written = tuned(text, "classify", setup, 250.0, n_cpus=2)
     before, after = text.splitlines(), written.splitlines()
@@ -121,7 +121,7 @@ def test_the_yaml_says_what_was_chosen_and_keeps_all_else_comments_too() -> None
         line.partition("#")[2] for line in after if "#" in line
     ]
     application = yaml.safe_load(written)["applications"][0]
-    assert application["args"]["engine"]["name"] == "openvino"
+    assert application["args"]["engine"]["name"] == "torch"
     classifier = application["deployments"][1]
     assert classifier["autoscaling_config"]["max_replicas"] == 2
     assert classifier["user_config"]["target_p99_ms"] == 250.0

@@ -82,9 +82,6 @@ differ. For your model the same is measured again at each start, on its own weig
 |---|---|---|---|---|---|
 {known}
 
-In OpenVINO, tried in float32 and int8, the bounds are held by {converted}.
-Others are converted too where their class can be, and held to the model's own logits then.
-
 ## Every class
 
 | Class | `model_type` | Runs | Pairs | float32 | bfloat16 | int8 | Remarks |
@@ -105,15 +102,11 @@ def page(verdicts: Iterable[Verdict]) -> str:
         for name, kind in _KNOWN_AS
         if kind in by_type
     ]
-    converted = sorted(
-        _class(verdict) for verdict in by_type.values() if ("openvino", "float32") in verdict.held
-    )
     return _HEAD.format(
         n_single=len(SINGLE),
         n_pairs=len(PAIRS),
         bounds=", ".join(f"{bound:g} in {dtype}" for dtype, bound in BOUNDS.items()),
         known="\n".join(known),
-        converted=", ".join(converted),
         all="\n".join(line(by_type[kind]) for kind in sorted(by_type)),
     )
 

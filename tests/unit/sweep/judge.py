@@ -10,21 +10,13 @@ from typing import Any
 import torch
 import transformers
 from classes import CannotBuild, build
-from vocabularies import WORDS, names
+from vocabularies import WORDS
 
 from deployments.engines.loaded import REFUSALS
 from deployments.local import LocalClassifier
 
 BOUNDS = {"float32": 2e-4, "bfloat16": 0.02, "int8": 0.1}
 """Largest difference of a score from transformers' own in float32."""
-
-GRAPH_ENGINES = ("openvino",)
-GRAPH_TYPES = names(
-    """
-    albert bert camembert deberta-v2 distilbert electra modernbert mpnet roberta xlm-roberta
-    """
-)
-"""Types that the engines which convert models are tried with too."""
 
 _LONG = " ".join(WORDS)
 SINGLE = (
@@ -79,10 +71,7 @@ def judge(model_type: str, directory: Path, name: str) -> Verdict:
     expected = plain(directory)
     held, wrong, refused = [], [], {}
     batching, remarks = "-", ()
-    engines = [("torch", dtype) for dtype in BOUNDS]
-    if model_type in GRAPH_TYPES:
-        engines += [(engine, dtype) for engine in GRAPH_ENGINES for dtype in ("float32", "int8")]
-    for engine, dtype in engines:
+    for engine, dtype in [("torch", dtype) for dtype in BOUNDS]:
         try:
             answers, info = ours(directory, engine, dtype)
         except REFUSALS as exc:
