@@ -22,6 +22,7 @@ from deployments.replica.base import (
 )
 from deployments.replica.metrics import RayObserver
 from deployments.replica.model_chain import ModelChain
+from deployments.scaling.policy import AHEAD_S, BusyClock
 from deployments.settings import Settings, TokenizerUserConfig
 
 
@@ -84,6 +85,10 @@ class Tokenizer(Replica):
     ) -> list[Answer | ServiceError]:
         """See `ModelChain.classify`."""
         return await self._chain.classify(inputs, timeout_s)
+
+    def _stats(self, busy: BusyClock) -> dict[str, float]:
+        """Its event loop's share of a core, and what waits here for Classifiers."""
+        return {**super()._stats(busy), AHEAD_S: self._chain.ahead_s()}
 
     def _name_engine(self, _: object) -> None:
         if self._audit is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
-from deployments.config.capacity import whole
+from deployments.config.capacity import DEFAULTS, whole
 from deployments.config.keys import Problem, join, unknown_keys
 from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
 from deployments.scaling.policy import POLICY, FollowWork
@@ -108,6 +108,9 @@ def policy(autoscaling: dict[str, Any], path: str) -> Iterator[Problem]:
     where = join(path, "policy.policy_kwargs")
     known = [f.name for f in fields(FollowWork) if not f.name.startswith("_")]
     yield from unknown_keys(kwargs, known, where)
+    fed_by = kwargs.get("fed_by")
+    if fed_by is not None and fed_by not in DEFAULTS:
+        yield Problem(f"{where}.fed_by", f"no deployment is called {fed_by!r}; set it to Tokenizer")
     try:
         FollowWork(**{name: kwargs[name] for name in known if name in kwargs})
     except (TypeError, ValueError) as exc:

@@ -84,6 +84,11 @@ class Capacity:
         rate = tokens_per_s * remembered_s / (remembered_s + stalled_s)
         return rate * self._work / self._tokens
 
+    def one_per_s(self, now: float) -> float | None:
+        """As `per_s`, of one Classifier."""
+        rate = self.per_s(now)
+        return None if rate is None else rate / len(self._loads)
+
     def queued(self, now: float) -> float:
         """Work of all ingress replicas that waits at the Classifiers, if they said so lately."""
         tokens = sum(load.queued_tokens for load, at in self._loads.values() if now - at <= FRESH_S)
@@ -149,6 +154,12 @@ class Gate:
     def heard(self, load: Load) -> None:
         """To be called with what each answer of a Classifier says."""
         self.capacity.heard(load, self._clock())
+
+    def ahead_s(self) -> float:
+        """How long all that was taken in here would take one Classifier; 0 where nobody knows."""
+        rate = self.capacity.one_per_s(self._clock())
+        work = sum(waiting.work for waiting in self._waiting.values())
+        return work / rate if rate else 0.0
 
     def _refuse_if_full(self, flow: Flow, n_texts: int) -> None:
         if self.pending + n_texts <= self._max_pending:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ray.serve.metrics import Counter, Gauge, Histogram
 
 from deployments.pipeline.observer import Observer, Stage
-from deployments.scaling.policy import BUSY, TOKENS_PER_S, WAIT_S
+from deployments.scaling.policy import AHEAD_S, BUSY, TOKENS_PER_S, WAIT_S
 
 # From a parsed body to a request at its limit.
 _SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
@@ -19,6 +19,7 @@ WORKING = {
     BUSY: "Share of the time in which the replica worked, 0 to 1.",
     WAIT_S: "Seconds that what waits at the Classifier will take.",
     TOKENS_PER_S: "Tokens that the model reads in a second, in full batches.",
+    AHEAD_S: "Seconds that all that an ingress has taken in would take one Classifier.",
 }
 """Number of `record_autoscaling_stats` → what it says."""
 _TEXTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
@@ -30,7 +31,7 @@ class RayObserver(Observer):
     Metrics: rayclassify_stage_seconds (stage), rayclassify_batch_texts, rayclassify_tokens_total,
     rayclassify_truncated_texts_total, rayclassify_refused_total (reason),
     rayclassify_labels_total (label), rayclassify_busy, rayclassify_wait_s,
-    rayclassify_tokens_per_s.
+    rayclassify_tokens_per_s, rayclassify_ahead_s.
     """
 
     def __init__(self) -> None:

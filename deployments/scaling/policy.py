@@ -12,7 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from deployments.scaling.files import write_beside_log
@@ -22,9 +22,10 @@ logger = logging.getLogger("ray.serve")
 POLICY = "deployments.scaling.policy:FollowWork"
 """As `policy_function` of an autoscaling_config names it."""
 
-BUSY, WAIT_S, TOKENS_PER_S = "busy", "wait_s", "tokens_per_s"
+BUSY, WAIT_S, TOKENS_PER_S, AHEAD_S = "busy", "wait_s", "tokens_per_s", "ahead_s"
 """What `record_autoscaling_stats` of our replicas says: the share of time in which the replica
-worked, 0 to 1; how long what it holds will take it; what it reads in full batches."""
+worked, 0 to 1; how long what it holds will take it; what it reads in full batches; and of an
+ingress, how long all that it has taken in would take one replica behind it."""
 
 # Replicas report their last few numbers; the mean of so many report intervals is "now".
 _INTERVALS = 2
@@ -54,13 +55,15 @@ Series = Mapping[str, Mapping[Any, Sequence[Sample]]]
 class Work:
     """What the replicas of a deployment have to do. busy: replicas' worth of it, all together.
 
-    wait_s: how long all that waits would take one replica. reporting: how many said so.
+    wait_s: how long all that waits would take one replica. reporting: how many said so. ahead_s:
+    how long what waits here would take one replica of the deployment behind this one.
     """
 
     busy: float
     wait_s: float
     reporting: int
     tokens_per_s: float = 0.0
+    ahead_s: float = 0.0
 
     @staticmethod
     def of(series: Series, now: float, interval_s: float) -> Work:
@@ -73,11 +76,11 @@ class Work:
                 recent = [samples[-1].value]
             return sum(recent) / len(recent) if recent else None
 
-        busy, wait, speed = (
+        busy, wait, speed, ahead = (
             [m for one in series.get(name, {}).values() if (m := mean(one)) is not None]
-            for name in (BUSY, WAIT_S, TOKENS_PER_S)
+            for name in (BUSY, WAIT_S, TOKENS_PER_S, AHEAD_S)
         )
-        return Work(sum(busy), sum(wait), len(busy), sum(speed))
+        return Work(sum(busy), sum(wait), len(busy), sum(speed), sum(ahead))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,11 @@ class Decision:
     before: int
     after: int
     work: Work
+
+
+# (application, deployment) → when it was last asked for, and its `Work.ahead_s`. Serve runs the
+# policies of all deployments in one process, its controller, and shows each its own replicas only.
+_AHEAD: dict[tuple[str, str], tuple[float, float]] = {}
 
 
 @dataclass(slots=True)
@@ -106,7 +114,8 @@ class FollowWork:
     one of them about, there is no shrinking. `min_replicas`, `max_replicas` and the delays of
     `autoscaling_config` hold as with Serve's own policy.
 
-    target_busy: above 0, to 1. max_wait_s: seconds, above 0.
+    target_busy: above 0, to 1. max_wait_s: seconds, above 0. fed_by: the deployment that holds back
+    what would only queue here, and follows this policy too; what waits there counts.
 
     Raises:
         ValueError: another number.
@@ -114,6 +123,7 @@ class FollowWork:
 
     target_busy: float = 0.7
     max_wait_s: float = 1.0
+    fed_by: str | None = None
     _wanted: deque[_Wanted] = field(default_factory=deque, repr=False)
     _target: int | None = field(default=None, repr=False)
     _decisions: deque[Decision] = field(
@@ -146,7 +156,13 @@ class FollowWork:
 
     def _decide(self, ctx: Any) -> float:
         now, target = float(ctx.current_time or time.time()), int(ctx.target_num_replicas)
-        work = Work.of(ctx.raw_metrics or {}, now, ctx.config.metrics_interval_s)
+        interval_s = ctx.config.metrics_interval_s
+        work = Work.of(ctx.raw_metrics or {}, now, interval_s)
+        _AHEAD[ctx.app_name, ctx.deployment_name] = now, work.ahead_s
+        at, ahead_s = _AHEAD.get((ctx.app_name, self.fed_by or ""), (-math.inf, 0.0))
+        if now - at <= _STALE * interval_s:
+            # All that was taken in, what waits here among it.
+            work = replace(work, wait_s=max(work.wait_s, ahead_s))
         wanted = self.wanted(
             work,
             now,

@@ -43,6 +43,7 @@ DELAYS = {
     "upscale_delay_s": 5.0,
     "downscale_delay_s": 30.0,
 }
+OUR_WAY = {"policy": {"policy_function": POLICY, "policy_kwargs": {"fed_by": "Tokenizer"}}}
 # Serve's default is 2; a replica that is 70 % busy has 1.5 requests, as queueing theory has it.
 TARGETS = (0.7, 1.0, 2.0)
 # So that what is waited for shows as time, not as refusals.
@@ -68,10 +69,10 @@ def _pause(seconds: float) -> Stretch:
 
 
 TRACE = (
-    Stretch("a ramp, 0.5 to 6 in 2 minutes", 150, lambda t: min(0.5 + 5.5 * t / 120, 6.0)),
-    _pause(75),
-    Stretch("a flash crowd, 1 to 5 at once", 120, lambda t: 5.0 if 30 <= t < 90 else 1.0),
-    _pause(75),
+    Stretch("a ramp, 0.5 to 6 in 90 s", 120, lambda t: min(0.5 + 5.5 * t / 90, 6.0)),
+    _pause(70),
+    Stretch("a flash crowd, 1 to 5 at once", 110, lambda t: 5.0 if 20 <= t < 80 else 1.0),
+    _pause(70),
     Stretch("a day in 5 minutes", 300, lambda t: 3.1 - 2.6 * math.cos(2 * math.pi * t / 300)),
     _pause(45),
 )
@@ -187,8 +188,7 @@ def _deploy(
 def _run(
     cluster: Child, trace: tuple[Stretch, ...], due: list[float], target: float | None
 ) -> dict[str, Any]:
-    how = {"policy": {"policy_function": POLICY}}
-    classifier = how if target is None else {"target_ongoing_requests": target}
+    classifier = OUR_WAY if target is None else {"target_ongoing_requests": target}
     url = _deploy(cluster, "scripts.bench.standin:build", list(PATIENT), classifier)
     with Watched(cluster) as watched:
         asked = Load(url, repeat(Question(BODY)), due).run()
@@ -229,10 +229,9 @@ def turns(targets: list[int]) -> int:
 
 def _saturated_tokenizer(cluster: Child) -> dict[str, Any]:
     """A model that takes no time, and more texts than one Tokenizer can take in."""
-    how = {"policy": {"policy_function": POLICY}}
-    url = _deploy(cluster, "deployments.app:build", ["engine.name=none"], how)
-    question = Question(post(json.dumps({"text": "好" * (TOKENS - 2)}).encode()))
-    with Watched(cluster) as watched, Load(url, repeat(question), connections=64) as load:
+    url = _deploy(cluster, "deployments.app:build", ["engine.name=none"], OUR_WAY)
+    question = Question(post(json.dumps({"text": ["好" * 200] * 256}).encode()))
+    with Watched(cluster) as watched, Load(url, repeat(question), connections=8) as load:
         time.sleep(30.0)
     grew = next((one for one in watched.series if one["Tokenizer"]["target"] > 1), None)
     return {
@@ -288,7 +287,7 @@ def _judge(part: Part, trace: tuple[Stretch, ...]) -> None:
     wrong = seen["requests"] - seen["outcomes"].get("right", 0)
     part.add(
         "A second Tokenizer is asked for where the first is what is full, and no Classifier",
-        "single texts from 64 connections, a model that takes no time",
+        "lists of 256 texts from 8 connections, a model that takes no time",
         seen["requests"],
         f"after {seen['asked_for_s']} s; {seen['classifiers']} Classifier; {wrong} not right",
         seen["asked_for_s"] is not None and seen["classifiers"] == 1 and not wrong,

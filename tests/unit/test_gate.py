@@ -112,6 +112,18 @@ def test_a_classifier_that_starts_slowly_is_waited_for_as_long() -> None:
     assert (capacity.per_s(NOTICED_S + 80.0) or 0.0) < 20.0
 
 
+def test_it_knows_how_long_all_that_was_taken_in_would_take_one_classifier() -> None:
+    gate = Gate(2_000, max_queue_s=10.0, clock=Clock())
+    assert gate.ahead_s() == 0.0
+    gate.capacity.answered(1e9, 10**9)
+    for name in ("a", "b"):
+        gate.heard(Load(name, 100.0, 0))
+    gate.enter(Flow(), 3, 300.0, 30.0)
+    assert gate.ahead_s() == pytest.approx(3.0)
+    gate.leave(Flow(), 3, 300.0)
+    assert gate.ahead_s() == 0.0
+
+
 def test_an_idle_service_refuses_nobody_whatever_its_first_text_took() -> None:
     """It was just started and asked one text; then 20 lists of 100 come at once."""
     gate = Gate(2_000, max_queue_s=10.0, clock=Clock())

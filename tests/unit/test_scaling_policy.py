@@ -18,7 +18,7 @@ from ray.serve.config import AutoscalingConfig
 
 from deployments.config.check import check_config, load_config
 from deployments.scaling import policy
-from deployments.scaling.policy import BUSY, WAIT_S, BusyClock, FollowWork, Work
+from deployments.scaling.policy import AHEAD_S, BUSY, WAIT_S, BusyClock, FollowWork, Work
 
 ROOT = Path(__file__).parents[2]
 TICK_S = 0.5
@@ -212,6 +212,7 @@ def test_a_policy_that_fails_keeps_the_replicas_says_so_once_and_goes_on(
         ({"max_wait_s": float("inf")}, "max_wait_s is inf"),
         ({"target_busi": 0.5}, "did you mean target_busy?"),
         ({"target_busy": "high"}, "not supported"),
+        ({"fed_by": "Tokeniser"}, "no deployment is called 'Tokeniser'"),
     ],
 )
 def test_the_check_refuses_senseless_numbers_before_anything_starts(
@@ -223,6 +224,32 @@ def test_the_check_refuses_senseless_numbers_before_anything_starts(
     (problem,) = check_config(config)
     assert "autoscaling_config.policy.policy_kwargs" in problem.path
     assert word in problem.message
+
+
+def told(now: float, app: str, name: str, **numbers: float) -> Any:
+    """What Serve shows the policy of a deployment with one replica that says these numbers."""
+    series = {
+        key: {"one": [SimpleNamespace(timestamp=now, value=value)]}
+        for key, value in numbers.items()
+    }
+    return SimpleNamespace(
+        app_name=app, deployment_name=name, raw_metrics=series, current_num_replicas=1,
+        target_num_replicas=1, current_time=now, config=AutoscalingConfig(**shipped()),
+        capacity_adjusted_min_replicas=1, capacity_adjusted_max_replicas=8,
+    )  # fmt: skip
+
+
+def test_what_the_ingress_holds_back_counts_for_the_classifier() -> None:
+    """It sends few micro-batches at once, so a flash crowd waits there, not at the model."""
+    tokenizer, classifier = FollowWork(), FollowWork(fed_by="Tokenizer")
+    busy = {BUSY: 1.0, WAIT_S: 0.2}
+    tokenizer(told(100.0, "classify", "Tokenizer", **{BUSY: 0.1, AHEAD_S: 6.0}))
+    assert classifier(told(100.0, "classify", "Classifier", **busy))[0] == pytest.approx(6.0)
+    assert FollowWork()(told(100.0, "classify", "Classifier", **busy))[0] < 2
+    # Not of another application, nor what an ingress said that is gone.
+    assert FollowWork(fed_by="Tokenizer")(told(100.0, "other", "Classifier", **busy))[0] < 2
+    late = told(110.0, "classify", "Classifier", **busy)
+    assert FollowWork(fed_by="Tokenizer")(late)[0] < 2
 
 
 def test_the_state_is_written_whole_beside_serves_log(
