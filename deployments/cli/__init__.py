@@ -4,13 +4,13 @@
 - check: `rayclassify check`: everything wrong in a config, before it is deployed
 - classify: `rayclassify classify`: texts in, labels out, from a running service
 - client: Asks a running service: batches, a few in flight, patient with 429
-- deploy: `rayclassify deploy`, `status` and `rollback`: change what a running cluster serves
-- deploy_run: A deploy as a person sees it: what is going on, how it ended, how it stands, and the
-  way back
+- deploy: `rayclassify deploy` and `rollback`: change what a running cluster serves
+- deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - serve: `rayclassify serve`: check, start, wait, follow, stop
+- status: `rayclassify status`: what is deployed, what serves, and why it has so many replicas
 - tune: `rayclassify tune`: the engine, replicas and batch size that suit a machine and its texts
 
 Nobody imports it; it may import everything.
@@ -26,10 +26,11 @@ from deployments import __version__
 from deployments.cli.audit import app as audit
 from deployments.cli.check import check
 from deployments.cli.classify import classify
-from deployments.cli.deploy import deploy, rollback, status
+from deployments.cli.deploy import deploy, rollback
 from deployments.cli.doctor import doctor
 from deployments.cli.keys import app as keys
 from deployments.cli.serve import serve
+from deployments.cli.status import status
 from deployments.cli.tune import tune
 
 app = typer.Typer(

@@ -1,9 +1,8 @@
-"""`rayclassify deploy`, `status` and `rollback`: change what a running cluster serves."""
+"""`rayclassify deploy` and `rollback`: change what a running cluster serves."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,13 +70,13 @@ def deploy(
     from deployments.deploying.merging import CannotDeploy, pick_application
     from deployments.deploying.pinning import pinned
 
-    with _told():
-        cluster = _find(address)
+    with told():
+        cluster = find(address)
         picked = _on_this_machine(loaded, cluster)
         try:
             chosen = pick_application(picked, app)
         except CannotDeploy as exc:
-            _fail(str(exc), BAD_CONFIG)
+            fail(str(exc), BAD_CONFIG)
         _check_model(chosen, cluster)
         dashboard = _open(cluster, no_rayservice)
         chosen = pinned(chosen)
@@ -103,15 +102,15 @@ def rollback(
     from deployments.deploying.rollout import to_go_back_to
     from deployments.deploying.serve_state import read_applications
 
-    with _told():
-        dashboard = _open(_find(address), no_rayservice)
+    with told():
+        dashboard = _open(find(address), no_rayservice)
         there = read_applications(dashboard.serve_details())
         name = app or _only(list(there.values()))
         run = _run(dashboard, name, timeout_s)
         kept = run.rollout.kept
         entry = to_go_back_to(kept.served(), there.get(name))
         if entry is None:
-            _fail(
+            fail(
                 f"nothing is kept that served before as {name!r} there ({kept.directory}). "
                 "Deploy the file that served: `rayclassify deploy CONFIG`."
             )
@@ -126,88 +125,6 @@ def rollback(
             # Not checked: it has served, be it that the check has become stricter since.
             code = run.deploy(load_config(entry.path), entry.app, False, replace=True)
     raise typer.Exit(code)
-
-
-def status(
-    address: Address = None,
-    app: AppName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    starts: Annotated[
-        bool, typer.Option("--starts", help="How long each Classifier took to start, by steps.")
-    ] = False,
-) -> None:
-    """What is deployed, what serves, how busy it is and why it has so many replicas; why something
-    does not serve, and how to get back.
-
-    Exit code 0: every application shown serves as it was asked to; 1: one does not, or no cluster
-    answers. So it can be an alert.
-    """
-    from deployments.cli.deploy_run import shown, to_json
-    from deployments.deploying.dashboard import Dashboard
-    from deployments.deploying.kept import Kept
-    from deployments.deploying.room import read_nodes
-    from deployments.deploying.serve_state import read_applications
-
-    with _told():
-        cluster = _find(address)
-        dashboard = Dashboard(cluster)
-        details = dashboard.serve_details()
-        there = read_applications(details)
-        if app is not None and app not in there:
-            listed = ", ".join(there) or "none"
-            _fail(f"no application {app!r} there. There is: {listed}.")
-        states = [state for state in there.values() if app in (None, state.name)]
-        waiting = any(stage.unplaced for state in states for stage in state.stages)
-        nodes = read_nodes(dashboard.nodes()) if waiting else []
-        kept = {state.name: Kept(cluster.url, state.name) for state in states}
-        scaling = {state.name: _scaling(dashboard, details, state) for state in states}
-    if as_json:
-        found = {
-            state.name: to_json(state, kept[state.name], nodes, scaling[state.name])
-            for state in states
-        }
-        typer.echo(json.dumps({"address": cluster.url, "applications": found}, indent=2))
-    else:
-        typer.echo(f"{cluster.url} ({cluster.how})")
-        for state in states:
-            told = shown(state, kept[state.name], nodes, scaling[state.name])
-            typer.echo("\n".join(told))
-            if starts:
-                for line in _starts(dashboard, details, state.name):
-                    typer.echo(f"  {line}")
-        if not states:
-            typer.echo("no application is deployed there: `rayclassify deploy CONFIG`")
-    if not states or any(state.status != "RUNNING" for state in states):
-        raise typer.Exit(NOT_SERVED)
-
-
-def _scaling(dashboard: Dashboard, details: dict[str, Any], app: AppState) -> dict[str, Any]:
-    """Deployment → what its autoscaling policy last wrote, where it is ours."""
-    from deployments.scaling.policy import STATE_FILE
-    from deployments.scaling.report import read_state
-
-    node = str((details.get("controller_info") or {}).get("node_id") or "")
-    if not node or not app.is_ours:
-        return {}
-    found = {}
-    for stage in app.stages:
-        name = STATE_FILE.format(app=app.name, deployment=stage.name)
-        if state := read_state(dashboard.log_file(node, f"serve/{name}")):
-            found[stage.name] = state
-    return found
-
-
-def _starts(dashboard: Dashboard, details: dict[str, Any], app: str) -> Iterator[str]:
-    from deployments.scaling.starts import START_FILE, read_start
-
-    classifier = details["applications"][app].get("deployments", {}).get("Classifier") or {}
-    for replica in classifier.get("replicas") or []:
-        told = str(replica.get("replica_id"))
-        name = START_FILE.format(app=app, deployment="Classifier", replica=told)
-        start = read_start(dashboard.log_file(str(replica.get("node_id")), f"serve/{name}"))
-        if start:
-            yield f"Classifier {told}:"
-            yield from start.lines(float(replica["start_time_s"]))
 
 
 def _check_model(app: dict[str, Any], cluster: Cluster) -> None:
@@ -230,12 +147,13 @@ def _on_this_machine(config: dict[str, Any], cluster: Cluster) -> dict[str, Any]
     return child_config(config, Ingress(True, ""), Path.cwd()) if cluster.is_local else config
 
 
-def _find(address: str | None) -> Cluster:
+def find(address: str | None) -> Cluster:
+    """The cluster that is meant, with a warning where its token lies open."""
     from deployments.deploying.clusters import find_cluster
     from deployments.launch.token_file import secure_token
 
-    if told := secure_token(os.environ, make=False):
-        typer.echo(f"warning: {told}", err=True)
+    if warning := secure_token(os.environ, make=False):
+        typer.echo(f"warning: {warning}", err=True)
     return find_cluster(address)
 
 
@@ -246,7 +164,7 @@ def _open(cluster: Cluster, no_rayservice: bool) -> Dashboard:
 
     dashboard = Dashboard(cluster)
     if not no_rayservice and managed_by_kuberay(dashboard.nodes().get("summary") or [], os.environ):
-        _fail(
+        fail(
             "KubeRay manages this cluster. A RayService deploys what its serveConfigV2 says, and "
             "would put its own back: change the model there (`kubectl edit rayservice`, or render "
             "the manifest anew; see docs/operations.md). If it is a plain RayCluster, which no "
@@ -269,12 +187,12 @@ def _only(states: list[AppState]) -> str:
     ours = [state.name for state in states if state.is_ours]
     if len(ours) != 1:
         listed = ", ".join(state.name for state in states) or "none"
-        _fail(f"name the application by --app. There is: {listed}.")
+        fail(f"name the application by --app. There is: {listed}.")
     return str(ours[0])
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def told() -> Iterator[None]:
     """What stands in the way, as one line and an exit code."""
     from deployments.deploying.clusters import NoCluster
     from deployments.deploying.dashboard import DashboardError
@@ -283,9 +201,10 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (NoCluster, DashboardError, CannotDeploy) as exc:
-        _fail(str(exc))
+        fail(str(exc))
 
 
-def _fail(message: str, code: int = NOT_SERVED) -> NoReturn:
+def fail(message: str, code: int = NOT_SERVED) -> NoReturn:
+    """Says it and ends."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)

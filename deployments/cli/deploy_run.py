@@ -1,4 +1,4 @@
-"""A deploy as a person sees it: what is going on, how it ended, how it stands, and the way back."""
+"""A deploy as a person sees it: what is going on, how it ended, and the way back."""
 
 from __future__ import annotations
 
@@ -13,25 +13,15 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from deployments.deploying.kept import Kept
 from deployments.deploying.merging import Merged
 from deployments.deploying.pinning import changed_since, shown_model
-from deployments.deploying.rollout import Outcome, Rollout, to_go_back_to
-from deployments.deploying.room import Node, has_room, why_no_room
+from deployments.deploying.rollout import Outcome, Rollout
 from deployments.deploying.serve_state import (
-    FAILED,
-    RUNNING,
-    AppState,
     Verdict,
-    same_config,
-    what_it_waits_for,
 )
-from deployments.scaling.report import lines as scaling_lines
 
 SERVED, NOT_SERVED, INTERRUPTED = 0, 1, 130
 _PAUSE_S = 4.0  # where each line stays
-# What a failed update means for the stages it did not reach, and for those it did.
-_STAYED = "its update failed: runs the config before, and is neither replaced nor scaled"
 
 
 class Talk:
@@ -153,78 +143,3 @@ class DeployRun:
         typer.echo(f"error: {message}", err=True)
         for reason in outcome.reasons:
             typer.echo(f"  {reason}", err=True)
-
-
-def shown(
-    app: AppState, kept: Kept, nodes: list[Node], scaling: dict[str, Any] | None = None
-) -> list[str]:
-    """Lines: what is asked for, what serves, why something does not, and the way back.
-
-    scaling: deployment → the state that its policy wrote.
-    """
-    lines = [f"{app.name}: {app.status}, deployed {_ago(app.since)} ago"]
-    width = max((len(stage.name) for stage in app.stages), default=0)
-    for stage in app.stages:
-        remark = f"   {_STAYED}" if stage.failed and stage.running else ""
-        if stage.failed and not stage.running:
-            remark = "   failed to start"
-        lines.append(f"  {stage.name:<{width}}  {stage.progress()}{remark}")
-        if stage.unplaced and nodes and not has_room(stage.needs, nodes):
-            lines.append(f"  {'':<{width}}    {why_no_room(stage.name, stage.needs, nodes)}")
-        if scaling and stage.name in scaling:
-            lines += [f"  {'':<{width}}    {said}" for said in scaling_lines(scaling[stage.name])]
-    if app.config is None:
-        return [*lines, "  deployed by serve.run(), not by config"]
-    if app.status == RUNNING:
-        return [*lines, f"  serves: {shown_model(app.config)}"]
-    lines.append(f"  asked for: {shown_model(app.config)}")
-    lines += [f"  why: {reason}" for reason in _why(app, nodes)]
-    back = to_go_back_to(kept.served(), app)
-    if back is not None:
-        lines.append(f"  served before: {shown_model(back.app)}, at {back.when}: {back.path}")
-        lines.append("  to get back: `rayclassify rollback`")
-    else:
-        lines.append("  to get back: `rayclassify deploy` with the config that served before")
-    return lines
-
-
-def to_json(
-    app: AppState, kept: Kept, nodes: list[Node], scaling: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """The same as plain values."""
-    served = kept.served()
-    back = to_go_back_to(served, app)
-    now = next((e for e in served if app.config and same_config(app.config, e.app)), None)
-    return {
-        "status": app.status,
-        "deployed_at_s": app.since,
-        "asked_for": shown_model(app.config) if app.config else None,
-        "has_served": now is not None or app.status == RUNNING,
-        "deployments": {
-            stage.name: {
-                "status": stage.status,
-                "wanted": stage.wanted,
-                "running": stage.running,
-                "starting": stage.placed + stage.unplaced,
-                "kept_back": stage.failed and stage.running > 0,
-                "autoscaling": (scaling or {}).get(stage.name),
-            }
-            for stage in app.stages
-        },
-        "why": [] if app.status == RUNNING else _why(app, nodes),
-        "rollback_to": str(back.path) if back is not None else None,
-    }
-
-
-def _why(app: AppState, nodes: list[Node]) -> list[str]:
-    if app.status == FAILED:
-        return app.reasons()
-    return [what_it_waits_for(app, nodes)]
-
-
-def _ago(moment: float) -> str:
-    seconds = max(0.0, time.time() - moment)
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

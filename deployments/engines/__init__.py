@@ -13,6 +13,7 @@
 - hardware: Which device and precision to run on: what was asked for, or the best that is here
 - ids: Which token ids a model has rows for: what lies outside is found before a pass, on any device
 - isolation: Measures candidates in a process of their own
+- kept: What a start found out about a model on this kind of machine, kept for the next ones
 - linear: Linear layers as fast as the CPU multiplies: weights laid out once, activation in the
   product
 - loaded: A model ready to answer: its parts and its engine, loaded and proven by one function for
@@ -35,7 +36,7 @@ classifier.py, local.py, tuning, launch and cli import it. It imports model and 
 """
 
 from deployments.engines.base import Engine
-from deployments.engines.choices import Store
+from deployments.engines.kept import Store
 from deployments.settings import Settings
 
 
@@ -55,7 +56,7 @@ def make_engine(settings: Settings, num_threads: int, store: Store | None = None
     from deployments.engines.catalog import Candidate, make
 
     named = Candidate(settings.engine.name, settings.engine.dtype)
-    return make(named, settings.model, settings.engine, num_threads)
+    return make(named, settings.model, settings.engine, num_threads, store=store)
 
 
 __all__ = ["Engine", "Store", "make_engine"]

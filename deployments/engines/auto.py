@@ -10,7 +10,8 @@ from typing import Any
 from deployments.engines import catalog, isolation
 from deployments.engines.base import Engine
 from deployments.engines.catalog import REFERENCE, Candidate
-from deployments.engines.choices import Choices, Store, circumstances
+from deployments.engines.choices import Choices
+from deployments.engines.kept import Store, circumstances
 from deployments.engines.measurement import Measured, choose
 from deployments.model.steps import step
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
@@ -19,7 +20,7 @@ from deployments.settings import EngineSettings, ModelSettings
 logger = logging.getLogger(__name__)
 
 Measure = Callable[[isolation.Task], list[Measured]]
-Make = Callable[[Candidate, ModelSettings, EngineSettings, int, int | None], Engine]
+Make = Callable[[Candidate, ModelSettings, EngineSettings, int, int | None, Store | None], Engine]
 
 
 class AutoEngine:
@@ -161,7 +162,9 @@ class AutoEngine:
         return self._load(REFERENCE)
 
     def _load(self, candidate: Candidate, row_tokens: int | None = None) -> Engine:
-        engine = self._make(candidate, self._model, self._settings, self._num_threads, row_tokens)
+        engine = self._make(
+            candidate, self._model, self._settings, self._num_threads, row_tokens, self._store
+        )
         engine.load()
         self._taken = candidate
         return engine

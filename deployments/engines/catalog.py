@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from deployments.engines.base import Engine
+from deployments.engines.kept import Store
 from deployments.model.steps import step
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -74,14 +75,18 @@ def make(
     settings: EngineSettings,
     num_threads: int,
     row_tokens: int | None = None,
+    store: Store | None = None,
 ) -> Engine:
-    """The candidate's engine, not loaded yet. row_tokens: see `Engine`; None: its own."""
+    """The candidate's engine, not loaded yet.
+
+    row_tokens: see `Engine`; None: its own. store: where the application keeps what is proven.
+    """
     settings = settings.model_copy(update={"name": candidate.name, "dtype": candidate.dtype})
     # Imported here, as each brings a library that takes seconds and may not be installed.
     module, name = _CLASSES[candidate.name]
     with step("imports"):
         made = getattr(import_module(f"{__package__}.{module}"), name)
-    engine: Engine = made(model, settings, num_threads)
+    engine: Engine = made(model, settings, num_threads, store)
     if row_tokens is not None:
         engine.row_tokens = row_tokens
     return engine

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from dataclasses import asdict
+from typing import Any
 
 import torch
 import transformers
 
 from deployments.engines.base import EngineUnavailable, warm_up
 from deployments.engines.hardware import pick_device, pick_dtype
-from deployments.engines.loading import load
+from deployments.engines.kept import Kept, Store, circumstances
+from deployments.engines.loading import Loaded, load
 from deployments.engines.packed import PackedRunner
-from deployments.engines.ways import Chosen, choose_way
+from deployments.engines.ways import Chosen, Proof, as_proven, choose_way
 from deployments.model.source import model_info
 from deployments.model.steps import step
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
@@ -32,12 +36,19 @@ class TorchEngine:
         ValueError: the device can't be had here.
     """
 
-    def __init__(self, model: ModelSettings, engine: EngineSettings, num_threads: int) -> None:
+    def __init__(
+        self,
+        model: ModelSettings,
+        engine: EngineSettings,
+        num_threads: int,
+        store: Store | None = None,
+    ) -> None:
         self._model_settings = model
         self._engine_settings = engine
         self._num_threads = num_threads
         self._device = torch.device("cpu")
         self._dtype = "float32"
+        self._kept = Kept("proofs", store)
         self._row_tokens: int | None = None
         self._way: Chosen | None = None
 
@@ -64,13 +75,7 @@ class TorchEngine:
                 f"{self._device.type}. Set dtype: auto."
             )
         max_length = model_info(self._model_settings).max_length
-        self._way = choose_way(
-            lambda: load(self._model_settings),
-            self._device,
-            self._dtype,
-            self._engine_settings.packing,
-            max_length,
-        )
+        self._way = self._as_proven(max_length) or self._proven(max_length)
         self.row_tokens = self._row_tokens
         with step("warm_up"):
             warm_up(self.predict, _WARMUP_LENGTHS, max_length, self._way.ids.text)
@@ -85,9 +90,35 @@ class TorchEngine:
             info.num_threads,
         )
 
+    def _as_proven(self, max_length: int) -> Chosen | None:
+        """As an earlier start found it right; None where there was none."""
+        for found in self._kept.read(self._circumstances()):
+            try:
+                return as_proven(
+                    self._load, self._device, self._dtype, max_length, Proof.from_json(found)
+                )
+            except Exception as exc:
+                self._kept.damaged(exc)
+                gc.collect()  # before the weights are read again
+        return None
+
+    def _proven(self, max_length: int) -> Chosen:
+        packing = self._engine_settings.packing
+        chosen = choose_way(self._load, self._device, self._dtype, packing, max_length)
+        # The key anew: a model from the hub has its files here only now.
+        self._kept.write(self._circumstances(), asdict(chosen.proof))
+        return chosen
+
+    def _load(self) -> Loaded:
+        return load(self._model_settings)
+
+    def _circumstances(self) -> dict[str, Any] | None:
+        key = circumstances(self._model_settings, self._engine_settings, self._num_threads)
+        return key and {**key, "device": str(self._device.type), "dtype": self._dtype}
+
     def predict(self, batch: Encoded) -> Logits:
         way = self._loaded()
-        return way.ids.guarded(way.run, batch, way.n_labels)
+        return way.ids.guarded(way.run, batch, way.proof.n_labels)
 
     def info(self) -> EngineInfo:
         way = self._loaded()
@@ -102,9 +133,9 @@ class TorchEngine:
                 "transformers": transformers.__version__,
             },
             batching=way.batching,
-            batching_reason=way.reason,
-            drift=way.drift,
-            remarks=way.remarks,
+            batching_reason=way.proof.reason,
+            drift=way.proof.drift,
+            remarks=way.proof.remarks,
         )
 
     def _loaded(self) -> Chosen:

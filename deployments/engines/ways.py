@@ -54,17 +54,37 @@ WAYS = (
 """From the fastest to the plainest. The last is what transformers' own pipeline does."""
 
 
-@dataclass(frozen=True)
-class Chosen:
-    """The way that is taken. reason: why not packed. drift: of `parity.drift`, in its dtype."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was found right. way: its place in `WAYS`. fast_layers: whether with faster linear ones.
+    changes: whether a pass changes the model. reason: why not packed. drift: of `parity.drift`, in
+    its dtype."""
 
-    run: Runner
-    ids: Ids
-    batching: str
+    way: int
+    fast_layers: bool
+    changes: bool
     reason: str | None
     drift: float
     n_labels: int
     remarks: tuple[str, ...]
+
+    @staticmethod
+    def from_json(kept: dict[str, Any]) -> Proof:
+        """Raises TypeError where `kept` is something else."""
+        return Proof(**{**kept, "remarks": tuple(kept.get("remarks", ()))})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The way that is taken, ready to run."""
+
+    run: Runner
+    ids: Ids
+    proof: Proof
+
+    @property
+    def batching(self) -> str:
+        return WAYS[self.proof.way].batching
 
 
 def choose_way(
@@ -81,6 +101,24 @@ def choose_way(
         whatever `load` raises.
     """
     return _Search(load, device, dtype, packing, max_length).first_that_is_right()
+
+
+def as_proven(
+    load: Callable[[], Loaded], device: torch.device, dtype: str, max_length: int, proof: Proof
+) -> Chosen:
+    """The way that an earlier start proved, of the same weights by the same packages on such a
+    machine.
+
+    Raises:
+        whatever `load` and the way raise: it is to be proven anew.
+    """
+    model = load().model
+    ids = ids_of(model, max_length)
+    runner = WAYS[proof.way].make(model)
+    _convert(runner, device, dtype, proof.fast_layers)
+    if isinstance(runner, PaddedRunner) and proof.changes:
+        runner.unchanged = Unchanged(model)
+    return Chosen(runner, ids, proof)
 
 
 class _Search:
@@ -110,13 +148,13 @@ class _Search:
         self._why_not = ""
 
     def first_that_is_right(self) -> Chosen:
-        for way in WAYS:
+        for place, way in enumerate(WAYS):
             if not self._is_right_in_float32(way):
                 continue
             for fast_layers in self._layers():
                 runner, drift = self._try(way, fast_layers)
                 if runner is not None:
-                    return self._chosen(way, runner, drift)
+                    return self._chosen(place, fast_layers, runner, drift)
         raise EngineUnavailable(
             f"{self._class} runs in no way here that gives transformers' own answers in "
             f"{self._dtype} on {self._device.type}: {self._why_not}. "
@@ -221,7 +259,7 @@ class _Search:
         model = self._fresh()
         try:
             runner = way.make(model)
-            self._convert(runner, fast_layers)
+            _convert(runner, self._device, self._dtype, fast_layers)
             if isinstance(runner, PaddedRunner) and self._changes:
                 runner.unchanged = Unchanged(model)
             drift = parity.drift(runner(self._texts), self._reference)
@@ -239,24 +277,6 @@ class _Search:
         if fast_layers and self._dtype != "int8":
             self._remarks.append(f"Linear layers stay plain: {self._why_not}.")
         return None, float("inf")
-
-    def _convert(self, runner: Runner, fast_layers: bool) -> None:
-        model = runner.model
-        encoder = runner.encoder if isinstance(runner, PackedRunner) else model.base_model
-        if isinstance(runner, PackedRunner):
-            runner.release()
-        if self._dtype != "int8":
-            dtype = getattr(torch, self._dtype)
-            model.to(self._device, dtype)
-            encoder.to(self._device, dtype)
-        if fast_layers and not accelerate(encoder, self._dtype) and self._dtype == "int8":
-            plain = any(type(module) is torch.nn.Linear for module in encoder.modules())
-            why = (
-                "this build of torch or this CPU has no 8-bit products"
-                if plain or isinstance(runner, PackedRunner)
-                else f"{self._class} has no linear layers for them"
-            )
-            raise EngineUnavailable(f"args.engine.dtype is int8, and {why}. Set dtype: auto.")
 
     def _fresh(self) -> Any:
         """The model as its files have it: ways that failed may have left it otherwise."""
@@ -276,19 +296,40 @@ class _Search:
         self._note(reason)
         self._model = None
 
-    def _chosen(self, way: Way, runner: Runner, drift: float) -> Chosen:
-        remarks = self._remarks
+    def _chosen(self, place: int, fast_layers: bool, runner: Runner, drift: float) -> Chosen:
+        way, remarks = WAYS[place], self._remarks
         if not way.mixes:
             remarks.append(f"Texts run {way.batching}: {self._why_not}.")
-        return Chosen(
-            runner,
-            self._ids,
-            way.batching,
+        proof = Proof(
+            place,
+            fast_layers,
+            self._changes,
             None if way.batching == "packed" else self._why_not_packed,
             drift,
             self._reference.shape[1],
             tuple(remarks),
         )
+        return Chosen(runner, self._ids, proof)
+
+
+def _convert(runner: Runner, device: torch.device, dtype: str, fast_layers: bool) -> None:
+    """Brings it to the device and into the dtype."""
+    model = runner.model
+    encoder = runner.encoder if isinstance(runner, PackedRunner) else model.base_model
+    if isinstance(runner, PackedRunner):
+        runner.release()
+    if dtype != "int8":
+        kind = getattr(torch, dtype)
+        model.to(device, kind)
+        encoder.to(device, kind)
+    if fast_layers and not accelerate(encoder, dtype) and dtype == "int8":
+        plain = any(type(module) is torch.nn.Linear for module in encoder.modules())
+        why = (
+            "this build of torch or this CPU has no 8-bit products"
+            if plain or isinstance(runner, PackedRunner)
+            else f"{type(model).__name__} has no linear layers for them"
+        )
+        raise EngineUnavailable(f"args.engine.dtype is int8, and {why}. Set dtype: auto.")
 
 
 def _by_length(config: Any) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 START_FILE = "start_{app}_{deployment}_{replica}.json"
 """In Serve's log directory on the replica's node."""
@@ -35,13 +36,22 @@ class Start:
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
-    def lines(self, asked_for: float) -> Iterator[str]:
-        """asked_for: when Serve asked Ray for the replica, since 1970."""
+    def steps(self, asked_for: float) -> dict[str, float]:
+        """Step → its seconds, in order; `other` is what no step has counted."""
         seconds = {"replica": max(self.began - asked_for, 0.0)}
         seconds |= {name: self.seconds[name] for name in STEPS if name in self.seconds}
         seconds["other"] = self.ended - self.began - sum(self.seconds.values())
+        return seconds
+
+    def to_dict(self, asked_for: float) -> dict[str, Any]:
+        """For `status --json`."""
+        steps = {name: round(took_s, 3) for name, took_s in self.steps(asked_for).items()}
+        return {"at_s": self.ended, "took_s": round(self.ended - asked_for, 3), "steps_s": steps}
+
+    def lines(self, asked_for: float) -> Iterator[str]:
+        """asked_for: when Serve asked Ray for the replica, since 1970."""
         yield f"{self.ended - asked_for:.1f} s from Serve's decision until it could answer"
-        for name, took_s in seconds.items():
+        for name, took_s in self.steps(asked_for).items():
             if took_s >= 0.05:
                 about = f"{name.replace('_', '-'):<8} {STEPS.get(name, '')}"
                 yield f"  {took_s:6.1f} s  {about.rstrip()}"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from recorded_serve import deployed, details, nodes
 
-from deployments.cli.deploy_run import shown, to_json
+from deployments.cli.status import shown, to_json
 from deployments.deploying import clusters, kept, pinning
 from deployments.deploying.merging import (
     CannotDeploy,
