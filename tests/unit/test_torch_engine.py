@@ -20,11 +20,20 @@ from deployments.engines.hardware import pick_device, pick_dtype
 from deployments.engines.ids import Ids
 from deployments.engines.padded import group_by_length
 from deployments.engines.torch_engine import TorchEngine
+from deployments.model.cache import CACHE_DIR_ENV
 from deployments.model.probe import probe_batch
 from deployments.model.source import ModelNotFound
 from deployments.pipeline.errors import PredictionFailed
 from deployments.pipeline.types import Encoded, Logits
 from deployments.settings import EngineSettings, ModelSettings
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test finds what another has proven."""
+    directory = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv(CACHE_DIR_ENV, str(directory))
+    return directory
 
 
 def engine_for(directory: Path, dtype: Any = "float32", packing: bool = True) -> TorchEngine:

@@ -12,8 +12,10 @@ import pytest
 import torch
 import transformers as hf
 
+from deployments.engines import torch_engine
 from deployments.engines.base import EngineUnavailable, ModelBroken
 from deployments.engines.torch_engine import TorchEngine
+from deployments.model.cache import CACHE_DIR_ENV
 from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings
 
@@ -43,6 +45,14 @@ MODELS: dict[str, tuple[str, dict[str, Any], str, int]] = {
         "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}},
         "one length", 1),
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test finds what another has proven."""
+    directory = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv(CACHE_DIR_ENV, str(directory))
+    return directory
 
 
 def save(directory: Path, name: str, config: dict[str, Any]) -> Any:
@@ -174,3 +184,48 @@ def test_int8_of_a_class_without_linear_layers_is_refused(tmp_path: Path) -> Non
         EngineUnavailable, match="GPT2ForSequenceClassification has no linear layers"
     ):
         engine_for(tmp_path, "int8")
+
+
+@pytest.mark.parametrize("kind", ["a length changes it", "padding is -1", "reads causally"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_what_an_earlier_start_proved_is_not_proven_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, dtype: str
+) -> None:
+    name, config, *_ = MODELS[kind]
+    save(tmp_path, name, config)
+    first = engine_for(tmp_path, dtype)
+
+    def proves_again(*args: Any) -> None:
+        raise AssertionError("proven again")
+
+    monkeypatch.setattr(torch_engine, "choose_way", proves_again)
+    second = engine_for(tmp_path, dtype)
+    assert second.info() == first.info()
+    batch = batch_of([3, 20, 7, 20])
+    np.testing.assert_array_equal(second.predict(batch).values, first.predict(batch).values)
+
+
+@pytest.mark.parametrize("change", ["damaged", "weights", "packing"])
+def test_what_no_longer_holds_is_proven_anew(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    name, config, *_ = MODELS["reads causally"]
+    save(tmp_path, name, config)
+    engine_for(tmp_path)
+    proven: list[Any] = []
+    exact = torch_engine.choose_way
+    monkeypatch.setattr(
+        torch_engine, "choose_way", lambda *args: proven.append(args) or exact(*args)
+    )
+    if change == "damaged":
+        (kept,) = (own_cache / "proofs").iterdir()
+        kept.write_text(kept.read_text().replace('"way"', '"wey"'))
+    elif change == "weights":
+        save(tmp_path, name, {**config, "initializer_range": 0.2})
+    if change == "packing":
+        settings = EngineSettings(device="cpu", dtype="float32", packing=False)
+        engine = TorchEngine(ModelSettings(id=str(tmp_path)), settings, num_threads=1)
+        engine.load()
+    else:
+        engine_for(tmp_path)
+    assert len(proven) == 1
