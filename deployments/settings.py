@@ -155,9 +155,9 @@ class LimitSettings(_Strict):
         "longer documents should be cut rather than refused.",
     )
     max_pending_texts: PositiveInt = Field(
-        default=2_000,
+        default=8_192,
         description="Limits the texts that wait in one ingress replica; more get 429 with "
-        "Retry-After. Raise it where one request holds more texts.",
+        "Retry-After. Lower it where memory is short; mostly `max_queue_s` comes first.",
     )
     max_queue_s: Annotated[float, Field(gt=0)] = Field(
         default=10.0,
@@ -383,10 +383,10 @@ class PostprocessorUserConfig(_Strict):
         default=None,
         description="Limits the labels in `scores`; null shows all. Set it to 1 for the best only.",
     )
-    round_scores: Annotated[int, Field(ge=0, le=8)] | None = Field(
-        default=None,
-        description="Rounds every score to so many decimals, raw scores too; null rounds none. "
-        "Set it to 2 to make the model harder to copy by asking.",
+    round_scores: Annotated[int, Field(ge=0, le=8)] = Field(
+        default=8,
+        description="Rounds every score to so many decimals, raw scores too; 8 are all that "
+        "float32 has. Set it to 2 to make the model harder to copy by asking.",
     )
 
 

@@ -24,7 +24,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Tokenizer": {
         **_ALL,
         # Above args.limits.max_pending_texts, so that our own 429 comes before Serve's.
-        "max_ongoing_requests": 4096,
+        "max_ongoing_requests": 10240,
         # That guard's answer; Serve's own is 503.
         "backpressure_config": {"status_code": 429, "retry_after_s": 1},
     },

@@ -179,9 +179,9 @@ def test_wrong_values_are_found_where_they_stand(
 CROSS_CHECKS = [
     # the edit, where the problem is reported, and the numbers that its message must hold
     (f"{ARGS}.limits.request_timeout_s", 60.0, None, ["60 s", "raise"]),
-    (f"{ARGS}.limits.max_batch_texts", 3000, None, ["3000", "2000", "429"]),
-    (f"{ARGS}.limits.max_pending_texts", 4096, f"{TOKENIZER}.max_ongoing_requests", ["4096"]),
-    (f"{TOKENIZER}.max_ongoing_requests", 5, None, ["5 must", "2000"]),
+    (f"{ARGS}.limits.max_batch_texts", 9000, None, ["9000", "8192", "429"]),
+    (f"{ARGS}.limits.max_pending_texts", 10240, f"{TOKENIZER}.max_ongoing_requests", ["10240"]),
+    (f"{TOKENIZER}.max_ongoing_requests", 5, None, ["5 must", "8192"]),
     (f"{ARGS}.limits.max_held_body_bytes", 1_000_000, None, ["1000000 bytes", "2000000 or more"]),
     (f"{TOKENIZER}.graceful_shutdown_timeout_s", 49, None, ["49 s", "50 s", "above 50"]),
     (f"{CLASSIFIER}.autoscaling_config.downscale_delay_s", 9.0, None, ["9 s", "10 s"]),

@@ -15,7 +15,6 @@ from deployments.settings import PostprocessorUserConfig
 
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
-DIGITS = 8  # decimals of a score: all that float32 has
 
 
 class TextClassification:
@@ -63,8 +62,7 @@ class LabelDecoder:
         scores = self._scores(logits.values)
         # Stable, so that equal scores keep the model's own order.
         ranked = np.argsort(-scores, axis=1, kind="stable").tolist()
-        rounded = self._defaults.round_scores
-        digits = DIGITS if rounded is None else rounded
+        digits = self._defaults.round_scores
         probabilities, raw = _readable(scores, digits), _readable(logits.values, digits)
         answers = [
             self._answer(raw[i] if one.raw_scores else probabilities[i], scores[i], ranked[i], one)
