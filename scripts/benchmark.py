@@ -83,10 +83,15 @@ def main(
         bool, typer.Option("--resume", help="Skip modes measured to their end with this commit.")
     ] = False,
     output: Annotated[Path, typer.Option(help="JSON to add to.")] = DOCS / "benchmark.json",
+    against: Annotated[
+        str | None,
+        typer.Option(help="Only compare this checkout with another commit, both up at once."),
+    ] = None,
 ) -> None:
     """Measure, then write tables and plots beside OUTPUT and the README's table.
 
-    Example: `python scripts/benchmark.py service --quick --set batching.min_gap_ms=1`
+    Examples: `python scripts/benchmark.py service --quick --set batching.min_gap_ms=1`;
+    `python scripts/benchmark.py --against main`
     """
     plan = Plan(
         duration_s=4.0 if quick else duration_s,
@@ -107,9 +112,15 @@ def main(
     if unknown := [*(set(todo) - {*known, "report"}), *(set(plan.shapes) - set(SHAPES))]:
         raise typer.BadParameter(f"{unknown[0]!r}; modes: {', '.join(known)}, report, all; "
                                  f"shapes: {', '.join(SHAPES)}")  # fmt: skip
-    if shutil.which("wrk") is None and set(todo) - {"raw", "report"}:
+    if shutil.which("wrk") is None and (against or set(todo) - {"raw", "report"}):
         console.print(str(WrkMissing()))
         raise typer.Exit(1)
+    if against is not None:
+        from scripts.bench.against import compare
+
+        for table in compare(session, against, quick):
+            console.print(table)
+        raise typer.Exit
     # As Ctrl-C: what was started ends in order.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

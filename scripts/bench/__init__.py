@@ -18,6 +18,7 @@
 - session: options, models and texts of a run
 - modes: what measures engines and our service
 - versus: what measures us beside others
+- against: this checkout beside another commit
 - peers: the others
 - report: docs/benchmark.md
 - readme: the README's table

@@ -61,9 +61,9 @@ def started(
         process.poll()
 
 
-def our_environment() -> dict[str, str]:
-    """This checkout's packages before installed ones, and no hub."""
-    ours = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+def our_environment(root: Path = ROOT) -> dict[str, str]:
+    """That checkout's packages before installed ones, and no hub."""
+    ours = {"PYTHONPATH": str(root), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     return {**os.environ, **ours}
 
 

@@ -22,7 +22,7 @@ from deployments.launch import processes
 
 from .client import Endpoint
 from .machine import ROOT
-from .process import started
+from .process import our_environment, started
 
 CONFIG = ROOT / "serve_config.yaml"
 Config = dict[str, Any]
@@ -53,12 +53,15 @@ class Service:
 
 @contextmanager
 def running_service(
-    changes: Sequence[str], config: Config | None = None, scales: bool = False
+    changes: Sequence[str],
+    config: Config | None = None,
+    scales: bool = False,
+    root: Path = ROOT,
 ) -> Iterator[Service]:
     """A service of `config`, the shipped one by default, with `changes` (`engine.name=none`).
 
     It has one replica of each deployment; if it `scales`, as many as the config's autoscaling
-    takes for good.
+    takes for good. root: the checkout whose code it runs.
 
     Raises:
         ServiceFailed
@@ -77,6 +80,8 @@ def running_service(
                 started(
                     command,
                     Path(run),
+                    env=our_environment(root),
+                    cwd=root,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=out,
