@@ -35,16 +35,22 @@
 classifier.py, local.py, tuning, launch and cli import it. It imports model and all below.
 """
 
-from deployments.engines.base import Engine
-from deployments.engines.kept import Store
-from deployments.settings import Settings
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deployments.engines.base import Engine
+    from deployments.engines.kept import Store
+    from deployments.settings import Settings
 
 
 def make_engine(settings: Settings, num_threads: int, store: Store | None = None) -> Engine:
     """The engine that `settings.engine.name` names; not loaded yet.
 
-    store: where what was measured is kept with the application.
+    store: where what was measured and proven is kept with the application.
     """
+    # Here, so that who needs one way of running a model imports that one only.
     if settings.engine.name == "none":
         from deployments.engines.null import NullEngine
 
@@ -57,6 +63,3 @@ def make_engine(settings: Settings, num_threads: int, store: Store | None = None
 
     named = Candidate(settings.engine.name, settings.engine.dtype)
     return make(named, settings.model, settings.engine, num_threads, store=store)
-
-
-__all__ = ["Engine", "Store", "make_engine"]

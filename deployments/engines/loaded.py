@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deployments.engines import Engine, Store, make_engine
-from deployments.engines.base import EngineUnavailable, ModelBroken
+from deployments.engines import make_engine
+from deployments.engines.base import Engine, EngineUnavailable, ModelBroken
+from deployments.engines.kept import Store
 from deployments.model.load import load_parts
 from deployments.model.source import ModelNotFound, own_words
 from deployments.model.steps import step

@@ -1,0 +1,63 @@
+"""scripts/gpu_check.py, as far as it goes without a GPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import gpu_check
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+# What a bare machine with torch and transformers lacks of our dependencies.
+MISSING = ("ray", "msgspec", "pydantic", "starlette", "platformdirs", "deployments.settings")
+
+
+def test_it_needs_torch_and_transformers_only() -> None:
+    block = f"import sys; sys.modules.update(dict.fromkeys({MISSING!r})); import scripts.gpu_check"
+    done = subprocess.run([sys.executable, "-c", block], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize("kind", gpu_check.HEADS)
+def test_each_packed_class_is_held_against_transformers(kind: str) -> None:
+    row = gpu_check.parity(kind, "bfloat16", CPU)
+    assert row["right"], row
+    # Close enough to be right, and far enough apart to tell a wrong one.
+    assert 1e-4 < row["drift"] < gpu_check.DRIFT["bfloat16"]
+
+
+def test_a_wrong_answer_is_no_right_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = gpu_check.PackedRunner.__call__
+    monkeypatch.setattr(gpu_check.PackedRunner, "__call__", lambda *args: exact(*args)[::-1])
+    assert not gpu_check.parity("bert", "float32", CPU)["right"]
+
+
+def test_what_fails_is_a_row_and_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    monkeypatch.setattr(gpu_check.PackedRunner, "__call__", fails)
+    row = gpu_check.parity("bert", "float32", CPU)
+    assert "illegal memory access" in row["failed"]
+    assert not row["right"]
+
+
+def test_speed_is_of_tokens_and_a_share_of_the_peak() -> None:
+    row = gpu_check.speed("MiniLM", 16, CPU, 1.0, quick=True)
+    one = row["by_budget"]["4096"]
+    assert one["tokens_per_s"] > 0
+    # 10.6 million weights in layers, twice, and attention.
+    assert one["share_of_peak"] == pytest.approx(one["tokens_per_s"] * 21.4e6 / 1e12, rel=0.05)
+    json.dumps(row)
+
+
+def test_the_smallest_budget_beyond_which_nothing_is_won_is_suggested() -> None:
+    rates = {"4096": 100, "16384": 200, "65536": 206, "262144": 205}
+    row = {"shape": "x", "by_budget": {b: {"tokens_per_s": r} for b, r in rates.items()}}
+    assert gpu_check.suggestion([row]) == {"max_batch_tokens": {"x": 16_384}}
