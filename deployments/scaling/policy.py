@@ -106,8 +106,12 @@ class _Wanted:
 
 @dataclass
 class FollowWork:
-    """Wants as many replicas as bring their busy share to `target_busy` and the wait of what they
-    hold below `max_wait_s`, whichever is more.
+    """Wants as many replicas as the work keeps busy and some to spare, or as bring the wait of what
+    they hold below `max_wait_s`, whichever is more.
+
+    A lone replica may be busy up to `target_busy`. Of several that share their work each may be
+    busier, as a text seldom finds all of them at work: to b busy ones come c·√b, with c so that b =
+    target_busy gives 1 (square-root staffing: Halfin and Whitt 1981, doi:10.1287/opre.29.3.567).
 
     It shrinks by the largest need of `look_back_period_s`, and to no less than one below what the
     last minute needed. Replicas that have reported nothing yet count as neither busy nor idle: with
@@ -187,7 +191,8 @@ class FollowWork:
         """Replicas for this work. target: what Serve aims at now. running: how many there are."""
         if not work.reporting:
             return target
-        needed = max(work.busy / self.target_busy, work.wait_s / self.max_wait_s)
+        spare = (1 - self.target_busy) / math.sqrt(self.target_busy)
+        needed = max(work.busy + spare * math.sqrt(work.busy), work.wait_s / self.max_wait_s)
         needed = 0.0 if needed < _IDLE else needed
         self._wanted.append(_Wanted(now, needed))
         while self._wanted[0].at < now - max(look_back_s, _MINUTE_S):

@@ -41,7 +41,7 @@ DELAYS = {
     "metrics_interval_s": 1.0,
     "look_back_period_s": 10.0,
     "upscale_delay_s": 5.0,
-    "downscale_delay_s": 30.0,
+    "downscale_delay_s": 60.0,  # as ours holds what the last minute needed
 }
 OUR_WAY = {"policy": {"policy_function": POLICY, "policy_kwargs": {"fed_by": "Tokenizer"}}}
 # 2 is Serve's default; a replica that is 70 % busy has 1.5 requests, as queueing theory has it.

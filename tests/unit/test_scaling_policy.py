@@ -131,6 +131,18 @@ def test_one_that_is_90_percent_busy_too_and_one_that_is_35_never(
     assert scale(steady(0.35), 600).history == []
 
 
+@pytest.mark.parametrize(
+    ("busy", "replicas"), [(0.7, 1), (0.71, 2), (1.4, 2), (3.0, 4), (6.0, 7), (20.0, 22)]
+)
+def test_many_replicas_may_be_busier_than_a_lone_one(busy: float, replicas: int) -> None:
+    """Square-root staffing: a text seldom finds all of many at work."""
+    wanted = FollowWork().wanted(Work(busy, 0.0, 30), 0.0, target=30, running=30, look_back_s=10.0)
+    assert math.ceil(round(wanted, 9)) == replicas
+    assert FollowWork(target_busy=1.0).wanted(
+        Work(busy, 0.0, 30), 0.0, target=30, running=30, look_back_s=10.0
+    ) == pytest.approx(busy)
+
+
 def test_a_burst_of_3_s_changes_nothing(scale: Callable[..., Deployment]) -> None:
     assert scale(lambda now: 1.0 if 10 <= now < 13 else 0.1, 120).history == []
 
