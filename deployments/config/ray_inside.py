@@ -92,7 +92,7 @@ READ_IN: dict[str, tuple[str, ...]] = {
     ),
     "serve/scripts.py": ("Submitted deploy config",),
     "experimental/internal_kv.py": (  # replica/cluster_store.py
-        *("def _internal_kv_get", "def _internal_kv_put"),
+        *("def _internal_kv_get", "def _internal_kv_put", "def _internal_kv_initialized"),
     ),
     "dashboard/dashboard.py": ("--port-retries",),
     "_private/worker.py": ("dashboard at", "RAY_COLOR_PREFIX"),

@@ -15,6 +15,8 @@ class ClusterStore:
     """In the key-value store of Ray's head: as long as the cluster lives. See `engines.Store`."""
 
     def get(self, key: str) -> str | None:
+        if not internal_kv._internal_kv_initialized():
+            return None  # no cluster
         try:
             kept = internal_kv._internal_kv_get(key.encode(), namespace=NAMESPACE)
         except Exception as exc:  # Ray's own, of many kinds
@@ -23,6 +25,8 @@ class ClusterStore:
         return None if kept is None else bytes(kept).decode()
 
     def put(self, key: str, value: str) -> None:
+        if not internal_kv._internal_kv_initialized():
+            return
         try:
             internal_kv._internal_kv_put(key.encode(), value.encode(), namespace=NAMESPACE)
         except Exception as exc:
