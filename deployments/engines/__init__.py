@@ -7,6 +7,8 @@
   made
 - choices: Choices of engines that are kept: which of them still hold, and one measurer at a time
 - cpu: What this CPU is and which instructions it has for multiplying matrices
+- disentangled: DeBERTa without padding: attention by relative positions inside runs of equal
+  length, the rest in one row
 - encoder: One encoder for BERT and its kin: the same post-norm layer under eight names
 - forward: How a class's own forward is called, and what of it another call would not find again
 - gemm: What this CPU or GPU reaches in the matrix products that BERT is made of

@@ -269,6 +269,11 @@ def _first_of_tokens(model: Any, pooled: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def _context(model: Any, pooled: torch.Tensor) -> torch.Tensor:
+    logits: torch.Tensor = model.classifier(model.pooler(pooled[:, None]))
+    return logits
+
+
 def _modernbert(model: Any, pooled: torch.Tensor) -> torch.Tensor:
     logits: torch.Tensor = model.classifier(model.head(pooled))
     return logits
@@ -282,6 +287,8 @@ HEADS: dict[str, Head] = {
     "electra": _first_of_tokens,
     "mpnet": _first_of_tokens,
     "albert": _albert,
+    "deberta": _context,
+    "deberta-v2": _context,
     "distilbert": _distilbert,
     "modernbert": _modernbert,
 }

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
+from deployments.engines import disentangled
 from deployments.engines.attention import Spans, attend
 from deployments.engines.encoder import HEADS, PostNormEncoder, can_encode, pools_mean
 from deployments.engines.forward import takes_token_types
@@ -74,6 +75,10 @@ class PackedRunner:
         self.encoder: nn.Module
         if can_encode(config) and not stock:
             self.encoder = PostNormEncoder(model, first_only=not self._mean)
+        elif config.model_type in disentangled.TYPES:
+            if getattr(model.base_model, "z_steps", 0) > 1:
+                raise CannotPack(f"{type(model).__name__} runs its last layer several times")
+            self.encoder = disentangled.DisentangledEncoder(model)
         elif getattr(model, "_supports_attention_backend", False):
             self.encoder = StockEncoder(model)
         else:

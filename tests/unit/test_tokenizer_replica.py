@@ -23,11 +23,14 @@ from deployments.pipeline.errors import (
 from deployments.pipeline.microbatch import LONG_CHARS
 from deployments.pipeline.retry import Attempts, Hung, LostReplica, RetryBudget
 from deployments.replica.holding import Holding
-from deployments.replica.model_chain import INLINE_CHARS, _answered, _tried
+from deployments.replica.model_chain import _answered, _tried
 from deployments.settings import Settings
 from deployments.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.anyio
+
+# More characters than are encoded on the event loop.
+MANY = ["很好" * 100] * 20
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ async def test_all_but_the_shortest_texts_are_encoded_off_the_event_loop(
 
     tokenizer._chain._models = Watched()  # type: ignore[assignment]
     await tokenizer.classify("很好")
-    await tokenizer.classify("很好" * INLINE_CHARS)
+    await tokenizer.classify(MANY)
     assert threads[0] == threading.get_ident() != threads[1]
 
 
@@ -114,7 +117,7 @@ async def test_long_texts_take_turns_in_a_thread_of_their_own(tokenizer: Tokeniz
     tokenizer._chain._long_texts.submit(lambda: (busy.set(), done.wait(30)))
     assert await asyncio.to_thread(busy.wait, 10)
     long = asyncio.create_task(tokenizer.classify("a" * (LONG_CHARS + 1)))
-    for text in ("很好", "很好" * INLINE_CHARS):
+    for text in ("很好", MANY):
         assert await asyncio.wait_for(tokenizer.classify(text), 10)
     assert not long.done()
     done.set()
@@ -142,6 +145,7 @@ async def test_a_new_replica_has_callers_wait_for_its_first_answer_no_longer_tha
     assert not waiting.done()
     loading.set()
     assert isinstance(await asyncio.wait_for(waiting, 10), dict)
+    await asyncio.wait_for(impatient._chain.loading, 10)
     assert isinstance(await impatient.classify("很好"), dict)
 
 
