@@ -11,7 +11,6 @@ import typer
 from deployments.cli.deploy import NOT_SERVED, Address, AppName, fail, find, told
 from deployments.deploying.kept import Kept
 from deployments.deploying.pinning import shown_model
-from deployments.deploying.rollout import to_go_back_to
 from deployments.deploying.room import Node, has_room, read_nodes, why_no_room
 from deployments.deploying.serve_state import (
     FAILED,
@@ -121,6 +120,8 @@ def shown(
 
     scaling: deployment → the state that its policy wrote.
     """
+    from deployments.deploying.rollout import to_go_back_to  # with requests, which --help needs not
+
     lines = [f"{app.name}: {app.status}, deployed {_ago(app.since)} ago"]
     width = max((len(stage.name) for stage in app.stages), default=0)
     for stage in app.stages:
@@ -151,6 +152,8 @@ def to_json(
     app: AppState, kept: Kept, nodes: list[Node], scaling: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     """The same as plain values."""
+    from deployments.deploying.rollout import to_go_back_to
+
     served = kept.served()
     back = to_go_back_to(served, app)
     now = next((e for e in served if app.config and same_config(app.config, e.app)), None)

@@ -61,7 +61,7 @@ class PackedRunner:
     def __init__(self, model: Any, stock: bool = False) -> None:
         config = model.config
         if config.model_type not in HEADS:
-            raise CannotPack(f"{type(model).__name__} has no entry in heads.py")
+            raise CannotPack(f"{type(model).__name__} has no head here")
         if getattr(config, "is_decoder", False):
             raise CannotPack("is_decoder is true in config.json: a token sees only those before it")
         if stock and not can_encode(config):

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.engines import parity
+from deployments.engines.disentangled import DisentangledEncoder
 from deployments.engines.encoder import HEADS, PostNormEncoder
 from deployments.engines.linear import accelerate
 from deployments.engines.packed import CannotPack, PackedRunner, StockEncoder
@@ -40,6 +41,7 @@ _MODERNBERT = {
     "num_hidden_layers": 4,
     "local_attention": 24,
 }
+_RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "pad_token_id": 0}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", {}),
     "bert, tanh gelu": ("Bert", {"hidden_act": "gelu_new"}),
@@ -60,6 +62,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "mpnet": ("MPNet", {}),
+    "deberta": ("Deberta", _RELATIVE),
+    "deberta-v2": ("DebertaV2", {**_RELATIVE, "position_buckets": 16, "share_att_key": True}),
     "modernbert": ("ModernBert", _MODERNBERT),
     "modernbert, mean": ("ModernBert", {**_MODERNBERT, "classifier_pooling": "mean"}),
 }
@@ -136,7 +140,9 @@ def test_bert_and_its_kin_run_in_the_fast_encoder() -> None:
     kinds = {case: type(runners(case)[0].encoder) for case in CASES}
     stock = {case for case, kind in kinds.items() if kind is StockEncoder}
     assert stock == {"modernbert", "modernbert, mean"}
-    assert set(kinds.values()) == {StockEncoder, PostNormEncoder}
+    relative = {case for case, kind in kinds.items() if kind is DisentangledEncoder}
+    assert relative == {"deberta", "deberta-v2"}
+    assert set(kinds.values()) == {StockEncoder, PostNormEncoder, DisentangledEncoder}
 
 
 def test_an_activation_unknown_to_the_fast_encoder_runs_in_the_classs_own() -> None:
@@ -151,9 +157,9 @@ def test_an_activation_unknown_to_the_fast_encoder_runs_in_the_classs_own() -> N
 
 
 def test_a_class_without_a_head_here_is_refused() -> None:
-    config = transformers.DebertaV2Config(**_SHAPE)
-    model = transformers.DebertaV2ForSequenceClassification(config).eval()
-    with pytest.raises(CannotPack, match=r"DebertaV2ForSequenceClassification has no entry"):
+    config = transformers.RoFormerConfig(**_SHAPE)
+    model = transformers.RoFormerForSequenceClassification(config).eval()
+    with pytest.raises(CannotPack, match=r"RoFormerForSequenceClassification has no head"):
         PackedRunner(model)
 
 

@@ -142,24 +142,22 @@ def test_a_model_that_packs_wrongly_is_padded_and_says_how_wrong(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_a_class_that_does_not_pack_is_padded_and_says_why(tmp_path: Path, dtype: str) -> None:
-    """DeBERTa's attention is relative, and its own."""
+    """RoFormer turns its queries and keys by their place in the row."""
     torch.manual_seed(0)
-    config = transformers.DebertaV2Config(
+    config = transformers.RoFormerConfig(
         vocab_size=1_000,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        relative_attention=True,
-        pos_att_type=["p2c", "c2p"],
         pad_token_id=0,
     )
-    transformers.DebertaV2ForSequenceClassification(config).save_pretrained(tmp_path)
+    transformers.RoFormerForSequenceClassification(config).save_pretrained(tmp_path)
     engine = engine_for(tmp_path, dtype)
     info = engine.info()
     assert info.batching == "padded"
-    assert info.batching_reason == "DebertaV2ForSequenceClassification has no entry in heads.py"
+    assert info.batching_reason == "RoFormerForSequenceClassification has no head here"
     batch = random_batch(8, 64)
     np.testing.assert_allclose(engine.predict(batch).values, one_by_one(tmp_path, batch), atol=0.05)
 
