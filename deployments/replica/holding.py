@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,12 @@ class Holding:
         """Whether Serve has no Classifier that takes calls: scaled to zero, dead, or not up yet."""
         try:
             asked = self._classifier.broadcast("holding")
-            told = await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
+            await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
+        except DeploymentUnavailableError:  # what Serve raises where there is no replica
+            return True
         except Exception as exc:
             logger.debug("the classifiers can't be asked: %s", type(exc).__name__)
-            return False
-        return not told
+        return False
 
     async def _ask(self) -> set[int]:
         try:
