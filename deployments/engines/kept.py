@@ -77,18 +77,24 @@ class Kept:
         self._directory = directory and directory / kind
 
     def read(self, key: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
-        """What was found under these circumstances; twice, where disk and store have it."""
+        """What was found under these circumstances; twice, where disk and store have it.
+
+        What this node knows of an earlier cluster, the others of this one learn.
+        """
         if key is None:
             return
         name = _name(key)
-        for text in (self._on_disk(name), self._store and self._store.get(f"{self._kind} {name}")):
-            if not text:
-                continue
+        on_disk, shared = self._on_disk(name), None
+        if self._store is not None:
+            shared = self._store.get(f"{self._kind} {name}")
+        for text in filter(None, (on_disk, shared)):
             try:
                 found = json.loads(text)["found"]
             except (ValueError, KeyError, TypeError) as exc:
                 self.damaged(exc)
             else:
+                if self._store is not None and shared is None:
+                    self._store.put(f"{self._kind} {name}", text)
                 yield found
 
     def damaged(self, exc: Exception) -> None:

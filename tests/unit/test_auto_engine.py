@@ -237,6 +237,16 @@ def test_what_one_node_measured_no_node_of_the_application_measures_again(
     assert measurer.calls == 1
 
 
+def test_what_a_nodes_disk_knows_of_an_earlier_cluster_the_others_learn(
+    model: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measurer = Measurer()
+    for node, store in (("one", Shared()), ("one", later := Shared()), ("another", later)):
+        monkeypatch.setenv(CACHE_DIR_ENV, str(tmp_path / node))
+        AutoEngine(model, EngineSettings(device="cpu"), 1, store=store, measure=measurer).load()
+    assert measurer.calls == 1
+
+
 def test_what_is_kept_and_unreadable_is_measured_again(
     model: ModelSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
