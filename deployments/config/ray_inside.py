@@ -23,6 +23,8 @@ DEFAULTS = {
     "RAY_SERVE_LOG_TO_STDERR": "1",  # replicas' log lines reach the child's output
     "RAY_COLOR_PREFIX": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's announced default; its warning is noise
+    # Ray's own is 15, which gives way to whatever else the machine has to do.
+    "RAY_worker_niceness": "0",
     # As the YAML has it; set here for Serve's own proxies, which start elsewhere.
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.http.serve_edge:middlewares",
     # Micro-batches go past the object store; 30 % of the memory, Ray's default, is not needed.
@@ -96,7 +98,9 @@ READ_IN: dict[str, tuple[str, ...]] = {
     ),
     "dashboard/dashboard.py": ("--port-retries",),
     "_private/worker.py": ("dashboard at", "RAY_COLOR_PREFIX"),
-    "_private/ray_constants.py": ("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES",),
+    "_private/ray_constants.py": (
+        *("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", "RAY_worker_niceness"),
+    ),
     "_private/utils.py": ("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO",),
     "_common/utils.py": ("RAY_TMPDIR",),
     "_common/usage/usage_constants.py": (
