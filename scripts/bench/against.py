@@ -26,6 +26,7 @@ from .workload import make_workload
 
 SLICE_S, TURNS, QUICK_TURNS = 4.0, 6, 2
 WARM_UP_S = 3
+FEW = 20  # answers in a slice say too little of its rate
 MODELS = {
     "no model": ("engine.name=none",),
     "demo model": ("engine.name=torch", "engine.dtype=float32"),
@@ -114,11 +115,15 @@ def _compare(session: Session, rev: str, name: str, turns: int) -> Table:
                 seen[kind].append((got[0], got[1]))
     table = Table(name, f"{rev}, requests/s", "now", "now / then", "lowest to highest", "errors")
     for kind, pairs in seen.items():
+        then_s, now_s = (median(side) for side in zip(*pairs, strict=True))
+        if min(then_s, now_s) * SLICE_S < FEW:
+            table.add_row(str(kind), f"{then_s:,.1f}", f"{now_s:,.1f}", "too few answers", "", "")
+            continue
         ratios = [now / then for then, now in pairs if then]
         table.add_row(
             str(kind),
-            f"{median(then for then, _ in pairs):,.0f}",
-            f"{median(now for _, now in pairs):,.0f}",
+            f"{then_s:,.0f}",
+            f"{now_s:,.0f}",
             f"{median(ratios):.2f}",
             f"{min(ratios):.2f} to {max(ratios):.2f}",
             str(wrong[kind]),
