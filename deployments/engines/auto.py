@@ -12,7 +12,7 @@ from deployments.engines.base import Engine
 from deployments.engines.catalog import REFERENCE, Candidate
 from deployments.engines.choices import Choices
 from deployments.engines.kept import Store, circumstances
-from deployments.engines.measurement import Measured, choose
+from deployments.engines.measurement import SIZES, Measured, choose
 from deployments.model.steps import step
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings, ModelSettings
@@ -170,16 +170,14 @@ class AutoEngine:
         return engine
 
 
-SIZES = ("1", "4", "16", "full")
-
-
 def table(rows: Sequence[Measured]) -> str:
     """The rows as aligned text. By size of a batch: texts a second."""
+    sizes = (*map(str, SIZES), "full")
     lines: list[tuple[str, ...]] = [
-        ("engine", *SIZES, "score", "rows of", "max drift", "same labels", "verdict")
+        ("engine", *sizes, "score", "rows of", "max drift", "same labels", "verdict")
     ]
     for row in rows:
-        rates = [f"{row.rates[size]:.3g}" if size in row.rates else "-" for size in SIZES]
+        rates = [f"{row.rates[size]:.3g}" if size in row.rates else "-" for size in sizes]
         lines.append(
             (
                 str(row.candidate),

@@ -56,8 +56,9 @@ class TorchEngine:
     def row_tokens(self) -> int | None:
         """See `Engine`. Known once it is loaded; what is set before holds from then on."""
         runner = self._way.run if self._way else None
-        on_cpu = isinstance(runner, PackedRunner) and self._device.type == "cpu"
-        return runner.row_tokens if on_cpu and isinstance(runner, PackedRunner) else None
+        if isinstance(runner, PackedRunner) and self._device.type == "cpu":
+            return runner.row_tokens
+        return None  # on a GPU all of a batch is one row
 
     @row_tokens.setter
     def row_tokens(self, tokens: int | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from typing import Any
 
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -32,8 +33,7 @@ class Holding:
     async def none_runs(self) -> bool:
         """Whether Serve has no Classifier that takes calls: scaled to zero, dead, or not up yet."""
         try:
-            asked = self._classifier.broadcast("holding")
-            await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
+            await self._told()
         except DeploymentUnavailableError:  # what Serve raises where there is no replica
             return True
         except Exception as exc:
@@ -42,9 +42,13 @@ class Holding:
 
     async def _ask(self) -> set[int]:
         try:
-            asked = self._classifier.broadcast("holding")
-            told = await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True)
+            told = await self._told()
         except Exception as exc:
             logger.debug("the classifiers don't say what they hold: %s", type(exc).__name__)
             return set()
         return {call_id for ids in told if isinstance(ids, set) for call_id in ids}
+
+    async def _told(self) -> list[Any]:
+        """By each replica: the ids, or what it raised."""
+        asked = self._classifier.broadcast("holding")
+        return list(await asked.results_async(timeout_s=TIMEOUT_S, return_exceptions=True))
