@@ -18,10 +18,11 @@ from deployments.pipeline.types import Encoded
 from .child import Child, answer_lines, child
 from .flops import gemm_peak
 from .models import SHAPES
-from .workload import Workload, batches
+from .workload import SEED, Workload, batches
 
 MAX_BATCH_TOKENS = 4_096
 _MIN_BATCHES = 2
+PASS_TEXTS = (1, 4, 16, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,13 @@ class EngineChild:
         """Milliseconds of each text alone, in order, as far as it comes in `max_s` seconds."""
         times: list[float] = self._process.ask(do="single", max_s=max_s)["ms"]
         return times
+
+    def passes(self, duration_s: float, max_tokens: int) -> list[list[float]]:
+        """[tokens, Σ tokens of each text², seconds] of passes of 1, 4, 16 and all that fit."""
+        found: list[list[float]] = self._process.ask(
+            do="passes", duration_s=duration_s, max_tokens=max_tokens
+        )["passes"]
+        return found
 
     def peak(self, shape: str, precision: str, num_threads: int) -> dict[str, Any]:
         """See flops.gemm_peak."""
@@ -180,6 +188,22 @@ class Worker:
             self._predict(text)
             times_ms.append(round((time.perf_counter() - started) * 1_000, 3))
         return {"ms": times_ms}
+
+    def _passes(self, duration_s: float, max_tokens: int) -> dict[str, list[list[float]]]:
+        """Of all sizes in turn, of texts drawn anew each time."""
+        texts, rng = self._texts.split(), np.random.default_rng(SEED)
+        passes: list[list[float]] = []
+        deadline = time.perf_counter() + duration_s
+        while time.perf_counter() < deadline or len(passes) < len(PASS_TEXTS):
+            drawn = [texts[i] for i in rng.permutation(len(texts))]
+            size = PASS_TEXTS[len(passes) % len(PASS_TEXTS)]
+            batch = batches(Encoded.concat(drawn[:size]), max_tokens)[0]
+            started = time.perf_counter()
+            self._predict(batch)
+            seconds = time.perf_counter() - started
+            squares = float((batch.lengths.astype(np.float64) ** 2).sum())
+            passes.append([batch.total_tokens, squares, seconds])
+        return {"passes": passes}
 
     def _peak(self, shape: str, precision: str, num_threads: int) -> dict[str, Any]:
         return gemm_peak(SHAPES[shape], precision, num_threads)

@@ -11,9 +11,10 @@ import numpy as np
 from .child import ChildFailed, child
 from .engines import ENGINES, REFERENCES, EngineChild, EngineSpec, engine_child
 from .flops import flops
+from .ideal import fitted, ideal
 from .load import Measurement, enough_s, load
 from .models import MINILM, SHAPES, Shape
-from .openloop import open_loop
+from .openloop import WARM_SHARE, open_loop, poisson_times_s
 from .service import Service, our_endpoint, running_service
 from .session import Session
 from .workload import SEED, Workload, encode, texts_of_tokens
@@ -156,14 +157,21 @@ def with_share(run: Measurement, raw_texts_per_s: float) -> dict[str, Any]:
 
 
 def measure_openloop(session: Session) -> None:
-    """Capacity by a closed loop, then Poisson arrivals, with the MiniLM shape."""
-    plan, texts = session.plan, session.workload(MINILM).texts
+    """Capacity by a closed loop, then Poisson arrivals, with the MiniLM shape.
+
+    Before each rate the engine alone is timed, for the ideal server of the same arrivals.
+    """
+    plan, workload = session.plan, session.workload(MINILM)
+    texts = workload.texts
     with session.mode("openloop", len(SHARES) + 3) as part:
-        part.update(shape=MINILM.title, workload=session.workload(MINILM).statistics(), seed=SEED)
+        part.update(shape=MINILM.title, workload=workload.statistics(), seed=SEED)
         session.step("open loop: starting")
-        changes = session.service_changes(session.model(MINILM))
-        with running_service(changes, plan.serve_config) as service:
+        model = session.model(MINILM)
+        changes = session.service_changes(model)
+        with running_service(changes, plan.serve_config) as service, engine_child() as engine:
             part["info"] = service.info
+            raw_like(engine, service, model, workload)
+            max_tokens = service.info["max_batch_tokens"]
             load(service.endpoint, texts, 16, WARM_UP_S)
             session.step("open loop: latency at 1 connection")
             part["p50_at_1_ms"] = load(service.endpoint, texts, 1, plan.duration_s).p50_ms
@@ -176,10 +184,13 @@ def measure_openloop(session: Session) -> None:
             part["rows"] = []
             for share in SHARES:
                 session.step(f"open loop: {share:.0%} of capacity")
+                cost = fitted(engine.passes(plan.duration_s / 2, max_tokens))
                 rate = share * part["capacity_per_s"]
                 duration_s = enough_s(rate, LENGTHEN_OPENLOOP * plan.duration_s, 1_000)
                 row = open_loop(service.endpoint, texts, rate, duration_s, SEED)
-                part["rows"].append({"share": share, **row})
+                times_s = poisson_times_s(rate, duration_s, SEED)
+                bound = ideal(times_s, workload.lengths, cost, max_tokens, WARM_SHARE * duration_s)
+                part["rows"].append({"share": share, **row, **bound, "pass": asdict(cost)})
 
 
 def measure_growth(session: Session) -> None:

@@ -188,6 +188,9 @@ def openloop(part: Part, theme: Theme) -> Any:
     x = [100 * row["share"] for row in rows]
     for name, colour in zip(("p50", "p95", "p99"), theme.series, strict=True):
         axes.plot(x, [row[f"{name}_ms"] for row in rows], color=colour, label=name)
+        if all(f"ideal_{name}_ms" in row for row in rows):
+            ideal = [row[f"ideal_{name}_ms"] for row in rows]
+            axes.plot(x, ideal, color=colour, ls=":", lw=1, label=f"{name}, ideal server")
     axes.set(xlabel="share of capacity (%)", xticks=x)
     axes.set_ylim(bottom=0)
     axes.set_title(f"{part['shape']}: latency in ms, Poisson arrivals")

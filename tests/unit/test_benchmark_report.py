@@ -113,7 +113,8 @@ def measured() -> dict[str, Any]:
             "capacity_per_s": 300.0,
             "rows": [
                 {"share": share, "rate_per_s": 300 * share, "p50_ms": 10.0, "p95_ms": 20.0,
-                 "p99_ms": p99, "errors": 0, "client_cpu": 0.02, "lag_p99_ms": 0.4}
+                 "p99_ms": p99, "errors": 0, "client_cpu": 0.02, "lag_p99_ms": 0.4,
+                 "ideal_p50_ms": 8.0, "ideal_p99_ms": p99 / 2}
                 for share, p99 in ((0.25, 15.0), (0.5, 20.0), (0.75, 30.0), (0.9, 48.0))
             ],
         },
@@ -140,6 +141,7 @@ def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
     assert "can't run: needs / Python 3.10" in text
     assert "63 of 64" in text
     assert "| 90% | 270 |" in text
+    assert "| 8.0 ms (1.25 ×) | 24.0 ms (2.00 ×) |" in text
     assert "2 cores of Some CPU (avx512_vnni)" in text
 
 

@@ -1,0 +1,80 @@
+"""The least latency that a model of these pass times allows, simulated: no HTTP, no chain, no wait
+but for the model.
+
+A work-conserving server: never idle while a text waits, oldest first. How many texts go into one
+pass is open, so several limits are tried and the best is taken, for each percentile on its own: no
+server of a fixed limit does better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+LIMITS = (1, 2, 4, 8, 16, 32, 64, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class PassTime:
+    """Seconds of a pass = start_s + token_s · tokens + square_s · Σ tokens of each text²."""
+
+    start_s: float
+    token_s: float
+    square_s: float
+
+    def of_each(self, lengths: np.ndarray) -> np.ndarray:
+        """What each text adds to a pass, the start apart: float64 [n]."""
+        long = lengths.astype(np.float64)
+        return self.token_s * long + self.square_s * long**2
+
+
+def fitted(passes: Sequence[Sequence[float]]) -> PassTime:
+    """Out of measured passes: [tokens, Σ tokens², seconds] of each.
+
+    Relative errors count alike, short passes and long ones. No term is negative (nnls).
+    """
+    tokens, squares, seconds = np.asarray(passes, np.float64).T
+    columns = np.stack([np.ones_like(tokens), tokens, squares], axis=1)
+    found, _ = nnls(columns / seconds[:, None], np.ones_like(seconds))
+    return PassTime(*found.tolist())
+
+
+def latencies_s(
+    times_s: np.ndarray, lengths: np.ndarray, cost: PassTime, max_texts: int, max_tokens: int
+) -> np.ndarray:
+    """Seconds from arrival to answer of each text: float64 [n]. times_s: of arrival, ascending."""
+    each_s = cost.of_each(lengths)
+    out = np.empty(len(times_s))
+    first, now = 0, 0.0
+    while first < len(times_s):
+        now = max(now, times_s[first])
+        end, tokens = first + 1, lengths[first]
+        while (
+            end < min(len(times_s), first + max_texts)
+            and times_s[end] <= now
+            and tokens + lengths[end] <= max_tokens
+        ):
+            tokens += lengths[end]
+            end += 1
+        now += cost.start_s + float(each_s[first:end].sum())
+        out[first:end] = now - times_s[first:end]
+        first = end
+    return out
+
+
+def ideal(
+    times_s: np.ndarray, lengths: np.ndarray, cost: PassTime, max_tokens: int, warm_s: float
+) -> dict[str, Any]:
+    """p50 and p99 in ms of the texts that arrive from `warm_s` on. lengths: in turns, as sent."""
+    asked = np.resize(lengths, len(times_s))
+    counted = times_s >= warm_s
+    tried = [
+        np.percentile(latencies_s(times_s, asked, cost, limit, max_tokens)[counted], (50, 99))
+        for limit in LIMITS
+    ]
+    p50, p99 = np.min(tried, axis=0) * 1_000
+    return {"ideal_p50_ms": round(float(p50), 3), "ideal_p99_ms": round(float(p99), 3)}
