@@ -44,7 +44,8 @@ from deployments.replica.metrics import RayObserver
 from deployments.replica.updates import wait_for_the_last_of
 from deployments.scaling.policy import BUSY, TOKENS_PER_S, WAIT_S, BusyClock
 from deployments.scaling.starts import Start
-from deployments.settings import ClassifierUserConfig, Settings
+from deployments.settings import Settings
+from deployments.user_config import ClassifierUserConfig
 
 logger = logging.getLogger(__name__)
 

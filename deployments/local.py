@@ -34,7 +34,8 @@ from deployments.pipeline.types import (
     TextInput,
 )
 from deployments.privacy.redact import redactor_of
-from deployments.settings import ClassifierUserConfig, Settings
+from deployments.settings import Settings
+from deployments.user_config import ClassifierUserConfig
 
 # As in the service: its own threads would take the cores from the model.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

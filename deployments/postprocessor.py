@@ -12,7 +12,7 @@ from deployments.pipeline.types import Answer, Logits, ModelInfo, Options
 from deployments.privacy.coredump import forbid_core_dumps
 from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
 from deployments.replica.metrics import RayObserver
-from deployments.settings import PostprocessorUserConfig
+from deployments.user_config import PostprocessorUserConfig
 
 logger = logging.getLogger(__name__)
 

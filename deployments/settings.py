@@ -1,6 +1,7 @@
-"""Everything `serve_config.yaml` may say under `args:` and `user_config:`, validated once.
+"""Everything `serve_config.yaml` may say under `args:`, validated once.
 
-Capacity (replicas, CPUs, GPUs, queues) is not here: it stands under `deployments:` in the YAML.
+What it may say under `user_config:` is in user_config.py; capacity (replicas, CPUs, GPUs, queues)
+stands under `deployments:` in the YAML.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Knows its fields, and takes no others."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -48,7 +50,7 @@ def _check_jwks(place: str) -> str:
     return place
 
 
-class ModelSettings(_Strict):
+class ModelSettings(Strict):
     """Which model to serve."""
 
     id: str = Field(
@@ -86,7 +88,7 @@ class ModelSettings(_Strict):
     )
 
 
-class EngineSettings(_Strict):
+class EngineSettings(Strict):
     """How the model is run."""
 
     name: Annotated[Literal["auto", "torch", "none"], BeforeValidator(_check_engine)] = Field(
@@ -127,7 +129,7 @@ class EngineSettings(_Strict):
     )
 
 
-class LimitSettings(_Strict):
+class LimitSettings(Strict):
     """What one request may ask for, and how much may wait."""
 
     max_body_bytes: PositiveInt = Field(
@@ -176,7 +178,7 @@ class LimitSettings(_Strict):
     )
 
 
-class BatchingSettings(_Strict):
+class BatchingSettings(Strict):
     """How the ingress gathers texts before it calls the classifier."""
 
     max_microbatch_texts: PositiveInt = Field(
@@ -196,7 +198,7 @@ class BatchingSettings(_Strict):
     )
 
 
-class AuditSettings(_Strict):
+class AuditSettings(Strict):
     """A log of what was decided, without the texts."""
 
     directory: str | None = Field(
@@ -239,7 +241,7 @@ class AuditSettings(_Strict):
 PersonalData = Literal["email", "id_card", "credit_card", "iban", "phone", "ip"]
 
 
-class RedactionSettings(_Strict):
+class RedactionSettings(Strict):
     """Personal data taken out of a text before the model reads it; needs the extra `redaction`."""
 
     kinds: list[PersonalData] = Field(
@@ -253,7 +255,7 @@ class RedactionSettings(_Strict):
     )
 
 
-class AccessSettings(_Strict):
+class AccessSettings(Strict):
     """Who may ask. With neither keys_file nor jwt_jwks, everybody who reaches the port."""
 
     keys_file: str | None = Field(
@@ -315,7 +317,36 @@ class AccessSettings(_Strict):
         return self
 
 
-class Settings(_Strict):
+DialectName = Literal["tei", "vllm", "infinity", "kserve", "oip", "sagemaker", "vertex", "openai"]
+
+
+class DialectSettings(Strict):
+    """Other servers' ways of asking, beside our own POST /classify."""
+
+    spoken: list[DialectName] = Field(
+        default=["tei", "vllm", "infinity", "kserve", "oip", "sagemaker", "vertex", "openai"],
+        description="Lists the dialects that are answered: tei (Text Embeddings Inference), vllm, "
+        "infinity, kserve (v1), oip (Open Inference Protocol), sagemaker, vertex, openai. Take out "
+        "what nobody should use.",
+    )
+    classify_default: Literal["vllm", "infinity"] = Field(
+        default="vllm",
+        description="Chooses whose answer a body with `input` gets at /classify, where theirs and "
+        "ours share a path. Set it to infinity where its clients ask.",
+    )
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None = Field(
+        default=None,
+        description="Names the model where a dialect asks for a name; null takes the last part of "
+        "model.id. Set it where clients have another name in their URLs.",
+    )
+    moderation_categories: dict[str, str] = Field(
+        default={},
+        description="Maps a label to the category that /v1/moderations shows; a label that is not "
+        "named is its own category. Set it where clients expect OpenAI's names.",
+    )
+
+
+class Settings(Strict):
     """All of `args:`."""
 
     model: ModelSettings = ModelSettings()
@@ -325,74 +356,4 @@ class Settings(_Strict):
     audit: AuditSettings = AuditSettings()
     redaction: RedactionSettings = RedactionSettings()
     access: AccessSettings = AccessSettings()
-
-
-class TokenizerUserConfig(_Strict):
-    """Live settings of the Tokenizer, `user_config:` in the YAML."""
-
-    log_level: LogLevel = Field(
-        default="INFO",
-        description="Keeps our logs from this level up. Set it to DEBUG to look for a fault.",
-    )
-
-
-class ClassifierUserConfig(_Strict):
-    """Live settings of the Classifier, `user_config:` in the YAML."""
-
-    log_level: LogLevel = Field(
-        default="INFO",
-        description="Keeps our logs from this level up. Set it to DEBUG to look for a fault.",
-    )
-    max_batch_tokens: PositiveInt = Field(
-        default=4_096,
-        description="Limits a pass's tokens; a longer text runs alone. Raise it for throughput, "
-        "lower it for latency.",
-    )
-    target_p99_ms: Annotated[float, Field(gt=0)] | None = Field(
-        default=None,
-        description="Aims at a 99th percentile of latency, in ms from queue to logits; null "
-        "makes batches as large as allowed. Set it where late answers hurt: batches are cut "
-        "where that keeps more texts in time.",
-    )
-    max_queue_tokens: PositiveInt = Field(
-        default=262_144,
-        description="Limits the tokens that wait in one replica; more get 429 with Retry-After. "
-        "Raise it where one request holds more tokens.",
-    )
-    max_pass_s: Annotated[float, Field(gt=0)] = Field(
-        default=60.0,
-        description="Limits a forward pass, in seconds. A pass beyond it hangs: its replica ends "
-        "and is replaced. Once passes have been timed, the limit falls to 20 times the expected "
-        "time, but never below 10 s. Raise it above your longest sane pass.",
-    )
-
-
-class PostprocessorUserConfig(_Strict):
-    """Live settings of the Postprocessor, `user_config:` in the YAML."""
-
-    log_level: LogLevel = Field(
-        default="INFO",
-        description="Keeps our logs from this level up. Set it to DEBUG to look for a fault.",
-    )
-    threshold: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.5,
-        description="Sets the score, 0 to 1, from which a label counts in a multi-label model. "
-        "Raise it for fewer, surer labels.",
-    )
-    top_k: PositiveInt | None = Field(
-        default=None,
-        description="Limits the labels in `scores`; null shows all. Set it to 1 for the best only.",
-    )
-    round_scores: Annotated[int, Field(ge=0, le=8)] = Field(
-        default=8,
-        description="Rounds every score to so many decimals, raw scores too; 8 are all that "
-        "float32 has. Set it to 2 to make the model harder to copy by asking.",
-    )
-
-
-USER_CONFIGS: dict[str, type[_Strict]] = {
-    "Tokenizer": TokenizerUserConfig,
-    "Classifier": ClassifierUserConfig,
-    "Postprocessor": PostprocessorUserConfig,
-}
-"""Deployment name → the model its `user_config` must fit."""
+    dialects: DialectSettings = DialectSettings()

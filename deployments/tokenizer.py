@@ -9,6 +9,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.http.app import create_app
 from deployments.http.call import read_call
+from deployments.http.dialects import dialects
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.types import Answer, TextInput
 from deployments.privacy.audit import AuditLog
@@ -23,7 +24,8 @@ from deployments.replica.base import (
 from deployments.replica.metrics import RayObserver
 from deployments.replica.model_chain import ModelChain
 from deployments.scaling.policy import AHEAD_S, BusyClock
-from deployments.settings import Settings, TokenizerUserConfig
+from deployments.settings import Settings
+from deployments.user_config import TokenizerUserConfig
 
 
 class Tokenizer(Replica):
@@ -50,7 +52,10 @@ class Tokenizer(Replica):
 
     def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
-        return create_app(self, settings.limits, settings.access, self._audit, self._observer)
+        spoken = dialects(settings.limits, settings.dialects, settings.model.id)
+        return create_app(
+            self, settings.limits, settings.access, self._audit, self._observer, spoken
+        )
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)

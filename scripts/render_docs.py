@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel
 
 from deployments.config.capacity import DEFAULTS
-from deployments.settings import USER_CONFIGS, Settings
+from deployments.settings import Settings
+from deployments.user_config import USER_CONFIGS
 from scripts.rendered import write_or_check
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"

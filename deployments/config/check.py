@@ -25,7 +25,8 @@ from deployments.config.keys import (
     unknown_keys,
     validation_problems,
 )
-from deployments.settings import USER_CONFIGS, ClassifierUserConfig, Settings
+from deployments.settings import Settings
+from deployments.user_config import USER_CONFIGS, ClassifierUserConfig
 
 __all__ = ["BUILDER", "ConfigError", "Problem", "check_config", "load_config"]
 

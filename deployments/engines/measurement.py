@@ -24,7 +24,8 @@ from deployments.engines.catalog import EXACTNESS, REFERENCE, Candidate
 from deployments.engines.parity import Agreement, compare
 from deployments.model.source import ModelNotFound
 from deployments.pipeline.types import Encoded, Float32
-from deployments.settings import ClassifierUserConfig, EngineSettings
+from deployments.settings import EngineSettings
+from deployments.user_config import ClassifierUserConfig
 
 logger = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ class AccessGate:
                 )
             caller.allowance.take()
         except Exception as exc:
-            answer = error_answer(exc, scope)
+            answer = error_answer(exc, scope, entry.render_error)
             if isinstance(exc, Unauthorized):
                 answer.headers["WWW-Authenticate"] = "Bearer"
             await answer(scope, receive, send)

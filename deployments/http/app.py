@@ -21,7 +21,7 @@ from deployments.http.openapi import openapi_route
 from deployments.http.responses import error_answer
 from deployments.http.routes import table
 from deployments.http.service import ClassifyService
-from deployments.http.status_routes import status_routes
+from deployments.http.status_routes import page_route, status_routes
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.privacy.audit import AuditLog
@@ -57,6 +57,11 @@ def create_app(
     rest = Starlette(
         routes=[
             *(Route(path, route, methods=["POST"]) for path, route in posts.items()),
+            *(
+                page_route(*page, dialect, service)
+                for dialect in spoken
+                for page in dialect.pages.items()
+            ),
             *status_routes(service),
             openapi_route(entries, access),
             *docs_routes(),

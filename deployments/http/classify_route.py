@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.http.access_gate import ALLOWANCE
 from deployments.http.body import HeldBytes, read_question
-from deployments.http.dialects.base import Dialect
+from deployments.http.dialects.base import SPEAKER, Dialect
 from deployments.http.inputs import CLIENT
 from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
@@ -58,7 +58,7 @@ class ClassifyRoute:
             exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold the text
             raise
         except Exception as exc:
-            answer = error_answer(exc, scope, self._dialect.render_error)
+            answer = error_answer(exc, scope, self._speaker(scope).render_error)
             # Its frames hold the text, and one of them the error: only the collector would end it.
             exc.__traceback__ = None
             self._observer.refused(
@@ -97,7 +97,11 @@ class ClassifyRoute:
             for answer in answers:
                 if isinstance(answer, ServiceError):
                     self._observer.refused(answer.code, 1)
-        return self._dialect.render(question, answers, scope)
+        return self._speaker(scope).render(question, answers, scope)
+
+    def _speaker(self, scope: Scope) -> Dialect:
+        dialect: Dialect = scope.get(SPEAKER, self._dialect)
+        return dialect
 
     async def _classified(
         self, inputs: list[TextInput | ServiceError], scope: Scope, timeout_s: float | None

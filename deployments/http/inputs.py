@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from starlette.types import Scope
 
 from deployments.http.schemas import MAX_TIMEOUT_MS, ClassifyRequest
 from deployments.pipeline.errors import EmptyText, InvalidInput, ServiceError, TextTooLong, TooLarge
-from deployments.pipeline.types import WEIGHTS, Priority, TextInput, flow_of
+from deployments.pipeline.types import WEIGHTS, Options, Priority, TextInput, flow_of
 from deployments.settings import LimitSettings
 
 CLIENT = "rayclassify.client"
@@ -28,14 +29,18 @@ class Caller(NamedTuple):
 NOBODY = Caller()
 
 
-def caller_of(scope: Scope, request: ClassifyRequest, limits: LimitSettings) -> Caller:
-    """What the body says, else what headers say.
+def caller_of(
+    scope: Scope,
+    limits: LimitSettings,
+    timeout_ms: int | None = None,
+    priority: Priority | None = None,
+) -> Caller:
+    """What the body says (timeout_ms, priority), else what headers say.
 
     Raises:
         InvalidInput: a header has no sensible value.
     """
     client: str = scope.get(CLIENT, "")
-    timeout_ms, priority = request.timeout_ms, request.priority
     wanted = limits.client_header.encode() if limits.client_header else None
     for name, value in scope["headers"]:
         if name == b"x-timeout-ms" and timeout_ms is None:
@@ -82,29 +87,70 @@ def inputs_of(
     else:
         texts = request.text
         pairs = _pairs_of(request, len(texts), limits.max_batch_texts)
-    options = request.options
+    return checked(texts, pairs, request.options, limits, caller)
+
+
+def sequences_of(
+    items: Sequence[object],
+    options: Options,
+    limits: LimitSettings,
+    caller: Caller = NOBODY,
+    field: str = "inputs",
+) -> list[TextInput | ServiceError]:
+    """One entry per item, in order: of a text, of a pair `[text, text]` or of a lone `[text]`.
+
+    field: what the caller calls them, for errors.
+
+    Raises:
+        InvalidInput: there are none.
+        TooLarge: more than one request may hold.
+    """
+    _check_count(len(items), limits.max_batch_texts, field)
+    texts: list[object] = []
+    pairs: list[object] = []
+    for item in items:
+        few = isinstance(item, list | tuple) and 1 <= len(item) <= 2
+        first, second = (item[0], item[1] if len(item) == 2 else None) if few else (item, None)  # type: ignore[index,arg-type]
+        texts.append(first)
+        pairs.append(second)
+    return checked(texts, pairs, options, limits, caller, field)
+
+
+def checked(
+    texts: Sequence[object],
+    pairs: Sequence[object],
+    options: Options,
+    limits: LimitSettings,
+    caller: Caller = NOBODY,
+    field: str = "text",
+) -> list[TextInput | ServiceError]:
+    """One entry per text, in order. pairs: their second halves, None where there is none."""
     flow = flow_of(caller.priority, caller.client, len(texts))
     inputs: list[TextInput | ServiceError] = []
     for text, pair in zip(texts, pairs, strict=True):
         if isinstance(text, str) and pair is None:
-            inputs.append(_fault(text, "text", limits) or TextInput(text, None, options, flow))
+            inputs.append(_fault(text, field, limits) or TextInput(text, None, options, flow))
         elif isinstance(text, str) and isinstance(pair, str):
             inputs.append(
-                _fault(text, "text", limits)
-                or _fault(pair, "text_pair", limits)
+                _fault(text, field, limits)
+                or _fault(pair, f"{field}_pair", limits)
                 or TextInput(text, pair, options, flow)
             )
         else:
-            inputs.append(_not_a_text(text, pair))
+            inputs.append(_not_a_text(text, pair, field))
     return inputs
+
+
+def _check_count(count: int, limit: int, field: str) -> None:
+    if count == 0:
+        raise InvalidInput(f"`{field}` is an empty list. Send at least 1 text.")
+    if count > limit:
+        raise TooLarge(f"{field} has {count} texts; the limit is {limit}. Send several requests.")
 
 
 def _pairs_of(request: ClassifyRequest, count: int, limit: int) -> list[object]:
     """The second halves of a list of `count` texts; None where there is none."""
-    if count == 0:
-        raise InvalidInput("`text` is an empty list. Send at least 1 text.")
-    if count > limit:
-        raise TooLarge(f"text has {count} texts; the limit is {limit}. Send several requests.")
+    _check_count(count, limit, "text")
     pairs = request.text_pair
     if pairs is None:
         return [None] * count
@@ -145,6 +191,6 @@ _JSON_NAMES = {
 }
 
 
-def _not_a_text(text: object, pair: object) -> InvalidInput:
-    field, value = ("text_pair", pair) if isinstance(text, str) else ("text", text)
+def _not_a_text(text: object, pair: object, field: str) -> InvalidInput:
+    field, value = (f"{field}_pair", pair) if isinstance(text, str) else (field, text)
     return InvalidInput(f"{field} must be a string; got {_JSON_NAMES.get(type(value), 'no text')}.")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import msgspec
 
 from deployments.http.schemas import FIELDS, ClassifyRequest
 from deployments.pipeline.errors import BadRequest, InvalidInput
 from deployments.pipeline.types import WEIGHTS
+
+T = TypeVar("T")
 
 EXAMPLE = 'Send {"text": "..."}.'
 
@@ -55,6 +57,38 @@ def parse_json(body: bytes) -> ClassifyRequest:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return request_from(_load_with_reasons(body))
+
+
+def decoded(content: bytes, decoder: msgspec.json.Decoder[T], example: str) -> T:
+    """A body of another shape than ours. example: what to send instead, for errors.
+
+    Raises:
+        BadRequest: not UTF-8, or not JSON; the message holds the byte offset.
+        InvalidInput: JSON of another shape; the message names the field and what it should be.
+    """
+    try:
+        return decoder.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = _load_with_reasons(content)
+    try:
+        return msgspec.convert(value, decoder.type)
+    except msgspec.ValidationError as exc:
+        raise InvalidInput(f"{_without_values(str(exc))} {example}") from None
+    except UnicodeEncodeError:
+        raise InvalidInput(f"A string is not valid Unicode. {example}") from None
+
+
+def _without_values(reason: str) -> str:
+    """msgspec's reason, without what it quotes of the body."""
+    problem, _, path = reason.partition(" - at ")
+    if problem.startswith("Invalid enum value"):
+        problem = "Not one of the values that are known here"
+    place = path.strip("`")
+    return (
+        f"{problem} at {place}."
+        if re.fullmatch(r"[$A-Za-z0-9_.\[\]]{1,64}", place)
+        else f"{problem}."
+    )
 
 
 def request_from(value: object) -> ClassifyRequest:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import Dialect, Json
+from deployments.http.dialects.base import Dialect, Json, Open
 from deployments.http.examples import ANSWERS, error_response, ref
 from deployments.http.media_types import JSON
+from deployments.http.responses import RenderError, rendered
 from deployments.pipeline.errors import NotReady
-
-Open = Literal["never", "always", "if docs_public"]
 
 DOCS_ASSETS = "/docs/assets/"
 
@@ -21,13 +19,14 @@ DOCS_ASSETS = "/docs/assets/"
 class Entry:
     """One path. open: who needs no key. access_scope: what a key needs; None where any will do.
 
-    operation: OpenAPI's; None where the document leaves it out.
+    operation: OpenAPI's; None where the document leaves it out. render_error: how a refusal reads.
     """
 
     method: str
     open: Open
     access_scope: AccessScope | None = None
     operation: Json | None = None
+    render_error: RenderError = rendered
 
 
 def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Entry]:
@@ -48,13 +47,27 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Ent
         "/openapi.json": Entry("GET", "if docs_public"),
     }
     for dialect in dialects:
-        for path in dialect.paths:
+        render = dialect.render_error
+        operation = dialect.operation(with_keys)
+        claimed = {
+            path: Entry("POST", "never", dialect.access_scope, _numbered(operation, i), render)
+            for i, path in enumerate(dialect.paths)
+        }
+        claimed |= {
+            path: Entry("GET", page.open, None, page.operation, render)
+            for path, page in dialect.pages.items()
+        }
+        for path, entry in claimed.items():
             if path in entries:
                 raise ValueError(f"two answer at {path}")
-            entries[path] = Entry(
-                "POST", "never", dialect.access_scope, dialect.operation(with_keys)
-            )
+            entries[path] = entry
     return entries
+
+
+def _numbered(operation: Json, i: int) -> Json:
+    """The operation of a dialect's i-th path: an operationId may stand once in the document."""
+    name = operation["operationId"]
+    return {**operation, "operationId": f"{name}_{i + 1}" if i else name}
 
 
 _CERTIFICATE: Json = {

@@ -6,7 +6,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from deployments.http.responses import JSONAnswer
+from deployments.http.dialects.base import Dialect, Page
+from deployments.http.responses import JSONAnswer, error_answer
 from deployments.http.service import ClassifyService
 
 
@@ -29,6 +30,18 @@ def status_routes(service: ClassifyService) -> list[Route]:
         Route("/info", info),
         Route("/", index),
     ]
+
+
+def page_route(path: str, page: Page, dialect: Dialect, service: ClassifyService) -> Route:
+    """A dialect's own question about the service, with errors in the dialect's words."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return JSONAnswer(await page.answer(service))
+        except Exception as exc:
+            return error_answer(exc, request.scope, dialect.render_error)
+
+    return Route(path, answer)
 
 
 async def index(request: Request) -> Response:

@@ -84,12 +84,17 @@ def only(places: Sequence[int], flows: FlowRuns | None) -> FlowRuns | None:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a caller may choose per request. `None` means the service's default."""
+    """What a caller may choose per request. `None` means the service's default.
+
+    label_ids: the answer says, beside `scores` and in their order, the number of each label in the
+    model's config.json.
+    """
 
     top_k: int | None = None
     raw_scores: bool = False
     threshold: float | None = None
     truncation: bool = True
+    label_ids: bool = False
 
 
 @dataclass(frozen=True, slots=True)

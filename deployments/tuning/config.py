@@ -8,8 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from deployments.settings import ClassifierUserConfig
 from deployments.tuning.choice import Setup
+from deployments.user_config import ClassifierUserConfig
 
 
 def tuned(text: str, app_name: str, setup: Setup, target_p99_ms: float | None, n_cpus: int) -> str:

@@ -19,7 +19,8 @@ from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import read_plan
 from deployments.launch.preflight import check_port
 from deployments.pipeline import errors
-from deployments.settings import USER_CONFIGS, PostprocessorUserConfig, Settings
+from deployments.settings import Settings
+from deployments.user_config import USER_CONFIGS, PostprocessorUserConfig
 from scripts.render_docs import PAGE as CONFIGURATION
 from scripts.render_docs import SERVE_KEYS, kind
 from scripts.render_docs import page as configuration_page

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from deployments.app import build
 from deployments.config.capacity import DEFAULTS, whole
 from deployments.config.check import BUILDER, check_config, load_config
-from deployments.settings import USER_CONFIGS, ClassifierUserConfig, Settings
+from deployments.settings import Settings
+from deployments.user_config import USER_CONFIGS, ClassifierUserConfig
 
 ROOT = Path(__file__).parents[2]
 CPU_FILE = ROOT / "serve_config.yaml"

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from deployments.pipeline.tasks.text_classification import LabelDecoder
 from deployments.pipeline.types import Answer, Logits, ModelInfo, Options
-from deployments.settings import PostprocessorUserConfig
+from deployments.user_config import PostprocessorUserConfig
 
 LABELS = ("negative", "neutral", "positive")
 LOGITS = np.asarray([[1.0, -2.0, 3.0], [0.5, 0.25, 0.0]], np.float32)

@@ -2,20 +2,41 @@
 
 - base: The seam that a way of asking over HTTP hangs on: its paths, its JSON in and out, its errors
 - classify: Our own dialect: POST /classify, in JSON, as a form or as plain text
+- infinity: infinity's dialect: POST /infinity/classify with `input`, all labels with their scores
+- openai_words: What OpenAI-like servers have in common: the shape of their errors, ids and usage
+- vllm: vLLM's and SGLang's dialect: POST /v1/classify with `input`, probabilities by the label's
+  number
 
-http/routes.py imports it. A new dialect is one new file here and one line in `dialects`.
+http/routes.py imports it. A new dialect is one new file here and one line in `DIALECTS`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from deployments.http.dialects.base import Dialect
 from deployments.http.dialects.classify import ClassifyDialect
-from deployments.settings import LimitSettings
+from deployments.http.dialects.infinity import InfinityDialect
+from deployments.http.dialects.vllm import VllmDialect
+from deployments.settings import DialectName, DialectSettings, LimitSettings
+
+_SHIPPED = DialectSettings()
+
+Make = Callable[[LimitSettings, DialectSettings, str], Dialect]
+
+DIALECTS: Mapping[DialectName, Make] = {"vllm": VllmDialect, "infinity": InfinityDialect}
+"""Of other servers. Each is made of the limits, the settings, and the model's name in URLs."""
 
 
-def dialects(limits: LimitSettings) -> tuple[Dialect, ...]:
-    """All that the service understands."""
-    return (ClassifyDialect(limits),)
+def dialects(
+    limits: LimitSettings, chosen: DialectSettings = _SHIPPED, model: str = "demo"
+) -> tuple[Dialect, ...]:
+    """All that the service understands. model: its id, whose last part is its name in URLs."""
+    name = chosen.model_name or model.rstrip("/").rpartition("/")[2]
+    others = {
+        one: make(limits, chosen, name) for one, make in DIALECTS.items() if one in chosen.spoken
+    }
+    return (ClassifyDialect(limits, others.get(chosen.classify_default)), *others.values())
 
 
-__all__ = ["Dialect", "dialects"]
+__all__ = ["DIALECTS", "Dialect", "dialects"]

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
+from deployments.http.media_types import JSON
+from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.types import Answer, TextInput
 
 Json = dict[str, Any]
+
+SPEAKER = "rayclassify.dialect"
+"""Key of the ASGI scope under which `parse` puts another dialect, where the body is in its words:
+that one renders the answer, or the error."""
+
+Open = Literal["never", "always", "if docs_public"]
+"""Who needs no key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +57,28 @@ class Question:
         return "Question(...)"
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a GET answers about the service itself.
+
+    answer: a JSON value, or an error for the dialect to render. operation: OpenAPI's.
+    """
+
+    answer: Callable[[ClassifyService], Awaitable[Any]]
+    operation: Json
+    open: Open = "never"
+
+
 class Dialect(Protocol):
     """One way of asking. Instances are shared by all requests, so they hold no state of one.
 
-    paths: answered by POST. access_scope: what a key needs for them.
+    paths: answered by POST. access_scope: what a key needs for them. pages: path → what a GET
+    answers there.
     """
 
     paths: tuple[str, ...]
     access_scope: AccessScope
+    pages: Mapping[str, Page]
 
     def parse(self, body: Body, scope: Scope) -> Question:
         """What `body` asks. Large bodies are parsed in a thread of their own.
@@ -77,3 +101,38 @@ class Dialect(Protocol):
     def operation(self, with_keys: bool) -> Json:
         """OpenAPI's operation object for these paths. with_keys: callers must say who they are."""
         ...
+
+
+def answered(answers: Sequence[Answer | ServiceError], field: str) -> list[Answer]:
+    """All answers, for a dialect that has no words for the error of one item.
+
+    Raises:
+        ServiceError: the first error, with the item's place as `inputs[3]`.
+    """
+    for i, answer in enumerate(answers):
+        if isinstance(answer, ServiceError):
+            raise at_place(answer, f"{field}[{i}]") if len(answers) > 1 else answer
+    return [answer for answer in answers if not isinstance(answer, ServiceError)]
+
+
+def at_place(error: ServiceError, place: str) -> ServiceError:
+    """The same error, saying where."""
+    message, *more = error.args
+    return type(error)(f"{place}: {message}", *more)
+
+
+def operation(
+    name: str, summary: str, request: Json, answer: Json, statuses: Sequence[int], error: Json
+) -> Json:
+    """OpenAPI's operation object. request, answer, error: JSON schemas. statuses: of errors."""
+    told: Json = {"description": "An error", "content": {JSON: {"schema": error}}}
+    given: Json = {"description": "The answer", "content": {JSON: {"schema": answer}}}
+    described: Json = {
+        "operationId": name,
+        "tags": ["Other servers' dialects"],
+        "summary": summary,
+        "responses": {"200": given, **{str(status): told for status in statuses}},
+    }
+    if request:
+        described["requestBody"] = {"required": True, "content": {JSON: {"schema": request}}}
+    return described

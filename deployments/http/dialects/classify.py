@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import msgspec
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import Body, Json, Question
+from deployments.http.dialects.base import SPEAKER, Body, Dialect, Json, Page, Question
 from deployments.http.examples import ANSWERS, REQUESTS, error_responses, ref
 from deployments.http.forms import parse_multipart, parse_urlencoded
 from deployments.http.inputs import caller_of, inputs_of
@@ -13,7 +16,7 @@ from deployments.http.json_body import decode_utf8, parse_json
 from deployments.http.media_types import JSON, MULTIPART, PLAIN, URLENCODED
 from deployments.http.responses import encode_json, rendered, request_id_of
 from deployments.http.schemas import ClassifyRequest
-from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.errors import InvalidInput, ServiceError
 from deployments.pipeline.types import Answer
 from deployments.settings import LimitSettings
 
@@ -23,13 +26,22 @@ class ClassifyDialect:
 
     paths: tuple[str, ...] = ("/classify",)
     access_scope: AccessScope = "classify"
+    pages: Mapping[str, Page] = {}
 
-    def __init__(self, limits: LimitSettings) -> None:
+    def __init__(self, limits: LimitSettings, other: Dialect | None = None) -> None:
+        """other: shares the path; its bodies have `input` where ours have `text`."""
         self._limits = limits
+        self._other = other
 
     def parse(self, body: Body, scope: Scope) -> Question:
-        request = self._request(body)
-        caller = caller_of(scope, request, self._limits)
+        try:
+            request = self._request(body)
+        except InvalidInput:
+            if self._other is None or not _asks_by_input(body):
+                raise
+            scope[SPEAKER] = self._other
+            return self._other.parse(body, scope)
+        caller = caller_of(scope, self._limits, request.timeout_ms, request.priority)
         inputs = inputs_of(request, self._limits, caller)
         return Question(inputs, caller.timeout_s, isinstance(request.text, str))
 
@@ -108,3 +120,16 @@ class ClassifyDialect:
                 **error_responses(limits, with_keys),
             },
         }
+
+
+class _Keys(msgspec.Struct):
+    text: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def _asks_by_input(body: Body) -> bool:
+    try:
+        keys = msgspec.json.decode(body.content, type=_Keys)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return keys.text is msgspec.UNSET and keys.input is not msgspec.UNSET

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.tokenize import EncodedTexts, TypeIds
 from deployments.pipeline.types import Answer, Logits, ModelInfo, Options, TextInput
-from deployments.settings import PostprocessorUserConfig
+from deployments.user_config import PostprocessorUserConfig
 
 
 class Encoder(Protocol):

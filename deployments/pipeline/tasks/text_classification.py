@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.tokenize import TextEncoder, TypeIds
 from deployments.pipeline.types import Answer, Float32, Logits, ModelInfo, Options
-from deployments.settings import PostprocessorUserConfig
+from deployments.user_config import PostprocessorUserConfig
 
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
@@ -78,14 +78,14 @@ class LabelDecoder:
         self, shown: list[float], scores: Float32, ranked: list[int], options: Options
     ) -> Answer:
         labels = self._model.labels
-        best = ranked[0]
+        best, shown_ids = ranked[0], ranked[: options.top_k or self._defaults.top_k]
         answer: Answer = {
             "label": labels[best],
             "score": shown[best],
-            "scores": {
-                labels[i]: shown[i] for i in ranked[: options.top_k or self._defaults.top_k]
-            },
+            "scores": {labels[i]: shown[i] for i in shown_ids},
         }
+        if options.label_ids:
+            answer["label_ids"] = shown_ids
         if self._model.problem_type == MULTI_LABEL:
             asked = options.threshold
             threshold = self._defaults.threshold if asked is None else asked

@@ -42,10 +42,12 @@ class LengthClassifier:
         long = 1.0 if length > 10 else 0.0
         scores = {"long": long, "short": 1 - long}
         label = max(scores, key=scores.__getitem__)
+        ids = {"label_ids": [0, 1]} if item.options.label_ids else {}
         return {
             "label": label,
             "score": scores[label],
             "scores": scores,
+            **ids,
             "tokens": length,
             "truncated": False,
         }

@@ -28,25 +28,27 @@ def asked(**fields: Any) -> ClassifyRequest:
 
 
 def test_nothing_said_is_nobody() -> None:
-    assert caller_of(scope(("host", "x")), asked(), LIMITS) == Caller("", None, None)
+    assert caller_of(scope(("host", "x")), LIMITS) == Caller("", None, None)
 
 
 def test_headers_say_what_fields_say() -> None:
     headers = scope(("x-timeout-ms", "1500"), ("x-priority", "Bulk"))
-    assert caller_of(headers, asked(), LIMITS) == Caller("", 1.5, "bulk")
+    assert caller_of(headers, LIMITS) == Caller("", 1.5, "bulk")
     fields = asked(timeout_ms=200, priority="interactive")
-    assert caller_of(headers, fields, LIMITS) == Caller("", 0.2, "interactive")
+    assert caller_of(headers, LIMITS, fields.timeout_ms, fields.priority) == Caller(
+        "", 0.2, "interactive"
+    )
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "", "soon", "9" * 40, "²", "86400001"])
 def test_a_senseless_timeout_is_refused(value: str) -> None:
     with pytest.raises(InvalidInput, match="from 1 to 86400000"):
-        caller_of(scope(("x-timeout-ms", value)), asked(), LIMITS)
+        caller_of(scope(("x-timeout-ms", value)), LIMITS)
 
 
 def test_a_senseless_priority_is_refused_and_not_repeated() -> None:
     with pytest.raises(InvalidInput, match="interactive or bulk") as caught:
-        caller_of(scope(("x-priority", "geheim")), asked(), LIMITS)
+        caller_of(scope(("x-priority", "geheim")), LIMITS)
     assert "geheim" not in caught.value.message
     with pytest.raises(InvalidInput, match="expected interactive or bulk") as caught:
         parse_json(b'{"text": "a", "priority": "geheim"}')
@@ -58,12 +60,12 @@ def test_a_senseless_priority_is_refused_and_not_repeated() -> None:
 def test_the_client_is_whom_the_nearest_proxy_saw() -> None:
     limits = LimitSettings(client_header="X-Forwarded-For")
     headers = scope(("x-forwarded-for", "6.6.6.6, 10.0.0.7"))
-    assert caller_of(headers, asked(), limits).client == "10.0.0.7"
-    assert caller_of(headers, asked(), LIMITS).client == ""
+    assert caller_of(headers, limits).client == "10.0.0.7"
+    assert caller_of(headers, LIMITS).client == ""
     known = scope(("x-forwarded-for", "10.0.0.7"), **{CLIENT: "key-1"})
-    assert caller_of(known, asked(), limits).client == "key-1"
+    assert caller_of(known, limits).client == "key-1"
     long = scope(("x-forwarded-for", "a" * 4_000))
-    assert len(caller_of(long, asked(), limits).client) == 128
+    assert len(caller_of(long, limits).client) == 128
 
 
 def flows(request: ClassifyRequest, caller: Caller = Caller()) -> set[Any]:  # noqa: B008

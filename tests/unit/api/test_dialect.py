@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ class Lines:
 
     paths: tuple[str, ...] = ("/lines", "/v1/lines")
     access_scope: Any = "explain"
+    pages: Mapping[str, Any] = {}
 
     def parse(self, body: Body, scope: Any) -> Question:
         lines = body.content.decode().splitlines()
@@ -77,7 +79,9 @@ def test_a_dialects_paths_are_in_the_document_and_ask_for_its_scope(
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {"/health", "/ready", "/info", *Lines.paths}
     assert document["paths"]["/lines"]["post"]["security"]
-    assert client.request("POST", "/lines", content=b"a").status_code == 401
+    refused = client.request("POST", "/lines", content=b"a", headers={"x-request-id": "r3"})
+    assert (refused.status_code, refused.text) == (424, "unauthorized r3")
+    assert refused.headers["www-authenticate"] == "Bearer"
 
 
 def test_two_dialects_at_one_path_are_a_mistake_of_ours(service: LengthClassifier) -> None:
