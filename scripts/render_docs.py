@@ -164,7 +164,11 @@ def _settings(path: str, model: type[BaseModel]) -> Iterator[str]:
     """A heading for each setting, and what stands below it."""
     properties = model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
-        default = yaml.safe_dump(field.default).removesuffix("...\n").strip()
+        default = (
+            yaml.safe_dump(field.default, default_flow_style=True, width=1_000)
+            .removesuffix("...\n")
+            .strip()
+        )
         yield f"### `{path}.{name}`"
         yield f"Default `{default}`; {kind(properties[name])}."
         yield field.description or ""
@@ -176,6 +180,8 @@ def kind(schema: dict[str, Any]) -> str:
         return ", or ".join(kind(one) for one in schema["anyOf"])
     if "enum" in schema:
         return f"one of {', '.join(f'`{value}`' for value in schema['enum'])}"
+    if schema["type"] == "object":
+        return "a map from texts to texts"
     if schema["type"] == "array":
         items = schema["items"]
         return f"a list of {kind(items).removeprefix('one of ') if 'enum' in items else 'texts'}"

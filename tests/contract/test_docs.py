@@ -67,7 +67,11 @@ def test_the_page_of_settings_is_rendered_from_them() -> None:
 def test_every_setting_has_its_heading_default_and_description() -> None:
     page = CONFIGURATION.read_text(encoding="utf-8")
     for key, field in settings():
-        default = yaml.safe_dump(field.default).removesuffix("...\n").strip()
+        default = (
+            yaml.safe_dump(field.default, default_flow_style=True, width=1_000)
+            .removesuffix("...\n")
+            .strip()
+        )
         start = rf"### `{re.escape(key)}`\n\nDefault `{re.escape(default)}`; .*\.\n\n"
         assert re.search(start + re.escape(field.description), page), key
     assert len(re.findall(r"^### ", page, re.MULTILINE)) == len(settings())

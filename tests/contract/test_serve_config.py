@@ -48,7 +48,7 @@ OTHER_ON_GPU = {
 
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """Path → value of all leaves; items of a list go by their `name`."""
-    if isinstance(value, list):
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
         value = {item["name"]: item for item in value}
     if not isinstance(value, dict) or not value:
         return {path: value}
