@@ -30,6 +30,7 @@ RUN python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml
 # The wheel carries the demo model; nothing is fetched from a model hub, here or at start.
 COPY --chown=ray:users README.md LICENSE ./
 COPY --chown=ray:users deployments deployments
+COPY --chown=ray:users client/rayclassify_client client/rayclassify_client
 COPY --chown=ray:users models/demo models/demo
 RUN pip install --constraint constraints.txt --no-deps .
 

@@ -325,9 +325,9 @@ class DialectSettings(Strict):
 
     spoken: list[DialectName] = Field(
         default=["tei", "vllm", "infinity", "kserve", "oip", "sagemaker", "vertex", "openai"],
-        description="Lists the dialects that are answered: tei (Text Embeddings Inference), vllm, "
-        "infinity, kserve (v1), oip (Open Inference Protocol), sagemaker, vertex, openai. Change it "
-        "to leave out what nobody should use.",
+        description="Lists the dialects that are answered: tei (Text Embeddings Inference), "
+        "vllm, infinity, kserve (v1), oip (Open Inference Protocol), sagemaker, vertex, openai. "
+        "Change it to leave out what nobody should use.",
     )
     classify_default: Literal["vllm", "infinity"] = Field(
         default="vllm",

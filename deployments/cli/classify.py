@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from rich.console import Console
@@ -15,9 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from rayclassify_client import Client
+
 DEFAULT_URL = "http://127.0.0.1:8000"
 _BAR_WIDTH = 12
 _SMALL = 20  # texts that need no progress bar
+# For a batch with all its tries: a service that is full or restarts says when to come again.
+TIMEOUT_S = 90.0
 
 Answer = dict[str, Any]
 Classified = Iterable[tuple[str, Answer]]
@@ -64,19 +70,40 @@ def classify(
 
     - `cut -f2 reviews.tsv | rayclassify classify -`
     """
-    from deployments.cli.client import Client, ServiceUnreachable
+    from rayclassify_client import Client, ClientError
+    from rayclassify_client.errors import NotThisService, Unreachable
 
     source, total = _texts(list(texts or []), file)
     show = show_json if as_json or not sys.stdout.isatty() else show_table
     try:
-        n_texts, n_errors = show(Client(url.rstrip("/"), top_k, key).classify(source), total)
-    except ServiceUnreachable as exc:
-        typer.echo(f"error: {exc}", err=True)
+        with Client(url, key, top_k=top_k, timeout_s=TIMEOUT_S) as client:
+            n_texts, n_errors = show(_classified(client, source), total)
+    except ClientError as exc:
+        where = isinstance(exc, Unreachable | NotThisService)
+        typer.echo(f"error: {exc}{' Name it with --url.' if where else ''}", err=True)
         raise typer.Exit(1) from None
     if n_texts == 0:
         typer.echo("error: no text was given: the input is empty.", err=True)
     if n_errors or n_texts == 0:
         raise typer.Exit(1)
+
+
+def _classified(client: Client, texts: Iterable[str]) -> Classified:
+    """Each text with its answer, in order; a bad text's answer is `{"error": …}`."""
+    from rayclassify_client import ServiceError
+
+    sent: deque[str] = deque()
+
+    def sending() -> Iterator[str]:
+        for text in texts:
+            sent.append(text)
+            yield text
+
+    for result in client.classify_many(sending()):
+        if isinstance(result, ServiceError):
+            yield sent.popleft(), {"error": result.body()}
+        else:
+            yield sent.popleft(), dict(result.raw)
 
 
 def _texts(texts: list[str], file: Path | None) -> tuple[Iterable[str], int | None]:

@@ -10,7 +10,16 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "deployments"
 ROOT_MODULES = {
-    *("__init__", "app", "tokenizer", "classifier", "postprocessor", "settings", "user_config", "local"),
+    *(
+        "__init__",
+        "app",
+        "tokenizer",
+        "classifier",
+        "postprocessor",
+        "settings",
+        "user_config",
+        "local",
+    ),
 }
 FOLDERS = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
 MAX_LINES = 400

@@ -47,6 +47,7 @@ def test_it_holds_the_package_its_pages_and_the_demo_model(installed: Path) -> N
 def test_it_holds_nothing_else(installed: Path) -> None:
     assert {path.name for path in installed.iterdir()} == {
         "deployments",
+        "rayclassify_client",
         next(installed.glob("rayclassify-*.dist-info")).name,
     }
 
@@ -74,3 +75,24 @@ def test_the_application_builds_from_any_directory(installed: Path, tmp_path: Pa
         text=True,
     )
     assert done.stdout.strip() == str((installed / "deployments" / "models" / "demo").resolve())
+
+
+def test_the_client_has_a_wheel_of_its_own_of_the_same_files(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path],
+        cwd=ROOT / "client",
+        check=True,
+        capture_output=True,
+    )
+    (built,) = tmp_path.glob("rayclassify_client-*.whl")
+    with zipfile.ZipFile(built) as archive:
+        inside = {name for name in archive.namelist() if ".dist-info" not in name}
+        metadata = next(name for name in archive.namelist() if name.endswith("/METADATA"))
+        asked = archive.read(metadata).decode()
+    package = ROOT / "client" / "rayclassify_client"
+    assert inside == {
+        f"rayclassify_client/{path.name}" for path in package.iterdir() if path.is_file()
+    }
+    needed = [line for line in asked.splitlines() if line.startswith("Requires-Dist")]
+    assert [line for line in needed if "extra ==" not in line] == ["Requires-Dist: httpx>=0.28"]
+    assert built.stat().st_size < 50_000
