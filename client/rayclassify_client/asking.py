@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import httpx
@@ -25,8 +24,12 @@ from rayclassify_client.errors import (
 )
 
 Result = Answer | ServiceError
+Text = str | tuple[str, str]
+"""A text, or a pair of them where the model reads pairs."""
 
 BATCH_SIZE = 64
+# A body may have 2 MB; a character has up to 4 bytes, and 6 where JSON escapes it.
+MAX_BATCH_CHARS = 300_000
 CONCURRENCY = 4
 CONNECT_S = 5.0
 # Between two tries where the service names no time: doubled each time, up to the second.
@@ -178,14 +181,30 @@ def _retry_after_s(response: httpx.Response) -> float | None:
     return seconds if seconds >= 0 and math.isfinite(seconds) else None
 
 
-def batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Lists of up to `size` texts, made as they are asked for."""
-    rest = iter(texts)
-    while batch := list(islice(rest, size)):
+def batches(texts: Iterable[Text], size: int) -> Iterator[list[Text]]:
+    """Lists of up to `size` texts and `MAX_BATCH_CHARS` characters, made as they are asked for."""
+    batch: list[Text] = []
+    chars = 0
+    for text in texts:
+        n_chars = len(text) if isinstance(text, str) else sum(map(len, text))
+        if batch and (len(batch) == size or chars + n_chars > MAX_BATCH_CHARS):
+            yield batch
+            batch, chars = [], 0
+        batch.append(text)
+        chars += n_chars
+    if batch:
         yield batch
 
 
-def shared(error: ServiceError, texts: Sequence[str]) -> list[Result]:
+def halves(texts: Sequence[Text]) -> tuple[list[str], list[str | None] | None]:
+    """Texts and their second halves; None where none has one."""
+    first = [text if isinstance(text, str) else text[0] for text in texts]
+    if all(isinstance(text, str) for text in texts):
+        return first, None
+    return first, [None if isinstance(text, str) else text[1] for text in texts]
+
+
+def shared(error: ServiceError, texts: Sequence[Text]) -> list[Result]:
     """The error of a whole request, as that of each of its texts."""
     return [error] * len(texts)
 
@@ -213,5 +232,5 @@ def with_progress(total: int | None) -> Any:
     return tqdm(total=total, unit=" texts", desc="classifying")
 
 
-def length_of(texts: Iterable[str]) -> int | None:
+def length_of(texts: Iterable[Text]) -> int | None:
     return len(texts) if isinstance(texts, Sequence) else None

@@ -11,7 +11,7 @@ import httpx
 
 from rayclassify_client import asking
 from rayclassify_client.answers import Answer
-from rayclassify_client.asking import BATCH_SIZE, CONCURRENCY, Options, Result, Tries
+from rayclassify_client.asking import BATCH_SIZE, CONCURRENCY, Options, Result, Text, Tries
 from rayclassify_client.errors import ClientError, ServiceError
 
 
@@ -41,7 +41,7 @@ class AsyncClient:
 
     async def classify_many(
         self,
-        texts: Iterable[str],
+        texts: Iterable[Text],
         *,
         batch_size: int = BATCH_SIZE,
         concurrency: int = CONCURRENCY,
@@ -73,9 +73,9 @@ class AsyncClient:
             if bar is not None:
                 bar.close()
 
-    async def _ask_all(self, texts: list[str]) -> list[Result]:
+    async def _ask_all(self, texts: list[Text]) -> list[Result]:
         try:
-            return await self._ask(texts, None, len(texts))
+            return await self._ask(*asking.halves(texts), len(texts))
         except ServiceError as exc:
             return asking.shared(exc, texts)
 

@@ -12,7 +12,7 @@ import httpx
 
 from rayclassify_client import asking
 from rayclassify_client.answers import Answer
-from rayclassify_client.asking import BATCH_SIZE, CONCURRENCY, Options, Result, Tries
+from rayclassify_client.asking import BATCH_SIZE, CONCURRENCY, Options, Result, Text, Tries
 from rayclassify_client.errors import ClientError, ServiceError
 
 
@@ -49,7 +49,7 @@ class Client:
 
     def classify_many(
         self,
-        texts: Iterable[str],
+        texts: Iterable[Text],
         *,
         batch_size: int = BATCH_SIZE,
         concurrency: int = CONCURRENCY,
@@ -78,9 +78,9 @@ class Client:
                 if bar is not None:
                     bar.close()
 
-    def _ask_all(self, texts: list[str]) -> list[Result]:
+    def _ask_all(self, texts: list[Text]) -> list[Result]:
         try:
-            return self._ask(texts, None, len(texts))
+            return self._ask(*asking.halves(texts), len(texts))
         except ServiceError as exc:
             return asking.shared(exc, texts)
 

@@ -3,6 +3,7 @@
 - audit: `rayclassify audit`: what an audit log says, and whether it was changed
 - check: `rayclassify check`: everything wrong in a config, before it is deployed
 - classify: `rayclassify classify`: texts in, labels out, from a running service
+- classify_table: `rayclassify classify TABLE --text-column`: a table in, a table with labels out
 - deploy: `rayclassify deploy` and `rollback`: change what a running cluster serves
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it

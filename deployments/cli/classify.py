@@ -55,14 +55,40 @@ def classify(
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines; the default where stdout is no terminal.")
     ] = False,
+    text_column: Annotated[
+        str | None,
+        typer.Option(help="TEXTS is one table (csv, tsv, jsonl, parquet, .gz, .zst); its texts."),
+    ] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(help="The second halves, for models that read pairs.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The table with the added columns.")
+    ] = None,
+    add: Annotated[
+        str, typer.Option(help="Columns to add: label,score,scores,labels,tokens,truncated.")
+    ] = "label,score",
+    prefix: Annotated[str, typer.Option(help="Of the added columns.")] = "",
+    table_format: Annotated[
+        str | None, typer.Option("--format", help="Of the table, where its name does not say.")
+    ] = None,
+    encoding: Annotated[str, typer.Option(help="Of a csv, tsv or jsonl file.")] = "utf-8",
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew, over an output that is there.")
+    ] = False,
 ) -> None:
     """Classify texts with a running service.
 
     Prints a table on a terminal, else one JSON object per line, in the order of the texts; a text
     that could not be classified, a blank line for one, has an `error`. Exit code 1 if there was
-    one.
+    one; 2: the command or a file is wrong; 3: the service can't be asked.
+
+    A table keeps its rows, their order and all columns. Bad rows have no label and stand in
+    OUTPUT.bad.jsonl with number and reason. A run that was killed goes on when started again.
 
     Examples:
+
+    - `rayclassify classify data.csv --text-column review -o out.parquet`
 
     - `rayclassify classify "质量很好，会再来" "再也不买了"`
 
@@ -70,6 +96,24 @@ def classify(
 
     - `cut -f2 reviews.tsv | rayclassify classify -`
     """
+    if text_column is not None or output is not None:
+        from deployments.cli.classify_table import classify_table
+
+        raise typer.Exit(
+            classify_table(
+                list(texts or []),
+                url=url,
+                key=key,
+                text_column=text_column,
+                pair_column=pair_column,
+                output=output,
+                add=add,
+                prefix=prefix,
+                kind=table_format,
+                encoding=encoding,
+                force=force,
+            )
+        )
     from rayclassify_client import Client, ClientError
     from rayclassify_client.errors import NotThisService, Unreachable
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, cast
@@ -38,20 +37,23 @@ class Call:
 
 
 def read_call(
-    text: str | Sequence[str],
+    text: Any,
     options: dict[str, Any],
     limits: LimitSettings,
     timeout_s: float | None = None,
     client: str = "",
 ) -> Call:
-    """Checks a call as a request over HTTP is checked. options: the other fields of the request.
+    """Checks a call as a request over HTTP is checked. text: a string, or a sequence of them, which
+    may be a column of NumPy, pandas or Arrow. options: the other fields of the request.
 
     Raises:
         ServiceError: as POST /classify.
     """
     if isinstance(text, set | frozenset):
         raise InvalidInput("`text` is a set, which has no order. Make it a list.")
-    request = request_from({"text": text, **options})
+    if "text_pair" in options:
+        options = {**options, "text_pair": _plain(options["text_pair"])}
+    request = request_from({"text": _plain(text), **options})
     caller = Caller(str(client), timeout_s, request.priority)
     inputs = inputs_of(request, limits, caller)
     # Not a number: it would upset the order of all timers of the event loop.
@@ -60,3 +62,13 @@ def read_call(
     if timeout_s is None and request.timeout_ms is not None:
         timeout_s = request.timeout_ms / 1e3
     return Call(inputs, timeout_s, caller.client, isinstance(request.text, str))
+
+
+def _plain(texts: Any) -> Any:
+    """Columns of NumPy, pandas, Polars and Arrow as the lists of Python that they stand for."""
+    if isinstance(texts, str | list | tuple):
+        return texts
+    for name in ("to_pylist", "to_list", "tolist"):
+        if callable(method := getattr(texts, name, None)):
+            return method()
+    return texts
