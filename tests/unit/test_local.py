@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
@@ -53,6 +55,22 @@ def test_options_are_those_of_a_request(local: LocalClassifier) -> None:
         local.classify("很好", truncate=True)
     with pytest.raises(InvalidInput, match="timeout_s"):
         local.classify("很好", timeout_s=0)
+
+
+@pytest.mark.parametrize("column", [np.array, pa.array, lambda texts: pa.chunked_array([texts])])
+def test_a_column_is_a_list(local: LocalClassifier, column: Callable[[list[str]], Any]) -> None:
+    texts = ["质量很好，会再来", "太差了"]
+    assert local.classify(column(texts)) == local.classify(texts)
+    paired = local.classify(column(texts), text_pair=column(texts))
+    assert paired == local.classify(texts, text_pair=texts)
+
+
+def test_what_a_column_lacks_fails_alone(local: LocalClassifier) -> None:
+    answers = local.classify(pa.array(["好", None]))
+    assert [answer.get("label", answer.get("error", {}).get("code")) for answer in answers] == [
+        local.classify("好")["label"],
+        "invalid_input",
+    ]
 
 
 def test_threads_may_share_one(local: LocalClassifier) -> None:
