@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deployments.access.callers import Callers
 from deployments.http.inputs import CLIENT
 from deployments.http.responses import error_answer
-from deployments.http.routes import DOCS_ASSETS, Entry
+from deployments.http.routes import Entry
 from deployments.pipeline.errors import Forbidden, Unauthorized
 from deployments.settings import AccessSettings
 
@@ -28,6 +28,9 @@ class AccessGate:
     def __init__(self, app: ASGIApp, access: AccessSettings, entries: Mapping[str, Entry]) -> None:
         self._app = app
         self._entries = entries
+        self._below = {
+            path: entry for path, entry in entries.items() if path.endswith("/") and path != "/"
+        }
         self._callers = Callers(access)
         self._docs_public = access.docs_public
 
@@ -55,9 +58,10 @@ class AccessGate:
         await self._app(scope, receive, send)
 
     def _entry_of(self, path: str) -> Entry:
-        if path.startswith(DOCS_ASSETS):
-            path = "/docs"
-        return self._entries.get(path, _UNKNOWN)
+        if (entry := self._entries.get(path)) is not None:
+            return entry
+        below = (entry for start, entry in self._below.items() if path.startswith(start))
+        return next(below, _UNKNOWN)
 
     def _is_open(self, entry: Entry) -> bool:
         return entry.open == "always" or (self._docs_public and entry.open == "if docs_public")

@@ -16,12 +16,13 @@ from deployments.http.access_gate import AccessGate
 from deployments.http.body import HeldBytes
 from deployments.http.classify_route import ClassifyRoute
 from deployments.http.dialects import Dialect, dialects
+from deployments.http.dialects.base import Family
 from deployments.http.docs import docs_routes
 from deployments.http.openapi import openapi_route
 from deployments.http.responses import error_answer
 from deployments.http.routes import table
 from deployments.http.service import ClassifyService
-from deployments.http.status_routes import page_route, status_routes
+from deployments.http.status_routes import family_mount, page_route, status_routes
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.privacy.audit import AuditLog
@@ -65,6 +66,7 @@ def create_app(
             *status_routes(service),
             openapi_route(entries, access),
             *docs_routes(),
+            *(family_mount(dialect, entries) for dialect in spoken if isinstance(dialect, Family)),
         ],
         exception_handlers={
             ServiceError: _answer_error,

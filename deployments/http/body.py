@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from deployments.http.dialects.base import Body, Dialect, Question
-from deployments.http.media_types import JSON, media_type_of
+from deployments.http.dialects.base import Body, Dialect, Question, ReadsMore
+from deployments.http.media_types import ACCEPTED, JSON, media_type_of
 from deployments.pipeline.errors import DeadlineExceeded, Overloaded, TooLarge, UnsupportedMediaType
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.settings import LimitSettings
@@ -54,7 +54,10 @@ async def read_question(
         raise UnsupportedMediaType("Compressed bodies are not accepted. Send it uncompressed.")
     _check_declared(length, limits.max_body_bytes)
     header = content_type.decode("latin-1")
-    media_type = JSON if content_type in (b"application/json", b"") else media_type_of(header)
+    media_type = JSON
+    if content_type not in (b"application/json", b""):
+        accepted = dialect.media_types if isinstance(dialect, ReadsMore) else ACCEPTED
+        media_type = media_type_of(header, accepted)
     share = held.share()
     try:
         body = await _body_in_time(receive, limits, share)

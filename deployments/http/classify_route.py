@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.http.access_gate import ALLOWANCE
 from deployments.http.body import HeldBytes, read_question
-from deployments.http.dialects.base import SPEAKER, Dialect
+from deployments.http.dialects.base import SPEAKER, Dialect, Rendered
 from deployments.http.inputs import CLIENT
 from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
@@ -66,17 +66,21 @@ class ClassifyRoute:
             )
             await answer(scope, receive, send)
             return
+        media_type, more = b"application/json", ANSWER_HEADERS
+        if isinstance(content, Rendered):
+            media_type, more = content.media_type, (*content.headers, *ANSWER_HEADERS)
+            content = content.content
         # Starlette's Response would do the same at several times the cost.
         headers = [
-            (b"content-type", b"application/json"),
+            (b"content-type", media_type),
             (b"content-length", b"%d" % len(content)),
-            *ANSWER_HEADERS,
+            *more,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         self._observer.stage("http", time.perf_counter() - started, 1)
 
-    async def _content(self, scope: Scope, receive: Receive) -> bytes:
+    async def _content(self, scope: Scope, receive: Receive) -> bytes | Rendered:
         """The body of the 200; every other status is an exception."""
         question = await read_question(
             scope, receive, self._dialect, self._limits, self._held, self._observer

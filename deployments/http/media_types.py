@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from deployments.pipeline.errors import UnsupportedMediaType
 
 JSON = "application/json"
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 PLAIN = "text/plain"
+OCTETS = "application/octet-stream"
 ACCEPTED = (JSON, URLENCODED, MULTIPART, PLAIN)
 
 
-def media_type_of(header: str) -> str:
+def media_type_of(header: str, accepted: Sequence[str] = ACCEPTED) -> str:
     """The accepted type that a Content-Type header names, without its parameters.
 
     Raises:
@@ -24,8 +27,8 @@ def media_type_of(header: str) -> str:
             raise UnsupportedMediaType("Only the charset utf-8 is accepted. Encode it as UTF-8.")
     if media_type.startswith("application/") and media_type.endswith("+json"):
         return JSON
-    if media_type and media_type not in ACCEPTED:
+    if media_type and media_type not in accepted:
         raise UnsupportedMediaType(
-            f"This content type is not accepted. Send one of {', '.join(ACCEPTED)}."
+            f"This content type is not accepted. Send one of {', '.join(accepted)}."
         )
     return media_type

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import Dialect, Json, Open
+from deployments.http.dialects.base import Dialect, Family, Json, Open
 from deployments.http.examples import ANSWERS, error_response, ref
 from deployments.http.media_types import JSON
 from deployments.http.responses import RenderError, rendered
@@ -32,6 +32,8 @@ class Entry:
 def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Entry]:
     """Path → entry. A path that two claim is a mistake of ours.
 
+    One that ends in `/` stands for all below it that have no entry of their own.
+
     Raises:
         ValueError: two dialects claim one path.
     """
@@ -44,6 +46,7 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Ent
         "/info": Entry("GET", "never", None, _get("info", "Which model, on which device?", "Info")),
         "/": Entry("GET", "if docs_public"),
         "/docs": Entry("GET", "if docs_public"),
+        DOCS_ASSETS: Entry("GET", "if docs_public"),
         "/openapi.json": Entry("GET", "if docs_public"),
     }
     for dialect in dialects:
@@ -57,6 +60,8 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Ent
             path: Entry("GET", page.open, None, page.operation, render)
             for path, page in dialect.pages.items()
         }
+        if isinstance(dialect, Family):
+            claimed[dialect.prefix] = Entry("GET", "never", dialect.access_scope, None, render)
         for path, entry in claimed.items():
             if path in entries:
                 raise ValueError(f"two answer at {path}")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
-from deployments.http.dialects.base import Dialect, Page
+from deployments.http.dialects.base import Dialect, Family, Page
 from deployments.http.responses import JSONAnswer, error_answer
+from deployments.http.routes import Entry
 from deployments.http.service import ClassifyService
 
 
@@ -42,6 +48,26 @@ def page_route(path: str, page: Page, dialect: Dialect, service: ClassifyService
             return error_answer(exc, request.scope, dialect.render_error)
 
     return Route(path, answer)
+
+
+def family_mount(dialect: Family, entries: Mapping[str, Entry]) -> Mount:
+    """All that begins as the dialect's paths do, for after them: its own words for what is wrong.
+
+    Starlette comes here with a wrong method too, as this takes any.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await WebSocketClose()(scope, receive, send)
+            return
+        rest: str = scope["path"].partition(dialect.prefix)[2]
+        error: Exception = dialect.stranger(rest)
+        if (entry := entries.get(dialect.prefix + rest)) is not None and rest:
+            allowed = "GET, HEAD" if entry.method == "GET" else entry.method
+            error = HTTPException(405, headers={"Allow": allowed})
+        await error_answer(error, scope, dialect.render_error)(scope, receive, send)
+
+    return Mount(dialect.prefix.rstrip("/"), answer)
 
 
 async def index(request: Request) -> Response:

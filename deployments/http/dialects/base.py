@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from starlette.types import Scope
 
@@ -69,6 +69,15 @@ class Page:
     open: Open = "never"
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The body of a 200 that is no JSON. headers: beside those that every answer has."""
+
+    content: bytes
+    media_type: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
 class Dialect(Protocol):
     """One way of asking. Instances are shared by all requests, so they hold no state of one.
 
@@ -90,7 +99,7 @@ class Dialect(Protocol):
 
     def render(
         self, question: Question, answers: list[Answer | ServiceError], scope: Scope
-    ) -> bytes:
+    ) -> bytes | Rendered:
         """The body of the 200. answers: one per input; of a single question it is no error."""
         ...
 
@@ -101,6 +110,27 @@ class Dialect(Protocol):
     def operation(self, with_keys: bool) -> Json:
         """OpenAPI's operation object for these paths. with_keys: callers must say who they are."""
         ...
+
+
+@runtime_checkable
+class Family(Dialect, Protocol):
+    """A dialect that also answers what begins as its paths do, and is none of them.
+
+    prefix: how they begin, up to a slash.
+    """
+
+    prefix: str
+
+    def stranger(self, rest: str) -> ServiceError:
+        """Why there is nothing at `prefix` + `rest`."""
+        ...
+
+
+@runtime_checkable
+class ReadsMore(Protocol):
+    """A dialect that takes other content types than the rest do. media_types: all it takes."""
+
+    media_types: tuple[str, ...]
 
 
 def answered(answers: Sequence[Answer | ServiceError], field: str) -> list[Answer]:
