@@ -69,7 +69,7 @@ def decoded(content: bytes, decoder: msgspec.json.Decoder[T], example: str) -> T
     try:
         return decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = _load_with_reasons(content)
+        value = _load_with_reasons(content, example)
     try:
         return msgspec.convert(value, decoder.type)
     except msgspec.ValidationError as exc:
@@ -124,12 +124,12 @@ def decode_utf8(body: bytes) -> str:
         ) from None
 
 
-def _load_with_reasons(body: bytes) -> object:
+def _load_with_reasons(body: bytes, example: str = EXAMPLE) -> object:
     """Python's own parser: it says where and why, and accepts what can be blamed on one item,
     such as half a surrogate pair."""
     text = decode_utf8(body)
     if not text.strip():
-        raise BadRequest(f"The body is empty. {EXAMPLE}")
+        raise BadRequest(f"The body is empty. {example}")
     # Windows editors write this mark in front; RFC 8259 lets a parser ignore it.
     document = text.removeprefix(_BYTE_ORDER_MARK)
     try:
@@ -138,7 +138,7 @@ def _load_with_reasons(body: bytes) -> object:
         offset = len(body) - len(document[exc.pos :].encode())
         raise BadRequest(f"The body is not valid JSON: {exc.msg} (byte {offset}).") from None
     except RecursionError:
-        raise BadRequest(f"The body is nested too deeply. {EXAMPLE}") from None
+        raise BadRequest(f"The body is nested too deeply. {example}") from None
     except ValueError:
         raise BadRequest("The body holds a number with too many digits.") from None
 
