@@ -16,6 +16,7 @@ ServiceError                      500 internal_error
 │   ├── RateLimited               429 rate_limited       the caller's own rate, not the service's
 │   └── QuotaExceeded             429 quota_exceeded     the caller's texts of the day
 ├── PredictionFailed              500 prediction_failed  the model failed on this very text
+├── NotImplementedHere            501 not_implemented    a protocol's part that we leave out
 └── NotReady                      503 not_ready          carries retry_after_s
 
 Messages are written for the caller: they say the number, the limit and the cure, and never hold
@@ -105,6 +106,10 @@ class EmptyText(InvalidInput):
 
 class PredictionFailed(ServiceError):
     status, code = 500, "prediction_failed"
+
+
+class NotImplementedHere(ServiceError):
+    status, code = 501, "not_implemented"
 
 
 class _Retryable(ServiceError):
