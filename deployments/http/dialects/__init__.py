@@ -3,6 +3,11 @@
 - base: The seam that a way of asking over HTTP hangs on: its paths, its JSON in and out, its errors
 - classify: Our own dialect: POST /classify, in JSON, as a form or as plain text
 - infinity: infinity's dialect: POST /infinity/classify with `input`, all labels with their scores
+- kserve: KServe's dialect, version 1: POST /v1/models/{name}:predict with `instances`
+- kserve_words: What KServe and the Open Inference Protocol have in common: errors, and what is said
+  of a model
+- model_list: GET /v1/models, which KServe's clients and OpenAI's both ask: one answer that both
+  understand
 - openai_words: What OpenAI-like servers have in common: the shape of their errors, ids and usage
 - vllm: vLLM's and SGLang's dialect: POST /v1/classify with `input`, probabilities by the label's
   number
@@ -17,6 +22,7 @@ from collections.abc import Callable, Mapping
 from deployments.http.dialects.base import Dialect
 from deployments.http.dialects.classify import ClassifyDialect
 from deployments.http.dialects.infinity import InfinityDialect
+from deployments.http.dialects.kserve import KserveDialect
 from deployments.http.dialects.vllm import VllmDialect
 from deployments.settings import DialectName, DialectSettings, LimitSettings
 
@@ -24,7 +30,11 @@ _SHIPPED = DialectSettings()
 
 Make = Callable[[LimitSettings, DialectSettings, str], Dialect]
 
-DIALECTS: Mapping[DialectName, Make] = {"vllm": VllmDialect, "infinity": InfinityDialect}
+DIALECTS: Mapping[DialectName, Make] = {
+    "vllm": VllmDialect,
+    "infinity": InfinityDialect,
+    "kserve": KserveDialect,
+}
 """Of other servers. Each is made of the limits, the settings, and the model's name in URLs."""
 
 
