@@ -8,6 +8,8 @@
   of a model
 - model_list: GET /v1/models, which KServe's clients and OpenAI's both ask: one answer that both
   understand
+- oip: The Open Inference Protocol: POST /v2/models/{name}/infer, tensors in and out
+- oip_tensors: Tensors of texts in, of labels and scores out: in JSON, or binary behind it
 - openai_words: What OpenAI-like servers have in common: the shape of their errors, ids and usage
 - vllm: vLLM's and SGLang's dialect: POST /v1/classify with `input`, probabilities by the label's
   number
@@ -23,6 +25,7 @@ from deployments.http.dialects.base import Dialect
 from deployments.http.dialects.classify import ClassifyDialect
 from deployments.http.dialects.infinity import InfinityDialect
 from deployments.http.dialects.kserve import KserveDialect
+from deployments.http.dialects.oip import OipDialect
 from deployments.http.dialects.vllm import VllmDialect
 from deployments.settings import DialectName, DialectSettings, LimitSettings
 
@@ -34,6 +37,7 @@ DIALECTS: Mapping[DialectName, Make] = {
     "vllm": VllmDialect,
     "infinity": InfinityDialect,
     "kserve": KserveDialect,
+    "oip": OipDialect,
 }
 """Of other servers. Each is made of the limits, the settings, and the model's name in URLs."""
 
