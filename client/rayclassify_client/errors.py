@@ -22,6 +22,7 @@ ClientError
     │   ├── RateLimited           429 rate_limited
     │   └── QuotaExceeded         429 quota_exceeded
     ├── PredictionFailed          500 prediction_failed
+    ├── NotImplementedHere        501 not_implemented
     └── NotReady                  503 not_ready
 """
 
@@ -128,6 +129,10 @@ class QuotaExceeded(Overloaded):
 
 class PredictionFailed(ServiceError):
     code = "prediction_failed"
+
+
+class NotImplementedHere(ServiceError):
+    status, code = 501, "not_implemented"
 
 
 class NotReady(ServiceError):

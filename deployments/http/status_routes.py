@@ -79,6 +79,7 @@ async def index(request: Request) -> Response:
     return JSONAnswer(
         {
             "service": "rayclassify",
+            "status": "alive",  # what KServe's client looks for here
             "classify": f"POST {root}/classify",
             "docs": f"{root}/docs",
             "openapi": f"{root}/openapi.json",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +21,7 @@ from deployments.engines import parity
 from deployments.engines.disentangled import DisentangledEncoder
 from deployments.engines.encoder import HEADS, PostNormEncoder
 from deployments.engines.linear import accelerate
-from deployments.engines.packed import CannotPack, PackedRunner, StockEncoder
+from deployments.engines.packed import CannotPack, PackedRunner, StockEncoder, row_size
 from deployments.engines.padded import PaddedRunner
 from deployments.pipeline.types import Encoded
 
@@ -177,3 +181,48 @@ def test_a_long_text_takes_memory_by_its_length_not_its_square() -> None:
 
 def peak_rss_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1_024  # in KiB on Linux
+
+
+def test_a_row_has_few_sizes_and_is_hardly_longer_for_it() -> None:
+    sizes = [row_size(n) for n in range(1, 4_097)]
+    assert sizes == sorted(sizes)
+    assert all(n <= size < n + max(8, n / 16) for n, size in enumerate(sizes, 1))
+    assert len(set(sizes)) == 96
+    assert [row_size(n) for n in set(sizes)] == list(set(sizes))
+
+
+_COMPILING = """
+import numpy as np, sys
+from deployments.engines.linear import accelerate
+from deployments.engines.packed import row_size
+from test_packed import batch_of, runners
+runner, _ = runners("bert")
+runner.row_tokens = 512
+accelerate(runner.encoder, sys.argv[1])
+rng = np.random.default_rng(1)
+for size in sorted({row_size(n) for n in range(1, 600)}):  # filling may exceed a row
+    lengths = [128] * (size // 128) + ([size % 128] if size % 128 else [])
+    runner(batch_of(lengths))
+for n in range(1, 33):
+    runner(batch_of([8] * n))
+print("warm", flush=True)
+for _ in range(1_000):
+    runner(batch_of(rng.integers(1, 150, rng.integers(1, 9)).tolist(), seed=int(rng.integers(9))))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_no_batch_waits_for_a_compilation_once_all_sizes_were_met(dtype: str) -> None:
+    """oneDNN's own count, over a thousand batches of mixed lengths."""
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILING, dtype],
+        env={**os.environ, "ONEDNN_VERBOSE": "profile_create",
+             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )  # fmt: skip
+    before, _, after = done.stdout.partition("warm\n")
+    compiled = [line for line in after.splitlines() if "create:cache_miss" in line]
+    assert before.count("create:cache_miss") > 100
+    assert compiled == []
