@@ -108,6 +108,7 @@ class FastEncoder:
     def __init__(self, reference: TextEncoder, fast: FastTokenizer) -> None:
         self.max_length = reference.max_length
         self.inline_chars = reference.inline_chars
+        self.untruncated = reference.untruncated
         self._reference = reference
         self._fast: FastTokenizer | None = fast
         self._unsampled = 0
@@ -194,16 +195,17 @@ class FastEncoder:
             if error is not None:
                 errors[i] = error
                 continue
-            rows.append(row if n <= most else self._cut(row, fast))
+            keeps_end = self._reference.keeps_end_of(item.options)
+            rows.append(row if n <= most else self._cut(row, fast, keeps_end))
             index.append(i)
             truncated.append(n > most)
         kept = np.asarray([len(row) for row in rows[1:]], np.int32)
         return EncodedTexts(Encoded(np.concatenate(rows), kept), index, truncated, errors)
 
-    def _cut(self, row: Int32, fast: FastTokenizer) -> Int32:
+    def _cut(self, row: Int32, fast: FastTokenizer, keeps_end: bool) -> Int32:
         """Of a text's ids with its marks as many as the model reads."""
         before, after = fast.prefix, fast.suffix
-        if self._reference.keeps_end:
+        if keeps_end:
             return np.concatenate([before, row[len(row) - self.max_length + len(before) :]])
         return np.concatenate([row[: self.max_length - len(after)], after])
 

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.tokenize import EncodedTexts
 from deployments.pipeline.types import Encoded, ModelInfo, TextInput
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -140,9 +143,7 @@ class LiveModels:
         Raises:
             NotReady: no model is known yet.
         """
-        models = self._lively()
-        if not models:
-            raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+        models = self._known()
         counts: Sequence[int] | None = None
         if self._redactor is not None:
             inputs, counts = self._redactor.redact_all(inputs)
@@ -150,6 +151,20 @@ class LiveModels:
         batch, index, truncated, errors = _together([m.version for m in models], made)
         redacted = None if counts is None else [counts[i] for i in index]
         return Encodings(batch, index, truncated, errors, redacted)
+
+    def tokenizer(self) -> Tokenizer:
+        """The newest model's, cutting nothing.
+
+        Raises:
+            NotReady: no model is known yet.
+        """
+        return self._known()[0].encoder.untruncated
+
+    def _known(self) -> list[LiveModel]:
+        models = self._lively()
+        if not models:
+            raise NotReady("The model is still loading. Retry in a few seconds.", 2.0)
+        return models
 
     def _lively(self) -> list[LiveModel]:
         """The models to encode for, the newest first; the last one heard of in any case."""

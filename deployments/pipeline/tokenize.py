@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from deployments.pipeline.errors import EmptyText, InvalidInput, ServiceError, TextTooLong
-from deployments.pipeline.types import Encoded, Int32, TextInput
+from deployments.pipeline.types import Encoded, Int32, Options, TextInput
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -102,6 +103,8 @@ class TextEncoder:
         self._beginnings = None if self.keeps_end else Beginnings(tokenizer, max_length)
         self.longest_whole = self._beginnings.min_chars if self._beginnings else math.inf
         self.inline_chars = int(INLINE_S / _S_PER_CHAR)
+        self._other_end: TextEncoder | None = None
+        self._making = threading.Lock()
         self.type_ids = type_ids
         if type_ids == "where_not_zero" and any(tokenizer.encode("a").type_ids):
             self.type_ids = "always"
@@ -138,31 +141,57 @@ class TextEncoder:
     def _encode_all(
         self, inputs: Sequence[TextInput], errors: dict[int, ServiceError]
     ) -> list[Any | None]:
+        encodings: list[Any | None] = [None] * len(inputs)
         beginnings = self._beginnings
         if beginnings is None or all(len(item.text) < beginnings.min_chars for item in inputs):
             # The library fails the whole call: the ones at fault are found one by one.
             with suppress(Exception):
-                return list(
-                    self._tokenizer.encode_batch_fast([self._pair(item) for item in inputs])
-                )
-        encodings: list[Any | None] = []
-        for i, item in enumerate(inputs):
+                encodings = [
+                    *self._tokenizer.encode_batch_fast([self._pair(item) for item in inputs])
+                ]
+        for i, (item, encoding) in enumerate(zip(inputs, encodings, strict=True)):
+            # Of a text that is not too long no end is cut off.
+            if encoding is not None and not (
+                item.options.truncation_side is not None
+                and encoding.overflowing
+                and self.keeps_end_of(item.options) != self.keeps_end
+            ):
+                continue
             try:
-                encodings.append(self._encode_one(item))
+                encodings[i] = self._encode_one(item)
             except UncuttablePair:
-                encodings.append(None)
+                encodings[i] = None
                 errors[i] = InvalidInput(
                     f"a half of the pair has over {_MOST_UNCUT_TOKENS} tokens, and its tokens "
                     "depend on all of it. Shorten it."
                 )
             except Exception:
-                encodings.append(None)
+                encodings[i] = None
                 errors[i] = InvalidInput(
                     "text is not valid Unicode (a lone surrogate?). Send UTF-8 text."
                 )
         return encodings
 
+    def keeps_end_of(self, options: Options) -> bool:
+        """Whether a text with these loses its beginning where it is too long."""
+        side = options.truncation_side
+        return self.keeps_end if side is None else side == "left"
+
+    def _of_other_end(self) -> TextEncoder:
+        """Cuts off the other end. Made once it is asked for: a vocabulary may take 0.5 s."""
+        with self._making:
+            if self._other_end is None:
+                tokenizer = type(self._tokenizer).from_str(self.untruncated.to_str())
+                tokenizer.encode_special_tokens = self._tokenizer.encode_special_tokens
+                side = "right" if self.keeps_end else "left"
+                tokenizer.enable_truncation(self.max_length, direction=side)
+                self._other_end = TextEncoder(tokenizer, self.max_length, self.type_ids)
+                self._other_end.untruncated = self.untruncated
+            return self._other_end
+
     def _encode_one(self, item: TextInput) -> Any:
+        if self.keeps_end_of(item.options) != self.keeps_end:
+            return self._of_other_end()._encode_one(item)
         if item.text_pair is not None or self._beginnings is None:
             return self._tokenizer.encode_batch_fast([self._pair(item)])[0]
         encoding = None

@@ -28,6 +28,9 @@ Answer = dict[str, Any]
 """One classified text as JSON-ready values, or `{"error": {...}}` in the place of a bad one."""
 
 
+Activation = Literal["softmax", "sigmoid"]
+"""Logits → scores."""
+
 Priority = Literal["interactive", "bulk"]
 
 WEIGHTS: dict[Priority, float] = {"interactive": 9.0, "bulk": 1.0}
@@ -87,7 +90,8 @@ class Options:
     """What a caller may choose per request. `None` means the service's default.
 
     label_ids: the answer says, beside `scores` and in their order, the number of each label in the
-    model's config.json.
+    model's config.json. truncation_side: the end that a text which is too long loses; None leaves
+    it to the model's tokenizer. activation: shows scores as this makes them of the logits.
     """
 
     top_k: int | None = None
@@ -95,6 +99,8 @@ class Options:
     threshold: float | None = None
     truncation: bool = True
     label_ids: bool = False
+    truncation_side: Literal["left", "right"] | None = None
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.pipeline import Pipeline
 from deployments.pipeline.quarantine import Quarantine
 from deployments.pipeline.retry import Attempts, LostReplica, RetryBudget
+from deployments.pipeline.token_views import TokenViews
 from deployments.pipeline.types import (
     Answer,
     Deadlines,
@@ -64,6 +65,7 @@ class ModelChain:
     Classifiers tell what they have, see `LiveModels`. To be made on a running event loop.
 
     name_model: answers say under `pipeline.MODEL` which version gave them, and `engine` is known.
+    tokens: texts as the model's tokenizer sees them.
     loading: done once a text has gone through the whole chain.
     engine: what the first Classifier runs the model on, and in which dtype.
     """
@@ -87,6 +89,7 @@ class ModelChain:
         self._parts_call = classifier.options(method_name="parts", _by_reference=True)
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
         self._models = LiveModels(self._ask_for_parts, redactor_of(settings.redaction))
+        self.tokens = TokenViews(self._models.tokenizer)
         self._long_texts = ThreadPoolExecutor(1, thread_name_prefix="long-texts")
         batching, limits = settings.batching, settings.limits
         lost, stuck = (RetryBudget(reserve=batching.max_inflight_batches) for _ in range(2))
@@ -220,7 +223,12 @@ class ModelChain:
     async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
         # Beyond it the event loop answers others meanwhile: tokenizers hold no interpreter lock.
-        if n_chars <= self._models.inline_chars and not self._settings.redaction.kinds:
+        # The first text that is cut at another end than usual has a vocabulary copied.
+        if (
+            n_chars <= self._models.inline_chars
+            and not self._settings.redaction.kinds
+            and not any(item.options.truncation_side for item in inputs)
+        ):
             return self._models.encode(inputs)
         # Long texts take turns: they leave the threads, and all cores but one, to the others.
         thread = self._long_texts if any(map(is_long, inputs)) else None

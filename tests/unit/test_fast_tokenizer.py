@@ -205,3 +205,19 @@ def test_ids_are_flat_and_int32(fast: FastEncoder) -> None:
     batch = fast.encode([TextInput("好"), TextInput("不错")]).batch
     assert batch.input_ids.dtype == batch.lengths.dtype == np.int32
     assert batch.input_ids.ndim == 1
+
+
+@given(
+    texts=st.lists(st.text("好坏不很差abc 12，", min_size=1, max_size=80), min_size=1, max_size=5),
+    sides=st.lists(st.sampled_from(["left", "right", None]), min_size=5, max_size=5),
+)
+@settings(max_examples=100, deadline=None)
+def test_each_text_is_cut_at_the_end_that_it_asks_for(
+    texts: list[str], sides: list[Any], fast: FastEncoder, reference: TextEncoder
+) -> None:
+    inputs = [
+        TextInput(text, options=Options(truncation_side=side))
+        for text, side in zip(texts, sides, strict=False)
+    ]
+    assert fast._encoded(inputs) is not None  # none of them slows its neighbours
+    assert same(fast.encode(inputs), reference.encode(inputs))

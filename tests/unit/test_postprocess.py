@@ -125,3 +125,21 @@ def test_rounding_is_of_what_is_shown_and_decides_nothing() -> None:
     assert answer["labels"] == [best]
     (raw,) = decoder.decode(Logits(values), [Options(raw_scores=True)])
     assert set(raw["scores"].values()) == {0.2, -0.4}
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification"])
+def test_a_caller_may_choose_what_makes_scores_of_the_logits(problem: str) -> None:
+    logits = torch.tensor(LOGITS[0]) / 2.0
+    for name, expected in (("softmax", torch.softmax(logits, 0)), ("sigmoid", logits.sigmoid())):
+        info, usual = model(problem, temperature=2.0), decode(model(problem, temperature=2.0))[0]
+        (answer, _) = decode(info, options=Options(activation=name))  # type: ignore[arg-type]
+        assert [answer["scores"][one] for one in LABELS] == pytest.approx(expected.tolist())
+        assert [*answer["scores"]] == [*usual["scores"]]
+        assert answer.get("labels") == usual.get("labels")
+
+
+def test_one_callers_choice_is_nobody_elses() -> None:
+    options = [Options(activation="sigmoid"), Options()]
+    both = LabelDecoder(model()).decode(Logits(np.stack([LOGITS[0]] * 2)), options)
+    assert sum(both[0]["scores"].values()) > 1
+    assert sum(both[1]["scores"].values()) == pytest.approx(1)

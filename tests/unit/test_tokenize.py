@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,75 @@ def test_a_lone_surrogate_fails_alone(encoder: TextEncoder) -> None:
     assert encoded.index == [0, 2]
     assert isinstance(encoded.errors[1], InvalidInput)
     assert "lone surrogate" in encoded.errors[1].message
+
+
+SIDES = ("left", "right", None)
+LONG_WORDS = "很好" * 30 + "abc " * 5 + "太差了"
+
+
+def asked(side: Any, text: str, pair: str | None = None, truncation: bool = True) -> TextInput:
+    return TextInput(text, pair, Options(truncation=truncation, truncation_side=side))
+
+
+def rows(encoder: Any, inputs: list[TextInput]) -> list[list[int]]:
+    return [one.input_ids.tolist() for one in encoder.encode(inputs).batch.split()]
+
+
+@pytest.mark.parametrize("own", ["left", "right"])
+@pytest.mark.parametrize(
+    "text", [(LONG_WORDS, None), (LONG_WORDS * 100, None), (LONG_WORDS, "差" * 40), ("短", None)]
+)
+def test_a_request_may_choose_the_end_that_is_cut_off(
+    own: str, text: tuple[str, str | None], demo_model: Path, reference: Any
+) -> None:
+    tokenizer = load_tokenizer(ModelSettings(id=str(demo_model)))
+    tokenizer.enable_truncation(MAX_LENGTH, direction=own)
+    encoder = TextEncoder(tokenizer, MAX_LENGTH)
+    whole = reference(*text)
+    for several in ([asked(side, *text)] for side in SIDES):
+        side = several[0].options.truncation_side or own
+        reference.truncation_side = side
+        expected = reference(*text, truncation=True, max_length=MAX_LENGTH)
+        reference.truncation_side = "right"
+        for encoded in (encoder.encode(several), encoder.encode([TextInput("\ud800"), *several])):
+            (one,) = encoded.batch.split()
+            assert one.input_ids.tolist() == expected["input_ids"]
+            assert encoded.truncated == [len(whole["input_ids"]) > MAX_LENGTH]
+            if text[1] is not None:
+                assert one.token_type_ids is not None
+                assert one.token_type_ids.tolist() == expected["token_type_ids"]
+
+
+def test_one_that_is_cut_elsewhere_changes_nothing_for_its_neighbours(encoder: TextEncoder) -> None:
+    usual = [TextInput(LONG_WORDS), TextInput("短"), TextInput(LONG_WORDS, "差" * 40)]
+    odd = [asked("left", LONG_WORDS), asked("left", LONG_WORDS, "差" * 40)]
+    first, second, third = rows(encoder, usual)
+    mixed = [usual[0], odd[0], usual[1], odd[1], usual[2], asked("left", LONG_WORDS, None, False)]
+    encoded = encoder.encode(mixed)
+    assert [text.input_ids.tolist() for text in encoded.batch.split()] == [
+        first,
+        *rows(encoder, odd[:1]),
+        second,
+        *rows(encoder, odd[1:]),
+        third,
+    ]
+    assert encoded.truncated == [True, True, False, True, True]
+    assert list(encoded.errors) == [5]
+    assert (
+        encoded.errors[5].message
+        == encoder.encode([asked(None, LONG_WORDS, None, False)]).errors[0].message
+    )
+
+
+def test_the_tokenizer_of_the_other_end_is_made_once_and_only_where_a_text_is_cut(
+    demo_model: Path,
+) -> None:
+    encoder = TextEncoder(load_tokenizer(ModelSettings(id=str(demo_model))), MAX_LENGTH)
+    encoder.encode([asked("left", "短"), asked("right", LONG_WORDS), TextInput(LONG_WORDS)])
+    assert encoder._other_end is None
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(lambda _: encoder._of_other_end(), range(16)))
+    assert len(set(map(id, made))) == 1
+    encoder.encode([asked("left", LONG_WORDS)])
+    assert encoder._other_end is made[0]
+    assert made[0].untruncated is encoder.untruncated

@@ -17,10 +17,12 @@ class Encoder(Protocol):
     """Inputs → token ids, at most `max_length` each. Several threads may call it at once.
 
     inline_chars: so many may be encoded on an event loop, where others wait for it.
+    untruncated: the tokenizer, cutting nothing.
     """
 
     max_length: int
     inline_chars: int
+    untruncated: Tokenizer
 
     def encode(self, inputs: Sequence[TextInput]) -> EncodedTexts:
         """Token ids of all inputs that have some, and why the others have none."""

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.tokenize import TextEncoder, TypeIds
-from deployments.pipeline.types import Answer, Float32, Logits, ModelInfo, Options
+from deployments.pipeline.types import Activation, Answer, Float32, Logits, ModelInfo, Options
 from deployments.user_config import PostprocessorUserConfig
 
 MULTI_LABEL = "multi_label_classification"
@@ -64,8 +64,19 @@ class LabelDecoder:
         ranked = np.argsort(-scores, axis=1, kind="stable").tolist()
         digits = self._defaults.round_scores
         probabilities, raw = _readable(scores, digits), _readable(logits.values, digits)
+        # None of the two changes the order.
+        activated: dict[Activation | None, list[list[float]]] = {
+            one.activation: _readable(self._activated(logits.values, one.activation), digits)
+            for one in options
+            if one.activation is not None
+        }
         answers = [
-            self._answer(raw[i] if one.raw_scores else probabilities[i], scores[i], ranked[i], one)
+            self._answer(
+                (raw if one.raw_scores else activated.get(one.activation, probabilities))[i],
+                scores[i],
+                ranked[i],
+                one,
+            )
             for i, one in enumerate(options)
         ]
         failed = logits.errors or {}
@@ -93,11 +104,14 @@ class LabelDecoder:
         return answer
 
     def _scores(self, values: Float32) -> Float32:
-        values = values.astype(np.float32, copy=False)
-        if self._model.problem_type == REGRESSION:
-            return values
-        scaled = values / np.float32(self._model.temperature)
-        if self._model.problem_type == MULTI_LABEL:
+        problem = self._model.problem_type
+        if problem == REGRESSION:
+            return values.astype(np.float32, copy=False)
+        return self._activated(values, "sigmoid" if problem == MULTI_LABEL else "softmax")
+
+    def _activated(self, values: Float32, activation: Activation) -> Float32:
+        scaled = values.astype(np.float32, copy=False) / np.float32(self._model.temperature)
+        if activation == "sigmoid":
             # tanh form: no overflow for large negative logits.
             half = np.float32(0.5)
             sigmoid: Float32 = half * (1 + np.tanh(half * scaled))
