@@ -11,6 +11,7 @@ from deployments.http.app import create_app
 from deployments.http.call import read_call
 from deployments.http.dialects import dialects
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
 from deployments.privacy.audit import AuditLog
 from deployments.privacy.coredump import forbid_core_dumps
@@ -90,6 +91,14 @@ class Tokenizer(Replica):
     ) -> list[Answer | ServiceError]:
         """See `ModelChain.classify`."""
         return await self._chain.classify(inputs, timeout_s)
+
+    async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
+        """See `TokenViews.tokenize`."""
+        return await self._chain.tokens.tokenize(texts, add_special_tokens)
+
+    async def decode(self, rows: Sequence[list[int]], skip_special_tokens: bool) -> list[str]:
+        """See `TokenViews.decode`."""
+        return await self._chain.tokens.decode(rows, skip_special_tokens)
 
     def _stats(self, busy: BusyClock) -> dict[str, float]:
         """Its event loop's share of a core, and what waits here for Classifiers."""

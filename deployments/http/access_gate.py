@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.access.callers import Callers
 from deployments.http.inputs import CLIENT
 from deployments.http.responses import error_answer
-from deployments.http.routes import Entry
+from deployments.http.routes import Entry, Table
 from deployments.pipeline.errors import Forbidden, Unauthorized
 from deployments.settings import AccessSettings
 
@@ -25,17 +23,17 @@ class AccessGate:
     Shut by default: a path that the table does not name needs a key with the scope `classify`.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessSettings, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, app: ASGIApp, access: AccessSettings, entries: Table) -> None:
         self._app = app
         self._entries = entries
         self._below = {
-            path: entry for path, entry in entries.items() if path.endswith("/") and path != "/"
+            path: below for path, below in entries.items() if path.endswith("/") and path != "/"
         }
         self._callers = Callers(access)
         self._docs_public = access.docs_public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_open(entry := self._entry_of(_path_of(scope))):
+        if scope["type"] != "http" or self._is_open(entry := self._entry_of(scope)):
             await self._app(scope, receive, send)
             return
         try:
@@ -57,11 +55,13 @@ class AccessGate:
         scope[ALLOWANCE] = caller.allowance
         await self._app(scope, receive, send)
 
-    def _entry_of(self, path: str) -> Entry:
-        if (entry := self._entries.get(path)) is not None:
-            return entry
-        below = (entry for start, entry in self._below.items() if path.startswith(start))
-        return next(below, _UNKNOWN)
+    def _entry_of(self, scope: Scope) -> Entry:
+        path = _path_of(scope)
+        if (entries := self._entries.get(path)) is None:
+            below = (entries for start, entries in self._below.items() if path.startswith(start))
+            entries = next(below, (_UNKNOWN,))
+        # A method that none has gets no further than to Starlette's 405.
+        return next((entry for entry in entries if entry.method == scope["method"]), entries[0])
 
     def _is_open(self, entry: Entry) -> bool:
         return entry.open == "always" or (self._docs_public and entry.open == "if docs_public")
@@ -71,7 +71,9 @@ def _path_of(scope: Scope) -> str:
     """The path below the prefix, by the rule that the routes behind are found by."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :] or "/"
+    return path
 
 
 def _token_of(scope: Scope) -> bytes | None:

@@ -106,7 +106,8 @@ class _Shortcut:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
             path, root = scope["path"], scope.get("root_path", "")
-            if path.startswith(root) and (route := self._posts.get(path[len(root) :])) is not None:
+            below = path[len(root) :] or "/"  # clients given the prefix alone ask for just that
+            if path.startswith(root) and (route := self._posts.get(below)) is not None:
                 await route(scope, receive, send)
                 return
         try:

@@ -87,21 +87,27 @@ class ClassifyRoute:
         )
         inputs = question.inputs
         timeout_s = question.timeout_s or scope.get(TIMEOUT_S)
-        if question.single:
+        if question.ask is not None:
+            self._charge(scope, max(1, len(inputs)))
+            answers = [*await question.ask(self._service)]
+        elif question.single:
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
             answers = await self._classified(inputs, scope, timeout_s)
             if isinstance(answers[0], ServiceError):
                 raise answers[0]
         else:
-            if (allowance := scope.get(ALLOWANCE)) is not None:
-                allowance.charge(len(inputs) - 1)  # the gate took one
+            self._charge(scope, len(inputs))
             answers = await self._classified(inputs, scope, timeout_s)
             _raise_if_refused(inputs, answers)
             for answer in answers:
                 if isinstance(answer, ServiceError):
                     self._observer.refused(answer.code, 1)
         return self._speaker(scope).render(question, answers, scope)
+
+    def _charge(self, scope: Scope, n_texts: int) -> None:
+        if (allowance := scope.get(ALLOWANCE)) is not None:
+            allowance.charge(n_texts - 1)  # the gate took one
 
     def _speaker(self, scope: Scope) -> Dialect:
         dialect: Dialect = scope.get(SPEAKER, self._dialect)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,7 +11,7 @@ from deployments.http.dialects import dialects
 from deployments.http.dialects.base import Json
 from deployments.http.examples import error_response
 from deployments.http.responses import JSONAnswer
-from deployments.http.routes import Entry, table
+from deployments.http.routes import Table, table
 from deployments.http.schemas import MAX_TIMEOUT_MS, components
 from deployments.pipeline.errors import Unauthorized
 from deployments.pipeline.types import WEIGHTS
@@ -50,7 +48,7 @@ _HEADERS: Json = {
 }
 
 
-def openapi_route(entries: Mapping[str, Entry], access: AccessSettings) -> Route:
+def openapi_route(entries: Table, access: AccessSettings) -> Route:
     """The document's route; a path prefix becomes its server."""
     document = _document(entries, access)
 
@@ -67,7 +65,7 @@ def openapi_document(limits: LimitSettings, access: AccessSettings | None = None
     return _document(table(dialects(limits), access.enabled), access)
 
 
-def _document(entries: Mapping[str, Entry], access: AccessSettings) -> Json:
+def _document(entries: Table, access: AccessSettings) -> Json:
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -82,9 +80,15 @@ def _document(entries: Mapping[str, Entry], access: AccessSettings) -> Json:
             {"name": "Service", "description": "Whether it runs, and what it runs."},
         ],
         "paths": {
-            path: {entry.method.lower(): entry.operation}
-            for path, entry in entries.items()
-            if entry.operation is not None
+            path: shown
+            for path, methods in entries.items()
+            if (
+                shown := {
+                    entry.method.lower(): entry.operation
+                    for entry in methods
+                    if entry.operation is not None
+                }
+            )
         },
         "components": {
             "schemas": components(),
@@ -102,7 +106,7 @@ def _document(entries: Mapping[str, Entry], access: AccessSettings) -> Json:
     return document
 
 
-def _require_keys(document: Json, access: AccessSettings, entries: Mapping[str, Entry]) -> None:
+def _require_keys(document: Json, access: AccessSettings, entries: Table) -> None:
     """Says how callers show who they are, and which paths ask."""
     bearer: Json = {"type": "http", "scheme": "bearer"}
     bearer["description"] = "An API key" if access.jwt_jwks is None else "An API key or a JWT"
@@ -111,8 +115,9 @@ def _require_keys(document: Json, access: AccessSettings, entries: Mapping[str, 
     either: list[Json] = [{"Bearer": []}, {"Key": []}]
     anybody: list[Json] = [{}] if access.allow_anonymous else []
     unauthorized = error_response([Unauthorized("This service needs a key.")])
-    for path, methods in document["paths"].items():
-        if entries[path].open == "never":
-            for operation in methods.values():
+    for path, shown in document["paths"].items():
+        for entry in entries[path]:
+            operation = shown.get(entry.method.lower())
+            if operation is not None and entry.open == "never":
                 operation["security"] = [*either, *anybody]
                 operation["responses"].setdefault("401", unauthorized)

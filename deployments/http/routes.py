@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from deployments.access.keys import Scope as AccessScope
@@ -17,9 +17,10 @@ DOCS_ASSETS = "/docs/assets/"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One path. open: who needs no key. access_scope: what a key needs; None where any will do.
+    """One method of a path. open: who needs no key.
 
-    operation: OpenAPI's; None where the document leaves it out. render_error: how a refusal reads.
+    access_scope: what a key needs; None where any will do. operation: OpenAPI's; None where the
+    document leaves it out. render_error: how a refusal reads.
     """
 
     method: str
@@ -29,15 +30,19 @@ class Entry:
     render_error: RenderError = rendered
 
 
-def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Entry]:
-    """Path → entry. A path that two claim is a mistake of ours.
+Table = Mapping[str, Sequence[Entry]]
+"""Path → its entries, one for each method."""
+
+
+def table(dialects: Sequence[Dialect], with_keys: bool = False) -> Table:
+    """All that is answered. A path that two claim for one method is a mistake of ours.
 
     One that ends in `/` stands for all below it that have no entry of their own.
 
     Raises:
         ValueError: two dialects claim one path.
     """
-    entries = {
+    own = {
         # Probes carry no key. Prometheus asks another port, which is Ray's.
         "/health": Entry("GET", "always", None, _get("health", "Does the process live?", "Health")),
         "/ready": Entry(
@@ -49,23 +54,26 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> dict[str, Ent
         DOCS_ASSETS: Entry("GET", "if docs_public"),
         "/openapi.json": Entry("GET", "if docs_public"),
     }
+    entries = {path: [entry] for path, entry in own.items()}
     for dialect in dialects:
         render = dialect.render_error
         operation = dialect.operation(with_keys)
-        claimed = {
-            path: Entry("POST", "never", dialect.access_scope, _numbered(operation, i), render)
+        claimed = [
+            (path, Entry("POST", "never", dialect.access_scope, _numbered(operation, i), render))
             for i, path in enumerate(dialect.paths)
-        }
-        claimed |= {
-            path: Entry("GET", page.open, None, page.operation, render)
+        ]
+        claimed += [
+            (path, Entry("GET", page.open, None, page.operation, render))
             for path, page in dialect.pages.items()
-        }
+        ]
         if isinstance(dialect, Family):
-            claimed[dialect.prefix] = Entry("GET", "never", dialect.access_scope, None, render)
-        for path, entry in claimed.items():
-            if path in entries:
+            below = Entry("GET", "never", dialect.access_scope, None, render)
+            claimed.append((dialect.prefix, below))
+        for path, entry in claimed:
+            there = entries.setdefault(path, [])
+            if any(entry.method == other.method for other in there):
                 raise ValueError(f"two answer at {path}")
-            entries[path] = entry
+            there.append(entry)
     return entries
 
 

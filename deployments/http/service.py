@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
 
 
@@ -21,6 +23,18 @@ class ClassifyService(Protocol):
         Raises:
             ServiceError: nothing of this call was classified, e.g. Overloaded.
         """
+        ...
+
+    async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
+        """The tokens of each text, whole.
+
+        Raises:
+            ServiceError: e.g. NotReady, Overloaded.
+        """
+        ...
+
+    async def decode(self, rows: Sequence[list[int]], skip_special_tokens: bool) -> list[str]:
+        """The text of each row of token ids. Raises as `tokenize`."""
         ...
 
     async def readiness(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -13,7 +11,7 @@ from starlette.websockets import WebSocketClose
 
 from deployments.http.dialects.base import Dialect, Family, Page
 from deployments.http.responses import JSONAnswer, error_answer
-from deployments.http.routes import Entry
+from deployments.http.routes import Table
 from deployments.http.service import ClassifyService
 
 
@@ -50,7 +48,7 @@ def page_route(path: str, page: Page, dialect: Dialect, service: ClassifyService
     return Route(path, answer)
 
 
-def family_mount(dialect: Family, entries: Mapping[str, Entry]) -> Mount:
+def family_mount(dialect: Family, entries: Table) -> Mount:
     """All that begins as the dialect's paths do, for after them: its own words for what is wrong.
 
     Starlette comes here with a wrong method too, as this takes any.
@@ -62,8 +60,8 @@ def family_mount(dialect: Family, entries: Mapping[str, Entry]) -> Mount:
             return
         rest: str = scope["path"].partition(dialect.prefix)[2]
         error: Exception = dialect.stranger(rest)
-        if (entry := entries.get(dialect.prefix + rest)) is not None and rest:
-            allowed = "GET, HEAD" if entry.method == "GET" else entry.method
+        if rest and (known := entries.get(dialect.prefix + rest)):
+            allowed = ", ".join("GET, HEAD" if e.method == "GET" else e.method for e in known)
             error = HTTPException(405, headers={"Allow": allowed})
         await error_answer(error, scope, dialect.render_error)(scope, receive, send)
 

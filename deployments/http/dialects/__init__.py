@@ -11,6 +11,11 @@
 - oip: The Open Inference Protocol: POST /v2/models/{name}/infer, tensors in and out
 - oip_tensors: Tensors of texts in, of labels and scores out: in JSON, or binary behind it
 - openai_words: What OpenAI-like servers have in common: the shape of their errors, ids and usage
+- tei: Text Embeddings Inference's dialect: POST /predict and /, all labels with their scores
+- tei_tokens: Text Embeddings Inference's POST /tokenize and /decode: texts as the model's tokenizer
+  sees them
+- tei_words: What the questions of Text Embeddings Inference have in common: errors and their
+  statuses
 - vllm: vLLM's and SGLang's dialect: POST /v1/classify with `input`, probabilities by the label's
   number
 
@@ -26,6 +31,8 @@ from deployments.http.dialects.classify import ClassifyDialect
 from deployments.http.dialects.infinity import InfinityDialect
 from deployments.http.dialects.kserve import KserveDialect
 from deployments.http.dialects.oip import OipDialect
+from deployments.http.dialects.tei import TeiDialect
+from deployments.http.dialects.tei_tokens import TeiDecode, TeiTokenize
 from deployments.http.dialects.vllm import VllmDialect
 from deployments.settings import DialectName, DialectSettings, LimitSettings
 
@@ -34,12 +41,16 @@ _SHIPPED = DialectSettings()
 Make = Callable[[LimitSettings, DialectSettings, str], Dialect]
 
 DIALECTS: Mapping[DialectName, Make] = {
+    "tei": TeiDialect,
     "vllm": VllmDialect,
     "infinity": InfinityDialect,
     "kserve": KserveDialect,
     "oip": OipDialect,
 }
 """Of other servers. Each is made of the limits, the settings, and the model's name in URLs."""
+
+BESIDE: Mapping[DialectName, tuple[Make, ...]] = {"tei": (TeiTokenize, TeiDecode)}
+"""What else those servers are asked."""
 
 
 def dialects(
@@ -50,7 +61,8 @@ def dialects(
     others = {
         one: make(limits, chosen, name) for one, make in DIALECTS.items() if one in chosen.spoken
     }
-    return (ClassifyDialect(limits, others.get(chosen.classify_default)), *others.values())
+    beside = [make(limits, chosen, name) for one in others for make in BESIDE.get(one, ())]
+    return (ClassifyDialect(limits, others.get(chosen.classify_default)), *others.values(), *beside)
 
 
 __all__ = ["DIALECTS", "Dialect", "dialects"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from starlette.types import Scope
 
@@ -13,6 +13,8 @@ from deployments.http.media_types import JSON
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.types import Answer, TextInput
+
+T = TypeVar("T")
 
 Json = dict[str, Any]
 
@@ -45,13 +47,15 @@ class Question:
 
     inputs: its texts in order, or why one can't be classified. timeout_s: None leaves it to the
     service. single: one text, whose error is the whole answer; in a list it stands in its place.
-    memo: what `render` needs to know of the request.
+    memo: what `render` needs to know of the request. ask: gets the answers in place of classifying;
+    `inputs` then only says how many texts the caller is charged for.
     """
 
     inputs: list[TextInput | ServiceError]
     timeout_s: float | None
     single: bool
     memo: Any = None
+    ask: Callable[[ClassifyService], Awaitable[Sequence[Any]]] | None = None
 
     def __repr__(self) -> str:
         return "Question(...)"
@@ -133,8 +137,8 @@ class ReadsMore(Protocol):
     media_types: tuple[str, ...]
 
 
-def answered(answers: Sequence[Answer | ServiceError], field: str) -> list[Answer]:
-    """All answers, for a dialect that has no words for the error of one item.
+def answered(answers: Sequence[T | ServiceError], field: str) -> list[T]:
+    """All answers, or all inputs, for a dialect that has no words for the error of one item.
 
     Raises:
         ServiceError: the first error, with the item's place as `inputs[3]`.

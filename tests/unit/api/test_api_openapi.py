@@ -30,8 +30,9 @@ def test_it_documents_the_routes_there_are(client, document):
     routes = {
         (route.path, method.lower())
         for route in client.app._rest.routes
-        if isinstance(route, Route) and route.path not in UNDOCUMENTED
+        if isinstance(route, Route)
         for method in route.methods - {"HEAD"}
+        if method == "POST" or route.path not in UNDOCUMENTED
     }
     documented = {
         (path, method) for path, methods in document["paths"].items() for method in methods
