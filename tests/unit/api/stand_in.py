@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
 from starlette.types import ASGIApp
 
 from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import LimitSettings
 
@@ -51,6 +53,20 @@ class LengthClassifier:
             "tokens": length,
             "truncated": False,
         }
+
+    async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
+        """A token a character, whose id is its code point."""
+        if self.failure is not None:
+            raise self.failure
+        marks = [Token(0, "[M]", True, None, None)] if add_special_tokens else []
+        return [
+            [*marks, *(Token(ord(c), c, False, i, i + 1) for i, c in enumerate(text))]
+            for text in texts
+        ]
+
+    async def decode(self, rows: Sequence[list[int]], skip_special_tokens: bool) -> list[str]:
+        known = range(1 if skip_special_tokens else 0, 0xD800)
+        return ["".join(chr(one) for one in row if one in known) for row in rows]
 
     async def readiness(self) -> None:
         if not self.is_ready:

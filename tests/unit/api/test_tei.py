@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from deployments.pipeline.errors import (
     PredictionFailed,
     TextTooLong,
 )
-from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Options, TextInput
 from deployments.settings import AccessSettings, DialectSettings, Settings
 
@@ -40,7 +39,7 @@ LONG = [{"score": 1.0, "label": "long"}, {"score": 0.0, "label": "short"}]
 
 
 class Service(LengthClassifier):
-    """Best first, as the real one; a token a character, whose id is its code point."""
+    """Best first, as the real one."""
 
     def _classify(self, item: Any) -> Any:
         answer = super()._classify(item)
@@ -48,18 +47,6 @@ class Service(LengthClassifier):
             ranked = sorted(answer["scores"].items(), key=lambda one: -one[1])
             answer["scores"] = dict(ranked[: item.options.top_k])
         return answer
-
-    async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> Any:
-        if self.failure is not None:
-            raise self.failure
-        marks = [Token(0, "[M]", True, None, None)] if add_special_tokens else []
-        return [
-            [*marks, *(Token(ord(c), c, False, i, i + 1) for i, c in enumerate(text))]
-            for text in texts
-        ]
-
-    async def decode(self, rows: Sequence[list[int]], skip_special_tokens: bool) -> Any:
-        return ["".join(map(chr, row[skip_special_tokens:])) for row in rows]
 
 
 @pytest.fixture
