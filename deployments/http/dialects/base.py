@@ -22,6 +22,9 @@ SPEAKER = "rayclassify.dialect"
 """Key of the ASGI scope under which `parse` puts another dialect, where the body is in its words:
 that one renders the answer, or the error."""
 
+ALL_LABELS = 1_000_000
+"""As `Options.top_k`: every label, also where the service's own default shows fewer."""
+
 Open = Literal["never", "always", "if docs_public"]
 """Who needs no key."""
 

@@ -13,7 +13,15 @@ import msgspec
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import Body, Json, Page, Question, answered, operation
+from deployments.http.dialects.base import (
+    ALL_LABELS,
+    Body,
+    Json,
+    Page,
+    Question,
+    answered,
+    operation,
+)
 from deployments.http.dialects.openai_words import ERROR, STATUSES, named, openai_error, tokens_of
 from deployments.http.inputs import caller_of, sequences_of
 from deployments.http.json_body import decoded
@@ -48,7 +56,7 @@ class InfinityDialect:
         request = decoded(body.content, _decoder, _EXAMPLE)
         texts = [request.input] if isinstance(request.input, str) else request.input
         caller = caller_of(scope, self._limits)
-        options = Options(raw_scores=request.raw_scores)
+        options = Options(ALL_LABELS, raw_scores=request.raw_scores)
         inputs = sequences_of(texts, options, self._limits, caller, "input")
         return Question(inputs, caller.timeout_s, single=False)
 

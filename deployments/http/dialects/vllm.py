@@ -13,7 +13,15 @@ import msgspec
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import Body, Json, Page, Question, answered, operation
+from deployments.http.dialects.base import (
+    ALL_LABELS,
+    Body,
+    Json,
+    Page,
+    Question,
+    answered,
+    operation,
+)
 from deployments.http.dialects.openai_words import ERROR, STATUSES, named, openai_error, tokens_of
 from deployments.http.inputs import caller_of, sequences_of
 from deployments.http.json_body import decoded
@@ -61,7 +69,7 @@ class VllmDialect:
                 "reads, or null, which refuses longer texts."
             )
         raw = False in (request.use_activation, request.activation, request.softmax)
-        options = Options(raw_scores=raw, truncation=cut == -1, label_ids=True)
+        options = Options(ALL_LABELS, raw_scores=raw, truncation=cut == -1, label_ids=True)
         caller = caller_of(scope, self._limits)
         inputs = sequences_of(texts, options, self._limits, caller, "input")
         return Question(inputs, caller.timeout_s, single=False)
@@ -116,8 +124,6 @@ class VllmDialect:
 
 
 def _by_number(answer: Answer) -> list[float]:
-    """The scores in the order of the model's labels; where `top_k` left some out, 0 there."""
-    probs = [0.0] * (max(answer["label_ids"]) + 1)
-    for number, score in zip(answer["label_ids"], answer["scores"].values(), strict=True):
-        probs[number] = score
-    return probs
+    """The scores in the order of the model's labels."""
+    by_number = sorted(zip(answer["label_ids"], answer["scores"].values(), strict=True))
+    return [score for _, score in by_number]
