@@ -342,7 +342,8 @@ class DialectSettings(Strict):
     moderation_categories: dict[str, str] = Field(
         default={},
         description="Maps a label to the category that /v1/moderations shows; a label that is not "
-        "named is its own category. Set it where clients expect OpenAI's names.",
+        "named is its own category. A model with one label a text flags only labels that are "
+        "named. Set it before you moderate with such a model, or for OpenAI's names.",
     )
 
 

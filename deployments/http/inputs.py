@@ -116,6 +116,19 @@ def sequences_of(
     return checked(texts, pairs, options, limits, caller, field)
 
 
+def as_sequence(item: object, *keys: str) -> object:
+    """What `sequences_of` takes, of `{"text": ..., "text_pair": ...}`; all else as it came.
+
+    keys: what the text may be called.
+    """
+    if not isinstance(item, dict):
+        return item
+    for key in keys:
+        if key in item:
+            return item[key], item.get("text_pair")
+    return item
+
+
 def checked(
     texts: Sequence[object],
     pairs: Sequence[object],

@@ -8,14 +8,19 @@
   of a model
 - model_list: GET /v1/models, which KServe's clients and OpenAI's both ask: one answer that both
   understand
+- moderations: OpenAI's moderations: POST /v1/moderations with `input`, one flag for each category
 - oip: The Open Inference Protocol: POST /v2/models/{name}/infer, tensors in and out
 - oip_tensors: Tensors of texts in, of labels and scores out: in JSON, or binary behind it
 - openai_words: What OpenAI-like servers have in common: the shape of their errors, ids and usage
+- sagemaker: SageMaker's dialect: POST /invocations with `inputs`, as Hugging Face's containers have
+  it
 - tei: Text Embeddings Inference's dialect: POST /predict and /, all labels with their scores
 - tei_tokens: Text Embeddings Inference's POST /tokenize and /decode: texts as the model's tokenizer
   sees them
 - tei_words: What the questions of Text Embeddings Inference have in common: errors and their
   statuses
+- vertex: Vertex AI's dialect: POST /vertex/predict with `instances`, and at the path that Vertex
+  names
 - vllm: vLLM's and SGLang's dialect: POST /v1/classify with `input`, probabilities by the label's
   number
 
@@ -30,9 +35,12 @@ from deployments.http.dialects.base import Dialect
 from deployments.http.dialects.classify import ClassifyDialect
 from deployments.http.dialects.infinity import InfinityDialect
 from deployments.http.dialects.kserve import KserveDialect
+from deployments.http.dialects.moderations import ModerationsDialect
 from deployments.http.dialects.oip import OipDialect
+from deployments.http.dialects.sagemaker import SagemakerDialect
 from deployments.http.dialects.tei import TeiDialect
 from deployments.http.dialects.tei_tokens import TeiDecode, TeiTokenize
+from deployments.http.dialects.vertex import VertexDialect
 from deployments.http.dialects.vllm import VllmDialect
 from deployments.settings import DialectName, DialectSettings, LimitSettings
 
@@ -46,6 +54,9 @@ DIALECTS: Mapping[DialectName, Make] = {
     "infinity": InfinityDialect,
     "kserve": KserveDialect,
     "oip": OipDialect,
+    "sagemaker": SagemakerDialect,
+    "vertex": VertexDialect,
+    "openai": ModerationsDialect,
 }
 """Of other servers. Each is made of the limits, the settings, and the model's name in URLs."""
 
@@ -59,10 +70,18 @@ def dialects(
     """All that the service understands. model: its id, whose last part is its name in URLs."""
     name = chosen.model_name or model.rstrip("/").rpartition("/")[2]
     others = {
-        one: make(limits, chosen, name) for one, make in DIALECTS.items() if one in chosen.spoken
+        one: make(limits, chosen, name)
+        for one, make in DIALECTS.items()
+        if one in chosen.spoken and make is not VertexDialect
     }
     beside = [make(limits, chosen, name) for one in others for make in BESIDE.get(one, ())]
-    return (ClassifyDialect(limits, others.get(chosen.classify_default)), *others.values(), *beside)
+    ours = ClassifyDialect(limits, others.get(chosen.classify_default))
+    spoken = (ours, *others.values(), *beside)
+    if "vertex" not in chosen.spoken:
+        return spoken
+    # Its paths come from outside, so it takes what is left.
+    taken = [path for one in spoken for path in (*one.paths, *one.pages)]
+    return (*spoken, VertexDialect(limits, chosen, name, taken))
 
 
 __all__ = ["DIALECTS", "Dialect", "dialects"]
