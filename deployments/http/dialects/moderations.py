@@ -35,6 +35,7 @@ _EXAMPLE = 'Send {"input": "..."} or {"input": ["...", "..."]}.'
 
 class _Request(msgspec.Struct):
     input: str | list[Any]
+    truncation: bool = False  # ours: what nobody read must not pass as harmless
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -63,7 +64,8 @@ class ModerationsDialect:
                 "`input` holds numbers or lists, as of token ids. Send texts instead."
             )
         caller = caller_of(scope, self._limits)
-        inputs = sequences_of(texts, Options(ALL_LABELS), self._limits, caller, "input")
+        options = Options(ALL_LABELS, truncation=request.truncation)
+        inputs = sequences_of(texts, options, self._limits, caller, "input")
         return Question(inputs, caller.timeout_s, single=False, memo=in_parts)
 
     def render(
@@ -115,6 +117,7 @@ class ModerationsDialect:
             "properties": {
                 "input": {"anyOf": [text, *several]},
                 "model": {"type": "string"},
+                "truncation": {"type": "boolean"},
             },
         }
         answer = {

@@ -38,6 +38,7 @@ class _Request(msgspec.Struct):
 
     input: str | list[Any]
     truncate_prompt_tokens: int | None = None
+    truncation: bool = False  # ours: errors about long texts name it as the cure
     use_activation: bool | None = None
     activation: bool | None = None  # its older name
     softmax: bool | None = None  # and the oldest
@@ -69,7 +70,9 @@ class VllmDialect:
                 "reads, or null, which refuses longer texts."
             )
         raw = False in (request.use_activation, request.activation, request.softmax)
-        options = Options(ALL_LABELS, raw_scores=raw, truncation=cut == -1, label_ids=True)
+        options = Options(
+            ALL_LABELS, raw_scores=raw, truncation=request.truncation or cut == -1, label_ids=True
+        )
         caller = caller_of(scope, self._limits)
         inputs = sequences_of(texts, options, self._limits, caller, "input")
         return Question(inputs, caller.timeout_s, single=False)
@@ -112,6 +115,7 @@ class VllmDialect:
                 "input": {"anyOf": [text, {"type": "array", "minItems": 1, "items": text}]},
                 "model": {"type": "string"},
                 "truncate_prompt_tokens": {"enum": [-1, None]},
+                "truncation": {"type": "boolean"},
                 "use_activation": {"type": ["boolean", "null"]},
             },
         }

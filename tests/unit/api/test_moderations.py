@@ -127,6 +127,14 @@ def test_parts_stand_together_and_get_one_result_of_their_worst(client, three):
     assert [both["category_scores"][name] for name in names] == close(worst)
 
 
+def test_a_text_that_is_not_read_to_its_end_is_refused_unless_it_may_be_cut(client):
+    long = "calm " + "x" * 30
+    told = error_of(post(client, PATH, {"input": ["calm", long]}), 400)
+    assert told.startswith("input[1]: text has 35 tokens")
+    assert post(client, PATH, {"input": long, "truncation": True}).status_code == 200
+    error_of(post(client, PATH, {"input": "calm", "truncation": "yes"}), 400)
+
+
 def test_images_are_refused(client, three):
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     for value in ([image], [part("calm"), image]):

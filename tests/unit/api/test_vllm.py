@@ -106,6 +106,7 @@ def test_long_texts_are_cut_only_where_that_is_asked_for(client):
     assert told.startswith("input[1]: text has 35 tokens; the limit is 20")
     cut = post(client, PATHS[0], body | {"truncate_prompt_tokens": -1})
     assert cut.json()["usage"]["total_tokens"] == 24
+    assert post(client, PATHS[0], body | {"truncation": True}).json()["data"] == cut.json()["data"]
     assert post(client, PATHS[0], {"input": "calm", "truncate_prompt_tokens": None}).is_success
 
 
