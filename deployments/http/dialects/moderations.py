@@ -22,6 +22,7 @@ from deployments.http.dialects.base import (
     answered,
     operation,
 )
+from deployments.http.dialects.model_list import model_list
 from deployments.http.dialects.openai_words import ERROR, STATUSES, openai_error
 from deployments.http.inputs import caller_of, sequences_of
 from deployments.http.json_body import decoded
@@ -46,12 +47,13 @@ class ModerationsDialect:
 
     paths: tuple[str, ...] = ("/v1/moderations",)
     access_scope: AccessScope = "classify"
-    pages: Mapping[str, Page] = {}
+    pages: Mapping[str, Page]
 
     def __init__(self, limits: LimitSettings, settings: DialectSettings, model: str) -> None:
         self._limits = limits
         self._model = model
         self._categories = settings.moderation_categories
+        self.pages = model_list("openai", settings, model)
 
     def parse(self, body: Body, scope: Scope) -> Question:
         request = decoded(body.content, _decoder, _EXAMPLE)

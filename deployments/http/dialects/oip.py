@@ -15,7 +15,16 @@ from starlette.types import Scope
 
 from deployments import __version__
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import Body, Json, Page, Question, Rendered, answered, operation
+from deployments.http.dialects.base import (
+    ALL_LABELS,
+    Body,
+    Json,
+    Page,
+    Question,
+    Rendered,
+    answered,
+    operation,
+)
 from deployments.http.dialects.kserve_words import (
     ERROR,
     PAGE_STATUSES,
@@ -50,7 +59,6 @@ _EXAMPLE = (
 _VERSION = "1"
 _OUTPUTS = ("label", "score", "scores")
 # More than any model has: the tensor of scores has a column for each label.
-_ALL_LABELS = 1_000_000
 
 
 class _Parameters(msgspec.Struct):
@@ -156,7 +164,7 @@ class OipDialect:
             raise InvalidInput("`scores` holds all labels; leave `top_k` and `threshold` out.")
         items = self._items(request.inputs, BinaryData(content, end))
         asked = _Asked(_id_of(request), _outputs_of(request, said.binary_data_output))
-        options = Options(_ALL_LABELS, said.raw_scores, None, said.truncation, label_ids=True)
+        options = Options(ALL_LABELS, said.raw_scores, None, said.truncation, label_ids=True)
         caller = caller_of(scope, self._limits)
         inputs = sequences_of(items, options, self._limits, caller, "data")
         timeout_s = said.timeout / 1e6 or caller.timeout_s

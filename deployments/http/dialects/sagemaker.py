@@ -6,7 +6,6 @@ Read in aws/sagemaker-huggingface-inference-toolkit (handler_service.py) and in 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, NamedTuple
@@ -31,12 +30,13 @@ from deployments.http.media_types import JSON, PLAIN
 from deployments.http.responses import encode_json
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import InvalidInput, ServiceError, UnsupportedMediaType
-from deployments.pipeline.types import Answer, Options
+from deployments.pipeline.types import Activation, Answer, Options
 from deployments.settings import DialectSettings, LimitSettings
 
 _EXAMPLE = 'Send {"inputs": "..."} or {"inputs": ["...", "..."]}.'
 _STATUSES = (400, 401, 403, 408, 413, 415, 422, 429, 500, 503)
 _FUNCTIONS = ("none", "sigmoid", "softmax")
+_ACTIVATIONS: Mapping[str, Activation] = {"sigmoid": "sigmoid", "softmax": "softmax"}
 _CUTS = {"longest_first": True, "do_not_truncate": False}
 _DIGITS = 8
 
@@ -66,11 +66,10 @@ class _Request(msgspec.Struct):
 
 
 class _Asked(NamedTuple):
-    """top_k: UNSET where only the best label was asked for. lone: the text's JSON type, or None."""
+    """several: labels, not only the best. lone: the JSON type of the one text, or None."""
 
-    top_k: int | UnsetType | None = UNSET
-    function: str | None = None
-    lone: type | None = str
+    several: bool
+    lone: type | None
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -102,8 +101,8 @@ class SagemakerDialect:
         self, question: Question, answers: list[Answer | ServiceError], scope: Scope
     ) -> bytes:
         asked: _Asked = question.memo
-        shown = [_shown(answer, asked) for answer in answered(answers, "inputs")]
-        if asked.top_k is not UNSET:
+        shown = [_shown(answer) for answer in answered(answers, "inputs")]
+        if asked.several:
             return encode_json(shown if asked.lone is None else shown[0])
         best = [labels[0] for labels in shown]
         # As the pipeline has it: a lone string is answered by a list, a lone pair by an object.
@@ -188,25 +187,17 @@ def _understood(parameters: _Parameters, kind: type) -> tuple[_Asked, Options]:
     cuts = _CUTS.get(cut) if isinstance(cut, str) else bool(cut)
     if cuts is None:
         raise InvalidInput(f"`truncation` must be true, false or one of {', '.join(_CUTS)}.")
-    raw = function in _FUNCTIONS
     lone = None if kind is list else kind
-    asked = _Asked(parameters.top_k, function if raw else None, lone)
-    # What is computed of raw scores needs all of them.
-    top_k = ALL_LABELS if raw else 1 if asked.top_k is UNSET else asked.top_k or ALL_LABELS
-    return asked, Options(top_k, raw_scores=raw, truncation=cuts)
+    top_k = 1 if parameters.top_k is UNSET else parameters.top_k or ALL_LABELS
+    options = Options(
+        top_k,
+        raw_scores=function == "none",
+        truncation=cuts,
+        activation=_ACTIVATIONS.get(function or ""),
+    )
+    return _Asked(parameters.top_k is not UNSET, lone), options
 
 
-def _shown(answer: Answer, asked: _Asked) -> list[Json]:
+def _shown(answer: Answer) -> list[Json]:
     """The labels of one text, best first."""
-    scores: list[float] = list(answer["scores"].values())
-    if asked.function == "softmax":
-        top = max(scores)
-        powers = [math.exp(score - top) for score in scores]
-        total = sum(powers)
-        scores = [round(power / total, _DIGITS) for power in powers]
-    elif asked.function == "sigmoid":
-        # tanh form: no overflow for large negative logits.
-        scores = [round(0.5 * (1 + math.tanh(0.5 * score)), _DIGITS) for score in scores]
-    n_shown = 1 if asked.top_k is UNSET else asked.top_k
-    pairs = zip(answer["scores"], scores, strict=True)
-    return [{"label": label, "score": score} for label, score in pairs][:n_shown]
+    return [{"label": label, "score": score} for label, score in answer["scores"].items()]
