@@ -103,7 +103,7 @@ class Waves:
 
     capacity_per_s: float
     period_s: float
-    low: float = 0.3
+    low: float = 0.1  # at 0.3 two Classifiers are half busy each: lone texts fill batches badly
     high: float = 1.1
 
     def share(self, at_s: float) -> float:

@@ -24,7 +24,7 @@ def judge(part: Part) -> None:
     figures = part.figures
     minutes = max((one["to_s"] for one in figures["processes"]), default=0.0) / 60
     how = (
-        f"{minutes:.0f} minutes of mixed requests, Poisson, in waves of 30 % to 110 % of "
+        f"{minutes:.0f} minutes of mixed requests, Poisson, in waves of 10 % to 110 % of "
         f"{figures['capacity_per_s']:.0f}/s every {figures['wave_s'] / 60:.1f} minutes"
     )
     _answers(part, how)
