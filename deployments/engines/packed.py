@@ -164,12 +164,16 @@ def _filled(row: Encoded) -> Encoded:
 
     The last layer runs over first tokens only: there it is texts that make a shape.
     """
-    n = len(row)
-    if row_size(row.total_tokens) == row.total_tokens and _text_size(n) == n:
+    n, tokens, longest = len(row), row.total_tokens, int(row.lengths.max())
+    if row_size(tokens) == tokens and _text_size(n) == n:
         return row
+    # None is longer than the row's own: the model may have no more positions.
     more = _text_size(n + 1) - n
-    missing = row_size(row.total_tokens + more) - row.total_tokens
-    lengths = np.asarray([missing - more + 1, *[1] * (more - 1)], np.int32)
+    while row_size(tokens + more) - tokens > more * longest:
+        more = _text_size(n + more + 1) - n
+    missing = row_size(tokens + more) - tokens
+    lengths = np.full(more, missing // more, np.int32)
+    lengths[: missing % more] += 1
     return Encoded.concat([row, Encoded(np.zeros(missing, np.int32), lengths)])
 
 

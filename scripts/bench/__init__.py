@@ -7,6 +7,7 @@
 - client: the load client that judges every answer
 - load: the closed loop of wrk, for the most that a service can
 - openloop: latency at the times of a Poisson process
+- ideal: the least latency that a model of the same pass times allows
 - machine: what figures depend on
 - models: models of a real size with random weights
 - workload: the texts that everybody is asked

@@ -21,7 +21,14 @@ from deployments.engines import parity
 from deployments.engines.disentangled import DisentangledEncoder
 from deployments.engines.encoder import HEADS, PostNormEncoder
 from deployments.engines.linear import accelerate
-from deployments.engines.packed import CannotPack, PackedRunner, StockEncoder, row_size
+from deployments.engines.packed import (
+    CannotPack,
+    PackedRunner,
+    StockEncoder,
+    _filled,
+    _text_size,
+    row_size,
+)
 from deployments.engines.padded import PaddedRunner
 from deployments.pipeline.types import Encoded
 
@@ -189,6 +196,18 @@ def test_a_row_has_few_sizes_and_is_hardly_longer_for_it() -> None:
     assert all(n <= size < n + max(8, n / 16) for n, size in enumerate(sizes, 1))
     assert len(set(sizes)) == 96
     assert [row_size(n) for n in set(sizes)] == list(set(sizes))
+
+
+@given(lengths=st.lists(st.integers(1, MAX_LENGTH), min_size=1, max_size=60))
+def test_what_a_row_is_filled_with_is_no_longer_than_its_own_texts(lengths: list[int]) -> None:
+    row = batch_of(lengths)
+    filled = _filled(row)
+    assert filled.lengths[: len(lengths)].tolist() == lengths
+    assert filled.lengths.min() >= 1
+    assert filled.lengths.max() == max(lengths)
+    assert filled.total_tokens == row_size(filled.total_tokens) == filled.lengths.sum()
+    assert len(filled) == _text_size(len(filled))
+    assert filled.total_tokens <= row_size(row.total_tokens + len(filled) - len(row))
 
 
 _COMPILING = """
