@@ -233,7 +233,7 @@ def test_a_service_that_is_not_there_stops_it_and_nothing_is_lost(url: str, tmp_
     assert len(rows_of(out)) == len(rows)
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", [pytest.param("csv", marks=pytest.mark.trials), "parquet"])
 def test_killed_and_started_again_it_goes_on_where_it_was(
     url: str, model: Model, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,7 +232,7 @@ for _ in range(1_000):
 """
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.trials), "int8"])
 def test_no_batch_waits_for_a_compilation_once_all_sizes_were_met(dtype: str) -> None:
     """oneDNN's own count, over a thousand batches of mixed lengths."""
     done = subprocess.run(

@@ -42,7 +42,7 @@ schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(Complete(), 
 
 @schema.parametrize()
 @settings(
-    max_examples=100,
+    max_examples=50,  # of each of some thirty operations
     derandomize=True,
     deadline=None,
     database=None,
