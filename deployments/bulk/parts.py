@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.bulk.tables import BadTable, Format, join, write
+from deployments.model.cache import write_wholly
 
 ROWS = 5_000
 _MANIFEST = "manifest.json"
@@ -24,7 +25,7 @@ class Parts:
     """Parts beside `output`, in the folder `<output>.parts`.
 
     about: what the rows depend on: input, columns, options. A folder of another run is refused.
-    rows_done: rows of the input that whole parts hold.
+    size: rows of a part, but the last. rows_done: rows of the input that whole parts hold.
 
     Raises:
         BadTable: the output is there already, or the folder belongs to something else.
@@ -39,14 +40,15 @@ class Parts:
             shutil.rmtree(self._folder, ignore_errors=True)
         elif output.exists():
             raise BadTable(f"{output} is there already. Name another, or say --force.")
-        self._begin({**about, "rows_of_a_part": ROWS})
+        self.size = ROWS
+        self._begin({**about, "rows_of_a_part": self.size})
         self._n = 0
         while self._whole(self._n).exists():
             self._n += 1
 
     @property
     def rows_done(self) -> int:
-        return self._n * ROWS
+        return self._n * self.size
 
     def columns(self, names: Sequence[str], schema: Any = None) -> None:
         """Of the output. schema: parquet's, where the input has one."""
@@ -80,7 +82,7 @@ class Parts:
         if not manifest.exists():
             shutil.rmtree(self._folder, ignore_errors=True)  # killed before the first word
             self._folder.mkdir(parents=True)
-            _replace(manifest, json.dumps(about, indent=1).encode())
+            write_wholly(manifest, json.dumps(about, indent=1))
             return
         before = json.loads(manifest.read_text(encoding="utf-8"))
         if before != json.loads(json.dumps(about)):
@@ -116,10 +118,3 @@ def _settled(path: Path) -> None:
     """Waits until it is on the disk: a power cut must not leave a whole name with half a part."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
-    _settled(new)
-    new.replace(path)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from deployments.bulk.parts import ROWS, Parts
+from deployments.bulk.parts import Parts
 from deployments.bulk.tables import BadTable, Fields, Format, Row, Table, arrow, format_of, opened
 from rayclassify_client import Answer, Client
 from rayclassify_client.errors import InvalidInput, PredictionFailed, TooLarge
@@ -26,7 +26,7 @@ ADDED = ("label", "score", "scores", "labels", "tokens", "truncated")
 class Job:
     """What to do. text_column, pair_column: of the input. add: which of `ADDED`, in this order.
 
-    prefix: of the added columns. kind, output_kind: formats, where names don't say.
+    prefix: of the added columns. kind: the input's format, where its name does not say.
     """
 
     source: str
@@ -36,11 +36,10 @@ class Job:
     add: tuple[str, ...] = ("label", "score")
     prefix: str = ""
     kind: Format | None = None
-    output_kind: Format | None = None
     encoding: str = "utf-8"
     force: bool = False
 
-    def about(self, options: dict[str, Any]) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """What the output depends on: a run that goes on must be of the same."""
         whole = Path(self.source).stat() if self.source != "-" else None
         return {
@@ -52,7 +51,6 @@ class Job:
             "add": list(self.add),
             "prefix": self.prefix,
             "encoding": self.encoding,
-            "options": options,
         }
 
 
@@ -76,24 +74,21 @@ Progress = Callable[[int, int, int], None]
 def run(
     client: Client,
     job: Job,
-    options: dict[str, Any],
     progress: Progress = lambda rows, done, total: None,
 ) -> Summary:
     """Classifies the table and writes the output; started again after a kill it goes on.
-
-    options: of the client, as far as the answers depend on them.
 
     Raises:
         BadTable: a file can't be read or written.
         ClientError: the service can't be asked; what is done stays done.
     """
     kind = format_of(job.source, job.kind)
-    output_kind = format_of(job.output.name, job.output_kind)
+    output_kind = format_of(job.output.name, None)
     if job.output.suffix == ".zst":
         raise BadTable("zst can be read, not written. Name the output .gz, or without a suffix.")
     with opened(job.source, kind, job.encoding) as table:
         _check_columns(table, job)
-        parts = Parts(job.output, output_kind, job.about(options), job.force or job.source == "-")
+        parts = Parts(job.output, output_kind, job.about(), job.force or job.source == "-")
         run_ = _Run(job, table, parts, output_kind, progress)
         run_.skip(parts.rows_done)
         run_.classify(client)
@@ -172,7 +167,7 @@ class _Run:
                 value = json.dumps(value, ensure_ascii=False)
             added[f"{self._job.prefix}{name}"] = value
         self._rows.append({**row.fields, **added})
-        if len(self._rows) == ROWS:
+        if len(self._rows) == self._parts.size:
             self._parts.add(self._rows, self._bad)
             self._rows, self._bad = [], []
         written = self.number - len(self._waiting)

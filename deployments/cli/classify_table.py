@@ -54,7 +54,6 @@ def classify_table(
         wanted,
         prefix,
         kinds[kind] if kind else None,
-        None,
         encoding,
         force,
     )
@@ -64,7 +63,7 @@ def classify_table(
             Client(url, key, priority="bulk", timeout_s=TIMEOUT_S) as client,
             _bar(say) as progress,
         ):
-            done = run(client, job, {}, _shower(progress))
+            done = run(client, job, _shower(progress))
     except BadTable as exc:
         say.print(f"error: {exc}", soft_wrap=True, markup=False, highlight=False)
         return 2

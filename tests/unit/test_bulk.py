@@ -55,7 +55,6 @@ def url(model: Model) -> Iterator[str]:
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "ROWS", 10)
-    monkeypatch.setattr("deployments.bulk.run.ROWS", 10)
 
 
 def run(*args: object, stdin: bytes | None = None) -> Result:
@@ -241,7 +240,7 @@ def test_killed_and_started_again_it_goes_on_where_it_was(
     rows = table(tmp_path / "in.csv", 3_000)
     out = tmp_path / f"out.{kind}"
     code = (
-        "from deployments.bulk import parts, run; parts.ROWS = run.ROWS = 100;"
+        "from deployments.bulk import parts; parts.ROWS = 100;"
         "from deployments.cli import app; app()"
     )
     asked = ["classify", str(tmp_path / "in.csv"), "--text-column", "review", "-o", str(out)]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, TypeVar, runtime_checkable
 
+import msgspec
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
 from deployments.http.media_types import JSON
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import ServiceError
-from deployments.pipeline.types import Answer, TextInput
+from deployments.pipeline.types import Answer, Options, TextInput
 
 T = TypeVar("T")
 
@@ -138,6 +139,19 @@ class ReadsMore(Protocol):
     """A dialect that takes other content types than the rest do. media_types: all it takes."""
 
     media_types: tuple[str, ...]
+
+
+class Choices(msgspec.Struct):
+    """The fields of our own requests, for dialects that have a place for more."""
+
+    top_k: Annotated[int, msgspec.Meta(ge=1, le=ALL_LABELS)] | None = None
+    raw_scores: bool = False
+    threshold: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    truncation: bool = True
+
+    @property
+    def options(self) -> Options:
+        return Options(self.top_k, self.raw_scores, self.threshold, self.truncation)
 
 
 def answered(answers: Sequence[T | ServiceError], field: str) -> list[T]:

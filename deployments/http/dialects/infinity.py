@@ -22,7 +22,14 @@ from deployments.http.dialects.base import (
     answered,
     operation,
 )
-from deployments.http.dialects.openai_words import ERROR, STATUSES, named, openai_error, tokens_of
+from deployments.http.dialects.openai_words import (
+    ERROR,
+    INPUT,
+    STATUSES,
+    named,
+    openai_error,
+    tokens_of,
+)
 from deployments.http.inputs import caller_of, sequences_of
 from deployments.http.json_body import decoded
 from deployments.http.responses import encode_json
@@ -82,12 +89,11 @@ class InfinityDialect:
         return openai_error(error)
 
     def operation(self, with_keys: bool) -> Json:
-        text = {"type": "string", "minLength": 1}
         request = {
             "type": "object",
             "required": ["input"],
             "properties": {
-                "input": {"anyOf": [text, {"type": "array", "minItems": 1, "items": text}]},
+                "input": INPUT,
                 "model": {"type": "string"},
                 "raw_scores": {"type": "boolean"},
             },

@@ -7,14 +7,13 @@ classifiers answer the label's number; this one answers its name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import Body, Json, Page, Question, answered, operation
+from deployments.http.dialects.base import Body, Choices, Json, Page, Question, answered, operation
 from deployments.http.dialects.kserve_words import (
     ERROR,
     PAGE_STATUSES,
@@ -25,7 +24,7 @@ from deployments.http.dialects.kserve_words import (
     readiness_of,
 )
 from deployments.http.dialects.model_list import model_list
-from deployments.http.inputs import caller_of, sequences_of
+from deployments.http.inputs import as_sequence, caller_of, sequences_of
 from deployments.http.json_body import decoded
 from deployments.http.responses import encode_json
 from deployments.pipeline.errors import InvalidInput, NotFound, NotImplementedHere, ServiceError
@@ -33,13 +32,6 @@ from deployments.pipeline.types import Answer, Options
 from deployments.settings import DialectSettings, LimitSettings
 
 _EXAMPLE = 'Send {"instances": ["...", "..."]}.'
-
-
-class _Parameters(msgspec.Struct):
-    top_k: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
-    raw_scores: bool = False
-    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
-    truncation: bool = True
 
 
 class _Request(msgspec.Struct):
@@ -79,7 +71,7 @@ class KserveDialect:
     def parse(self, body: Body, scope: Scope) -> Question:
         request = decoded(body.content, _decoder, _EXAMPLE)
         caller = caller_of(scope, self._limits)
-        items = [_sequence(instance) for instance in request.instances]
+        items = [as_sequence(instance, "text") for instance in request.instances]
         options = _options(request.parameters or {})
         inputs = sequences_of(items, options, self._limits, caller, "instances")
         return Question(inputs, caller.timeout_s, single=False)
@@ -131,20 +123,13 @@ class KserveDialect:
 
 def _options(parameters: dict[str, Any]) -> Options:
     # An option that is misspelt must not be left out in silence.
-    if not parameters.keys() <= set(_Parameters.__struct_fields__):
-        known = ", ".join(_Parameters.__struct_fields__)
+    if not parameters.keys() <= set(Choices.__struct_fields__):
+        known = ", ".join(Choices.__struct_fields__)
         raise InvalidInput(f"`parameters` has a field that is not known here. Known are {known}.")
     try:
-        asked = msgspec.convert(parameters, _Parameters)
+        asked = msgspec.convert(parameters, Choices)
     except msgspec.ValidationError as exc:
         raise InvalidInput(f"`parameters`: {exc}.") from None
     except UnicodeEncodeError:  # msgspec's way with half a surrogate pair
         raise InvalidInput("`parameters` has a string that is not valid Unicode.") from None
-    return Options(asked.top_k, asked.raw_scores, asked.threshold, asked.truncation)
-
-
-def _sequence(instance: Any) -> Any:
-    """What `sequences_of` reads: a text, or a pair of them."""
-    if not isinstance(instance, dict) or "text" not in instance:
-        return instance
-    return [instance["text"], instance.get("text_pair")]
+    return asked.options

@@ -58,7 +58,6 @@ _EXAMPLE = (
 )
 _VERSION = "1"
 _OUTPUTS = ("label", "score", "scores")
-# More than any model has: the tensor of scores has a column for each label.
 
 
 class _Parameters(msgspec.Struct):

@@ -27,6 +27,11 @@ ERROR: Json = {
 }
 """JSON schema of an error."""
 
+_TEXT: Json = {"type": "string", "minLength": 1}
+
+INPUT: Json = {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]}
+"""JSON schema of `input`: a text, or a list of them."""
+
 _TYPES = {
     HTTPStatus.BAD_REQUEST: "BadRequestError",
     HTTPStatus.UNAUTHORIZED: "AuthenticationError",

@@ -11,20 +11,27 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from starlette.types import Scope
 
 from deployments.access.keys import Scope as AccessScope
-from deployments.http.dialects.base import ALL_LABELS, Body, Json, Page, Question, operation
+from deployments.http.dialects.base import (
+    ALL_LABELS,
+    Body,
+    Choices,
+    Json,
+    Page,
+    Question,
+    operation,
+)
 from deployments.http.inputs import as_sequence, caller_of, sequences_of
 from deployments.http.json_body import decoded
 from deployments.http.responses import encode_json
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import ServiceError
-from deployments.pipeline.types import Answer, Options
+from deployments.pipeline.types import Answer
 from deployments.settings import DialectSettings, LimitSettings
 
 PREDICT, HEALTH = "/vertex/predict", "/vertex/health"
@@ -64,18 +71,9 @@ _ERROR: Json = {
 logger = logging.getLogger(__name__)
 
 
-class _Parameters(msgspec.Struct):
-    """As the fields of our own requests, which say what they mean."""
-
-    top_k: Annotated[int, Meta(ge=1, le=ALL_LABELS)] | None = None
-    truncation: bool = True
-    raw_scores: bool = False
-    threshold: Annotated[float, Meta(ge=0, le=1)] | None = None
-
-
 class _Request(msgspec.Struct):
     instances: list[Any]
-    parameters: _Parameters | None = None
+    parameters: Choices | None = None
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -105,8 +103,7 @@ class VertexDialect:
 
     def parse(self, body: Body, scope: Scope) -> Question:
         request = decoded(body.content, _decoder, _EXAMPLE)
-        asked = request.parameters or _Parameters()
-        options = Options(asked.top_k, asked.raw_scores, asked.threshold, asked.truncation)
+        options = (request.parameters or Choices()).options
         caller = caller_of(scope, self._limits)
         texts = [as_sequence(item, "text", "content") for item in request.instances]
         inputs = sequences_of(texts, options, self._limits, caller, "instances")

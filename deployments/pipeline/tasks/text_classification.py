@@ -66,9 +66,9 @@ class LabelDecoder:
         probabilities, raw = _readable(scores, digits), _readable(logits.values, digits)
         # None of the two changes the order.
         activated: dict[Activation | None, list[list[float]]] = {
-            one.activation: _readable(self._activated(logits.values, one.activation), digits)
-            for one in options
-            if one.activation is not None
+            activation: _readable(self._activated(logits.values, activation), digits)
+            for activation in {one.activation for one in options}
+            if activation is not None
         }
         answers = [
             self._answer(
