@@ -35,6 +35,7 @@ from deployments.privacy.coredump import forbid_core_dumps
 from deployments.replica.base import (
     Replica,
     live_settings,
+    made_for_good,
     raises_service_errors,
     set_log_level,
     write_start,
@@ -72,7 +73,8 @@ class Classifier(Replica):
                 with step("warm_up"):
                     return loaded, timed_passes(loaded)
 
-        loaded, passes = thread.wait_for(load_and_time)
+        with made_for_good():
+            loaded, passes = thread.wait_for(load_and_time)
         self._parts, self._engine = loaded.parts, loaded.engine
         self._version = self._parts.version
         # Once: a version is a hash over all of a tokenizer.

@@ -23,7 +23,8 @@ from deployments.settings import EngineSettings, ModelSettings
 
 logger = logging.getLogger(__name__)
 
-_WARMUP_LENGTHS = (8, 16, 32, 64, 128, 256, 512)
+# A new size of row compiles for a millisecond: what takes long is a library's first use.
+_WARMUP_LENGTHS = (8, 64)
 
 
 class TorchEngine:

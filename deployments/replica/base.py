@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -61,6 +63,21 @@ def set_log_level(level: str) -> None:
     ours.setLevel(level)
     ours.handlers = serve.handlers
     ours.propagate = not ours.handlers
+
+
+@contextmanager
+def made_for_good() -> Iterator[None]:
+    """What is made within lives as long as the process: Python's collector never looks at it.
+
+    transformers and torch are 370,000 objects. To look through them again and again takes a fifth
+    of the time that importing them takes, and 0.23 s, in which nobody is answered, ever after.
+    """
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def write_start(start: Start) -> None:

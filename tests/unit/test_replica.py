@@ -29,7 +29,12 @@ from deployments.pipeline.errors import (
     ServiceError,
 )
 from deployments.pipeline.types import Encoded, TextInput
-from deployments.replica.base import as_service_error, raises_service_errors, set_log_level
+from deployments.replica.base import (
+    as_service_error,
+    made_for_good,
+    raises_service_errors,
+    set_log_level,
+)
 
 
 def as_ray_raises(cause: Exception) -> Exception:
@@ -248,3 +253,18 @@ async def test_what_leaves_a_replica_is_an_error_of_ours(
     (record,) = records
     assert record.getMessage().startswith("predict failed: RuntimeError at ")
     assert TEXT not in formatted(records)
+
+
+def test_what_is_made_for_good_is_left_alone_by_pythons_collector():
+    frozen = gc.get_freeze_count()
+    try:
+        with made_for_good():
+            assert not gc.isenabled()
+            kept = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= frozen + len(kept)
+    finally:
+        gc.unfreeze()
+    with pytest.raises(RuntimeError), made_for_good():
+        raise RuntimeError
+    assert gc.isenabled() and gc.get_freeze_count() == 0
