@@ -267,4 +267,5 @@ def test_what_is_made_for_good_is_left_alone_by_pythons_collector():
         gc.unfreeze()
     with pytest.raises(RuntimeError), made_for_good():
         raise RuntimeError
-    assert gc.isenabled() and gc.get_freeze_count() == 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
