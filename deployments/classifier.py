@@ -133,7 +133,7 @@ class Classifier(Replica):
         logits = await self._batcher.submit(mine, timeouts_s, flows, alone, call_id)
         batcher = self._batcher
         load = Load(self._name, batcher.tokens_per_s, batcher.queued_tokens, self._start_s)
-        return Logits(logits.values, logits.errors, self._version, load)
+        return Logits(logits.values, logits.errors, self._version, load, logits.model_s)
 
     async def parts(self, known: Collection[str] = ()) -> ModelParts | None:
         """What others need to know of the model; None where its version is among these."""

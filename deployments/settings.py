@@ -334,6 +334,11 @@ class DialectSettings(Strict):
         description="Chooses whose answer a body with `input` gets at /classify, where theirs and "
         "ours share a path. Set it to infinity where its clients ask.",
     )
+    info: Literal["ours", "tei"] = Field(
+        default="ours",
+        description="Chooses whose fields GET /info has. Set it to tei where programs read them as "
+        "Text Embeddings Inference names them; `rayclassify info` reads ours.",
+    )
     model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None = Field(
         default=None,
         description="Names the model where a dialect asks for a name; null takes the last part of "

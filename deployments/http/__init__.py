@@ -20,6 +20,7 @@
   an error
 - service: What the HTTP edge asks of whoever classifies
 - status_routes: GET /health, /ready, /info and /: what the service says about itself
+- times: How long an answer took, as headers: the names and the unit of Text Embeddings Inference
 
 tokenizer.py and local.py import it. It imports access, pipeline, privacy, model, settings.
 """

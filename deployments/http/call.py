@@ -29,11 +29,14 @@ class Call:
             ServiceError: the one text has no answer.
         """
         if not self.single:
-            return [{"error": r.body()} if isinstance(r, ServiceError) else r for r in results]
+            return [
+                {"error": r.body()} if isinstance(r, ServiceError) else dict(r) for r in results
+            ]
         if isinstance(results[0], ServiceError):
             # Taken out: the error's traceback holds this frame, which would hold the error.
             raise cast(ServiceError, results.pop())
-        return results[0]
+        # A plain one: who asks by a handle may not have this package.
+        return dict(results[0])
 
 
 def read_call(

@@ -15,6 +15,7 @@ from deployments.http.inputs import CLIENT
 from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
+from deployments.http.times import Times
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.types import Answer, TextInput
@@ -50,8 +51,9 @@ class ClassifyRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
+        times = Times()
         try:
-            content = await self._content(scope, receive)
+            content = await self._content(scope, receive, times)
         except ClientDisconnect:
             return
         except CancelledError as exc:
@@ -75,12 +77,13 @@ class ClassifyRoute:
             (b"content-type", media_type),
             (b"content-length", b"%d" % len(content)),
             *more,
+            *times.headers(time.perf_counter() - started),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         self._observer.stage("http", time.perf_counter() - started, 1)
 
-    async def _content(self, scope: Scope, receive: Receive) -> bytes | Rendered:
+    async def _content(self, scope: Scope, receive: Receive, times: Times) -> bytes | Rendered:
         """The body of the 200; every other status is an exception."""
         question = await read_question(
             scope, receive, self._dialect, self._limits, self._held, self._observer
@@ -93,12 +96,12 @@ class ClassifyRoute:
         elif question.single:
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            answers = await self._classified(inputs, scope, timeout_s)
+            answers = await self._classified(inputs, scope, timeout_s, times)
             if isinstance(answers[0], ServiceError):
                 raise answers[0]
         else:
             self._charge(scope, len(inputs))
-            answers = await self._classified(inputs, scope, timeout_s)
+            answers = await self._classified(inputs, scope, timeout_s, times)
             _raise_if_refused(inputs, answers)
             for answer in answers:
                 if isinstance(answer, ServiceError):
@@ -114,9 +117,15 @@ class ClassifyRoute:
         return dialect
 
     async def _classified(
-        self, inputs: list[TextInput | ServiceError], scope: Scope, timeout_s: float | None
+        self,
+        inputs: list[TextInput | ServiceError],
+        scope: Scope,
+        timeout_s: float | None,
+        times: Times,
     ) -> list[Answer | ServiceError]:
+        started = time.perf_counter()
         answers = await self._service.classify_inputs(inputs, timeout_s)
+        times.take(answers, time.perf_counter() - started)
         if self._audit is not None:
             client = scope.get(CLIENT)
             self._audit.record(inputs, answers, request_id_of(scope), client)

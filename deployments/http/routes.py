@@ -35,7 +35,8 @@ Table = Mapping[str, Sequence[Entry]]
 
 
 def table(dialects: Sequence[Dialect], with_keys: bool = False) -> Table:
-    """All that is answered. A path that two claim for one method is a mistake of ours.
+    """All that is answered. A path that two claim for one method is a mistake of ours; only
+    GET /info may be a dialect's.
 
     One that ends in `/` stands for all below it that have no entry of their own.
 
@@ -54,6 +55,8 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> Table:
         DOCS_ASSETS: Entry("GET", "if docs_public"),
         "/openapi.json": Entry("GET", "if docs_public"),
     }
+    if any("/info" in dialect.pages for dialect in dialects):
+        del own["/info"]
     entries = {path: [entry] for path, entry in own.items()}
     for dialect in dialects:
         render = dialect.render_error

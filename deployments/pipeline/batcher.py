@@ -235,6 +235,8 @@ class TokenBatcher:
             self._pass_started = None
             self.running = []
         ended = self._clock()
+        for call in {piece.call for piece in group}:
+            call.model_s += ended - started
         if isinstance(outcome, Logits):
             self._learn(parts, ended - started)
         self._idle_s += (started - self._ended - self._idle_s) / _IDLE_MEMORY

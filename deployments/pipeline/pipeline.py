@@ -25,6 +25,7 @@ from deployments.pipeline.types import (
     Options,
     Predicted,
     TextInput,
+    TimedAnswer,
     runs_of,
 )
 
@@ -95,7 +96,8 @@ class Pipeline:
         there, with the version that is."""
         started = time.perf_counter()
         encoded = await self.encode([inputs[i] for i in chosen])
-        self.observer.stage("tokenize", time.perf_counter() - started, len(chosen))
+        tokenize_s = time.perf_counter() - started
+        self.observer.stage("tokenize", tokenize_s, len(chosen))
         for k, error in encoded.errors.items():
             results[chosen[k]] = error
         if not encoded.index:
@@ -116,13 +118,16 @@ class Pipeline:
                 self.observer.truncated(n_cut)
             failed = logits.errors or {}
             for row, k in enumerate(places):
-                results[index[k]] = failed.get(row) or {
+                answer = {
                     **answers[row],
                     "tokens": int(made.lengths[k]),
                     "truncated": cut[k],
                     **({} if encoded.redacted is None else {"redacted": encoded.redacted[k]}),
                     **({MODEL: logits.model} if self.name_model else {}),
                 }
+                results[index[k]] = failed.get(row) or TimedAnswer.of(
+                    answer, tokenize_s, logits.model_s
+                )
         return {index[k]: version for k, version in predicted.strange.items()}
 
 

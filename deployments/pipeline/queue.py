@@ -34,6 +34,7 @@ class Call:
     """One caller's texts; `future` is done when each of them has an answer, or the caller left.
 
     deadlines: float64 [n], by the batcher's clock, as `arrived` is. alone: in no batch with others.
+    model_s: how long the passes took in which they were.
     """
 
     texts: Encoded
@@ -44,6 +45,7 @@ class Call:
     id: int = 0
     queued_tokens: int = 0
     unanswered: int = 0
+    model_s: float = 0.0
     values: Float32 | None = None
     errors: dict[int, ServiceError] = field(default_factory=dict)
     _offsets: npt.NDArray[np.int64] | None = None
@@ -78,7 +80,8 @@ class Call:
         if not self.unanswered:
             if self.values is None:
                 self.values = np.zeros((len(self.texts), 1), np.float32)
-            self.future.set_result(Logits(self.values, self.errors or None))
+            logits = Logits(self.values, self.errors or None, model_s=self.model_s)
+            self.future.set_result(logits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,26 @@ Answer = dict[str, Any]
 """One classified text as JSON-ready values, or `{"error": {...}}` in the place of a bad one."""
 
 
+class TimedAnswer(Answer):
+    """An answer that knows how long its micro-batch took, for the headers; JSON shows none of it.
+
+    tokenize_s, model_s: of the whole micro-batch, and of the passes in which its texts were.
+    """
+
+    __slots__ = ("model_s", "tokenize_s")
+
+    tokenize_s: float
+    model_s: float
+
+    @staticmethod
+    def of(answer: Answer, tokenize_s: float, model_s: float) -> TimedAnswer:
+        """The same values. An assignment each: an `__init__` would cost as much again."""
+        timed = TimedAnswer(answer)
+        timed.tokenize_s = tokenize_s
+        timed.model_s = model_s
+        return timed
+
+
 Activation = Literal["softmax", "sigmoid"]
 """Logits → scores."""
 
@@ -211,13 +231,14 @@ class Logits:
 
     errors: index of a text → why it has no answer; its row in `values` is meaningless.
     model: version of the `ModelParts` that decode it; a Classifier names its own, and says how it
-    stands by `load`.
+    stands by `load`. model_s: how long the forward passes took in which these texts were.
     """
 
     values: Float32
     errors: dict[int, ServiceError] | None = None
     model: str = ""
     load: Load | None = None
+    model_s: float = 0.0
 
     def __len__(self) -> int:
         return len(self.values)
@@ -284,7 +305,8 @@ def _one_part(parts: list[tuple[Sequence[int], Logits]]) -> tuple[Sequence[int],
         errors |= {len(places) + row: error for row, error in (logits.errors or {}).items()}
         places += own
     values = np.concatenate([logits.values for _, logits in parts])
-    return places, Logits(values, errors or None, parts[0][1].model)
+    model_s = max(logits.model_s for _, logits in parts)
+    return places, Logits(values, errors or None, parts[0][1].model, model_s=model_s)
 
 
 @dataclass(frozen=True, slots=True)

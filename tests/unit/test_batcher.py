@@ -121,6 +121,24 @@ async def test_the_budget_can_be_changed_while_texts_wait() -> None:
     assert model.batches == [[1], [4, 5, 6]]
 
 
+async def test_a_call_says_how_long_its_own_passes_took() -> None:
+    model = CountingModel()
+    queue = batcher(model, max_batch_tokens=5)
+
+    async def slow(function, *args):
+        await asyncio.sleep(0.02)
+        return function(*args)
+
+    queue._run = slow
+    one, three = texts(5), texts(4, 5, 3)
+    alone, in_parts = await asyncio.gather(
+        queue.submit(one, plenty(one)), queue.submit(three, plenty(three))
+    )
+    assert model.batches == [[5], [4], [5], [3]]
+    assert 0.02 <= alone.model_s < in_parts.model_s
+    assert in_parts.model_s >= 0.06
+
+
 async def test_a_poisonous_text_fails_alone() -> None:
     model = CountingModel()
     (logits,) = await submit_while_busy(batcher(model), model, texts(2, 3, POISON, 4, 5))

@@ -21,6 +21,7 @@ from deployments.http.dialects.tei_words import ERROR, STATUSES, tei_error
 from deployments.http.inputs import caller_of, sequences_of
 from deployments.http.json_body import decoded
 from deployments.http.responses import encode_json
+from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import EmptyText, InvalidInput, ServiceError
 from deployments.pipeline.types import Activation, Answer, Options
 from deployments.settings import DialectSettings, LimitSettings
@@ -50,6 +51,17 @@ class _Request(msgspec.Struct):
     parameters: _Parameters | msgspec.UnsetType | None = msgspec.UNSET
 
 
+_INFO: Json = {
+    "type": "object",
+    "required": ["model_id", "model_type", "max_input_length", "version"],
+    "properties": {
+        "model_id": {"type": "string"},
+        "model_type": {"type": "object"},
+        "max_input_length": {"type": "integer"},
+        "version": {"type": "string"},
+    },
+}
+
 _decoder = msgspec.json.Decoder(_Request)
 
 
@@ -58,10 +70,13 @@ class TeiDialect:
 
     paths: tuple[str, ...] = ("/predict", "/")
     access_scope: AccessScope = "classify"
-    pages: Mapping[str, Page] = {}
 
     def __init__(self, limits: LimitSettings, settings: DialectSettings, model: str) -> None:
         self._limits = limits
+        self._model = model
+        described = operation("tei_info", "As Text Embeddings Inference", {}, _INFO, (503,), ERROR)
+        info = {"/info": Page(self._info, described)}
+        self.pages: Mapping[str, Page] = info if settings.info == "tei" else {}
 
     def parse(self, body: Body, scope: Scope) -> Question:
         request = decoded(body.content, _decoder, _EXAMPLE)
@@ -71,6 +86,32 @@ class TeiDialect:
         inputs = sequences_of(items, _options(request), self._limits, caller, "inputs")
         # The whole request fails with one of them: before the others are classified in vain.
         return Question([*answered(inputs, "inputs")], caller.timeout_s, single, memo=by_hub)
+
+    async def _info(self, service: ClassifyService) -> Json:
+        ours = await service.info()
+        id2label = {str(i): label for i, label in enumerate(ours["labels"])}
+        return {
+            "model_id": ours["model"],
+            "model_sha": ours["revision"],
+            "model_dtype": ours["dtype"],
+            "served_model_name": self._model,
+            "model_type": {
+                "classifier": {
+                    "id2label": id2label,
+                    "label2id": {label: i for i, label in enumerate(ours["labels"])},
+                }
+            },
+            "max_concurrent_requests": self._limits.max_pending_texts,
+            "max_input_length": ours["max_length"],
+            "max_batch_tokens": ours["max_batch_tokens"],
+            "max_batch_requests": None,
+            "max_client_batch_size": self._limits.max_batch_texts,
+            "auto_truncate": False,
+            "tokenization_workers": 1,
+            "version": ours["versions"]["rayclassify"],
+            "sha": None,
+            "docker_label": None,
+        }
 
     def render(
         self, question: Question, answers: list[Answer | ServiceError], scope: Scope

@@ -22,6 +22,7 @@ from deployments.access.keys import hash_of, new_token
 from deployments.engines.null import NullEngine
 from deployments.http.app import create_app
 from deployments.http.dialects import dialects
+from deployments.http.examples import ANSWERS
 from deployments.pipeline.errors import (
     DeadlineExceeded,
     InvalidInput,
@@ -31,7 +32,7 @@ from deployments.pipeline.errors import (
     TextTooLong,
 )
 from deployments.pipeline.types import Options, TextInput
-from deployments.settings import AccessSettings, DialectSettings, Settings
+from deployments.settings import AccessSettings, DialectSettings, LimitSettings, Settings
 
 KEY = new_token()
 SHORT = [{"score": 1.0, "label": "short"}, {"score": 0.0, "label": "long"}]
@@ -355,6 +356,31 @@ def test_the_hubs_client_shows_errors(url: str) -> None:
     with pytest.raises(HfHubHTTPError, match="empty or only spaces") as caught:
         client.text_classification(" ")
     assert caught.value.response.status_code == 400
+
+
+class Told(Service):
+    """What the real service says of itself at GET /info."""
+
+    async def info(self, certificate: bool = False) -> dict[str, Any]:
+        return dict(ANSWERS["info"])
+
+
+def test_the_hubs_client_gets_teis_info_where_that_is_chosen(
+    limits: LimitSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    spoken = dialects(limits, DialectSettings(info="tei"), "models/demo")
+    with served(create_app(Told(), limits, spoken=spoken)) as address:
+        said = InferenceClient(model=address, provider="hf-inference").get_endpoint_info()
+    ours = ANSWERS["info"]
+    assert said["model_id"] == ours["model"]
+    assert said["served_model_name"] == "demo"
+    assert [*said["model_type"]["classifier"]["id2label"].values()] == list(ours["labels"])
+    assert said["max_input_length"] == ours["max_length"]
+    assert said["max_client_batch_size"] == limits.max_batch_texts
+    client = Client(create_app(Told(), limits, spoken=spoken))
+    assert "tei_info" in client.get("/openapi.json").text
+    assert Client(create_app(Told(), limits)).get("/info").json() == ours
 
 
 # With the real tokenizer
