@@ -11,6 +11,7 @@
 - forms: Forms → ClassifyRequest
 - inputs: ClassifyRequest → what the service classifies, for whom
 - json_body: JSON → ClassifyRequest
+- lines: A body that is lines of JSON, read as it arrives; and what one line asks
 - media_types: The content types that a request's body may have
 - openapi: GET /openapi.json: OpenAPI 3.1, made of the structs that decode requests
 - responses: Answers in JSON: bodies, and the one way from an exception to a status
@@ -20,6 +21,8 @@
   an error
 - service: What the HTTP edge asks of whoever classifies
 - status_routes: GET /health, /ready, /info and /: what the service says about itself
+- stream_route: POST /classify/stream: a line of JSON in, a line of JSON out, for as long as the
+  sender has some
 - times: How long an answer took, as headers: the names and the unit of Text Embeddings Inference
 
 tokenizer.py and local.py import it. It imports access, pipeline, privacy, model, settings.

@@ -20,9 +20,10 @@ from deployments.http.dialects.base import Family
 from deployments.http.docs import docs_routes
 from deployments.http.openapi import openapi_route
 from deployments.http.responses import error_answer
-from deployments.http.routes import table
+from deployments.http.routes import STREAM, table
 from deployments.http.service import ClassifyService
 from deployments.http.status_routes import family_mount, page_route, status_routes
+from deployments.http.stream_route import StreamRoute
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.privacy.audit import AuditLog
@@ -55,6 +56,7 @@ def create_app(
         for dialect in spoken
         for path in dialect.paths
     }
+    posts[STREAM] = StreamRoute(service, limits, held, audit, observer)
     rest = Starlette(
         routes=[
             *(Route(path, route, methods=["POST"]) for path, route in posts.items()),

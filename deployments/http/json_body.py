@@ -56,7 +56,7 @@ def parse_json(body: bytes) -> ClassifyRequest:
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return request_from(_load_with_reasons(body))
+        return request_from(loaded(body))
 
 
 def decoded(content: bytes, decoder: msgspec.json.Decoder[T], example: str) -> T:
@@ -69,7 +69,7 @@ def decoded(content: bytes, decoder: msgspec.json.Decoder[T], example: str) -> T
     try:
         return decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        value = _load_with_reasons(content, example)
+        value = loaded(content, example)
     try:
         return msgspec.convert(value, decoder.type)
     except msgspec.ValidationError as exc:
@@ -124,9 +124,13 @@ def decode_utf8(body: bytes) -> str:
         ) from None
 
 
-def _load_with_reasons(body: bytes, example: str = EXAMPLE) -> object:
-    """Python's own parser: it says where and why, and accepts what can be blamed on one item,
-    such as half a surrogate pair."""
+def loaded(body: bytes, example: str = EXAMPLE) -> object:
+    """The value of a body, by Python's own parser: it says where and why, and accepts what can be
+    blamed on one item, such as half a surrogate pair.
+
+    Raises:
+        BadRequest: not UTF-8, or not JSON; the message holds the byte offset.
+    """
     text = decode_utf8(body)
     if not text.strip():
         raise BadRequest(f"The body is empty. {example}")

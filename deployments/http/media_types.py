@@ -10,6 +10,7 @@ JSON = "application/json"
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 PLAIN = "text/plain"
+NDJSON = "application/x-ndjson"
 OCTETS = "application/octet-stream"
 ACCEPTED = (JSON, URLENCODED, MULTIPART, PLAIN)
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from deployments.access.keys import Scope as AccessScope
 from deployments.http.dialects.base import Dialect, Family, Json, Open
 from deployments.http.examples import ANSWERS, error_response, ref
-from deployments.http.media_types import JSON
+from deployments.http.media_types import JSON, NDJSON
 from deployments.http.responses import RenderError, rendered
-from deployments.pipeline.errors import NotReady
+from deployments.pipeline.errors import NotReady, UnsupportedMediaType
 
 DOCS_ASSETS = "/docs/assets/"
+STREAM = "/classify/stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> Table:
             "GET", "always", None, _get("ready", "Is the model loaded and warm?", "Health")
         ),
         "/info": Entry("GET", "never", None, _get("info", "Which model, on which device?", "Info")),
+        STREAM: Entry("POST", "never", "classify", _stream()),
         "/": Entry("GET", "if docs_public"),
         "/docs": Entry("GET", "if docs_public"),
         DOCS_ASSETS: Entry("GET", "if docs_public"),
@@ -84,6 +86,29 @@ def _numbered(operation: Json, i: int) -> Json:
     """The operation of a dialect's i-th path: an operationId may stand once in the document."""
     name = operation["operationId"]
     return {**operation, "operationId": f"{name}_{i + 1}" if i else name}
+
+
+def _stream() -> Json:
+    line = {"type": "string", "description": "Lines, each a ClassifyRequest of one text, and `id`."}
+    answer = {"type": "string", "description": "Lines, each a Prediction or an error, and `id`."}
+    request = '{"id": 1, "text": "这家店很好"}\n{"id": 2, "text": "太差了"}\n'
+    return {
+        "operationId": "classify_stream",
+        "tags": ["Classification"],
+        "summary": "Classify lines of JSON as they come, for as long as they come",
+        "requestBody": {
+            "required": True,
+            "content": {NDJSON: {"schema": line, "example": request}},
+        },
+        "responses": {
+            "200": {
+                "description": "A line for each, in order",
+                "content": {NDJSON: {"schema": answer}},
+            },
+            "415": error_response([UnsupportedMediaType("Compressed bodies are not accepted.")]),
+            "503": error_response([NotReady("The model is loading. Try again soon.")]),
+        },
+    }
 
 
 _CERTIFICATE: Json = {

@@ -13,6 +13,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.http.responses import error_answer
+from deployments.http.routes import STREAM
 from deployments.pipeline.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -29,6 +30,10 @@ _TIMEOUT = b"x-request-timeout-seconds"
 # Serve lets a caller lift the server's time limit with the one, and keep the work of a request
 # going that it has left with the other. Neither is a caller's to decide.
 _FOR_SERVE = frozenset({_TIMEOUT, b"x-request-disconnect-disabled"})
+
+# Serve ends what takes longer than `request_timeout_s`, and to see a caller go it reads all of a
+# body at once, into memory. A stream has no end, and sees for itself.
+_WITHOUT_END = ((_TIMEOUT, b"0"), (b"x-request-disconnect-disabled", b"?1"))
 
 
 def middlewares() -> list[Middleware]:
@@ -50,6 +55,8 @@ class ServeEdge:
             if name in _FOR_SERVE or not value.isascii():
                 _take_out(scope)
                 break
+        if scope["path"].endswith(STREAM):
+            scope["headers"] = [*scope["headers"], *_WITHOUT_END]
         said: Message | None = None
 
         async def send_json(message: Message) -> None:

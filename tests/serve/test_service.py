@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,26 @@ def test_the_log_level_changes_live(service: Service) -> None:
     before = batches_logged()
     service.post({"text": "很好"})
     assert batches_logged() == before
+
+
+def test_lines_in_lines_out(service: Service, reviews: list[str]) -> None:
+    def lines() -> Iterator[bytes]:
+        for i, text in enumerate([*reviews, " "]):
+            yield json.dumps({"id": i, "text": text}).encode() + b"\n"
+
+    answer = requests.post(service.url + "/classify/stream", data=lines(), timeout=60)
+    rows = [json.loads(line) for line in answer.content.splitlines()]
+    assert [row["id"] for row in rows] == [*range(len(reviews) + 1)]
+    assert "error" in rows[-1]
+    labels = [row["label"] for row in service.post({"text": reviews[:100]}).json()]
+    assert [row["label"] for row in rows[:100]] == labels
+
+
+def test_an_answer_says_how_long_it_took(service: Service) -> None:
+    said = service.post({"text": ["很好" * 100] * 30}).headers
+    parts = [int(said[f"x-{part}-time"]) for part in ("tokenization", "queue", "inference")]
+    assert int(said["x-inference-time"]) > 0
+    assert sum(parts) <= int(said["x-total-time"]) + len(parts)  # each is rounded
 
 
 def test_settings_change_live_without_a_new_replica(service: Service) -> None:
