@@ -35,14 +35,19 @@ help: ## this list
 serve: $(VENV)/.installed ## install what is missing, start the service on port 8000; Ctrl-C stops it
 	$(BIN)/rayclassify serve $(CONFIG) $(ARGS)
 
+# Side by side, but for those that start a Ray: two of them at once would be in each other's way.
+# Pytest's 5 is that ARGS chose none of a half.
 test: $(DEV)/.installed ## all tests, with a real Ray (minutes)
-	$(DEV_BIN)/python -m pytest $(ARGS)
+	@failed=0; \
+	for half in '-n 2 -m "not slow and not trials"' '-m slow'; do \
+	  eval "$(DEV_BIN)/python -m pytest $$half" $(ARGS) || [ $$? = 5 ] || failed=1; \
+	done; exit $$failed
 
 trials: $(DEV)/.installed ## the tests that take long and find little new: all model classes, the soak
 	$(DEV_BIN)/python -m pytest -m trials $(ARGS)
 
 check: lint ## lint, types, layers, and the tests that need no Ray
-	$(DEV_BIN)/python -m pytest -m "not slow and not trials" $(ARGS)
+	$(DEV_BIN)/python -m pytest -n 2 -m "not slow and not trials" $(ARGS)
 
 measure: $(DEV)/.installed ## the house in numbers: lines, words, files that a request crosses
 	$(DEV_BIN)/python scripts/measure.py

@@ -317,7 +317,9 @@ class AccessSettings(Strict):
         return self
 
 
-DialectName = Literal["tei", "vllm", "infinity", "kserve", "oip", "sagemaker", "vertex", "openai"]
+DialectName = Literal[
+    "tei", "vllm", "infinity", "kserve", "oip", "sagemaker", "vertex", "openai", "mcp"
+]
 
 
 class DialectSettings(Strict):
@@ -326,8 +328,9 @@ class DialectSettings(Strict):
     spoken: list[DialectName] = Field(
         default=["tei", "vllm", "infinity", "kserve", "oip", "sagemaker", "vertex", "openai"],
         description="Lists the dialects that are answered: tei (Text Embeddings Inference), "
-        "vllm, infinity, kserve (v1), oip (Open Inference Protocol), sagemaker, vertex, openai. "
-        "Change it to leave out what nobody should use.",
+        "vllm, infinity, kserve (v1), oip (Open Inference Protocol), sagemaker, vertex, openai; "
+        "and mcp (tools for language models), which is off by default. Change it to leave out what "
+        "nobody should use.",
     )
     classify_default: Literal["vllm", "infinity"] = Field(
         default="vllm",

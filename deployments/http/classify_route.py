@@ -68,10 +68,10 @@ class ClassifyRoute:
             )
             await answer(scope, receive, send)
             return
-        media_type, more = b"application/json", ANSWER_HEADERS
+        media_type, more, status = b"application/json", ANSWER_HEADERS, 200
         if isinstance(content, Rendered):
             media_type, more = content.media_type, (*content.headers, *ANSWER_HEADERS)
-            content = content.content
+            status, content = content.status, content.content
         # Starlette's Response would do the same at several times the cost.
         headers = [
             (b"content-type", media_type),
@@ -79,7 +79,7 @@ class ClassifyRoute:
             *more,
             *times.headers(time.perf_counter() - started),
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         self._observer.stage("http", time.perf_counter() - started, 1)
 

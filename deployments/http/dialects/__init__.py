@@ -6,6 +6,7 @@
 - kserve: KServe's dialect, version 1: POST /v1/models/{name}:predict with `instances`
 - kserve_words: What KServe and the Open Inference Protocol have in common: errors, and what is said
   of a model
+- mcp: The Model Context Protocol: POST /mcp, the tools `classify` and `labels` for language models
 - model_list: GET /v1/models, which KServe's clients and OpenAI's both ask: one answer that both
   understand
 - moderations: OpenAI's moderations: POST /v1/moderations with `input`, one flag for each category
@@ -35,6 +36,7 @@ from deployments.http.dialects.base import Dialect
 from deployments.http.dialects.classify import ClassifyDialect
 from deployments.http.dialects.infinity import InfinityDialect
 from deployments.http.dialects.kserve import KserveDialect
+from deployments.http.dialects.mcp import McpDialect
 from deployments.http.dialects.moderations import ModerationsDialect
 from deployments.http.dialects.oip import OipDialect
 from deployments.http.dialects.sagemaker import SagemakerDialect
@@ -57,6 +59,7 @@ DIALECTS: Mapping[DialectName, Make] = {
     "sagemaker": SagemakerDialect,
     "vertex": VertexDialect,
     "openai": ModerationsDialect,
+    "mcp": McpDialect,
 }
 """Of other servers. Each is made of the limits, the settings, and the model's name in URLs."""
 

@@ -79,11 +79,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """The body of a 200 that is no JSON. headers: beside those that every answer has."""
+    """A body that is no JSON, or no 200. headers: beside those that every answer has."""
 
     content: bytes
     media_type: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    status: int = 200
 
 
 class Dialect(Protocol):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import uvicorn
 from starlette.types import ASGIApp
 
 from deployments.pipeline.errors import NotReady, ServiceError
@@ -102,3 +106,15 @@ class Client:
     def send(self, body: bytes, content_type: str | None = "application/json") -> httpx.Response:
         headers = {} if content_type is None else {"content-type": content_type}
         return self.request("POST", "/classify", content=body, headers=headers)
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """Its address, for clients that want a real socket."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join(10)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import without_ray
 from huggingface_hub import InferenceClient, constants
 from huggingface_hub.errors import HfHubHTTPError
-from stand_in import LIMITS, Client, LengthClassifier
+from stand_in import LIMITS, Client, LengthClassifier, served
 
 from deployments.access.keys import hash_of, new_token
 from deployments.engines.null import NullEngine
@@ -315,17 +311,6 @@ def test_wrong_questions_for_tokens(
 
 
 # huggingface_hub's client
-
-
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture
