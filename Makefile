@@ -39,9 +39,9 @@ serve: $(VENV)/.installed ## install what is missing, start the service on port 
 # Pytest's 5 is that ARGS chose none of a half.
 test: $(DEV)/.installed ## all tests, with a real Ray (minutes)
 	@failed=0; \
-	for half in '-n 2 -m "not slow and not trials"' '-m slow'; do \
-	  eval "$(DEV_BIN)/python -m pytest $$half" $(ARGS) || [ $$? = 5 ] || failed=1; \
-	done; exit $$failed
+	$(DEV_BIN)/python -m pytest -n 2 -m "not slow and not trials" $(ARGS) || [ $$? = 5 ] || failed=1; \
+	$(DEV_BIN)/python -m pytest -m "slow and not trials" $(ARGS) || [ $$? = 5 ] || failed=1; \
+	exit $$failed
 
 trials: $(DEV)/.installed ## the tests that take long and find little new: all model classes, the soak
 	$(DEV_BIN)/python -m pytest -m trials $(ARGS)
