@@ -116,6 +116,38 @@ def sequences_of(
     return checked(texts, pairs, options, limits, caller, field)
 
 
+def token_ids_of(
+    rows: Sequence[object],
+    options: Options,
+    limits: LimitSettings,
+    caller: Caller = NOBODY,
+    field: str = "input",
+) -> list[TextInput | ServiceError]:
+    """One entry per row of token ids, in order.
+
+    Raises: as `sequences_of`.
+    """
+    _check_count(len(rows), limits.max_batch_texts, field)
+    flow = flow_of(caller.priority, caller.client, len(rows))
+    inputs: list[TextInput | ServiceError] = []
+    for row in rows:
+        if not isinstance(row, list) or not all(type(one) is int for one in row):
+            inputs.append(InvalidInput(f"{field} must be a list of token ids, whole numbers."))
+        elif not row:
+            inputs.append(EmptyText(f"{field} has no token ids. Send some."))
+        elif len(row) > limits.max_text_chars:
+            inputs.append(
+                TextTooLong(
+                    f"{field} has {len(row)} token ids; the limit is {limits.max_text_chars}. "
+                    "Send fewer."
+                )
+            )
+        else:
+            text = " ".join(map(str, row))
+            inputs.append(TextInput(text, None, options, flow, tuple(row)))
+    return inputs
+
+
 def as_sequence(item: object, *keys: str) -> object:
     """What `sequences_of` takes, of `{"text": ..., "text_pair": ...}`; all else as it came.
 

@@ -22,6 +22,7 @@
 - retry: A call to one of several replicas, tried again where one dies, and beside it where one is
   stuck
 - tasks: Kinds of models, by what their head means
+- token_ids: Token ids that callers made themselves, among texts that are still to be encoded
 - token_views: Texts as the model's tokenizer sees them, and back, for callers who ask for just that
 - tokenize: Text → token ids, by the model's own Rust tokenizer, many texts a call
 - types: What travels between the stages: plain arrays, tuples and frozen dataclasses, cheap to

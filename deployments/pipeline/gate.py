@@ -36,6 +36,8 @@ _RATIO_MEMORY = 0.98  # with each micro-batch
 
 def work_of(item: TextInput, max_chars: int) -> float:
     """What a text costs, about, in characters: its tokens are not known yet."""
+    if item.token_ids is not None:
+        return TEXT_WORK + min(len(item.token_ids), max_chars)
     chars = len(item.text) + len(item.text_pair or "")
     if chars > max_chars and not item.options.truncation:
         return TEXT_WORK  # too long to be cut, it never reaches the model

@@ -20,6 +20,7 @@ from deployments.pipeline.errors import NotReady, ServiceError
 from deployments.pipeline.fast_tokenizer import faster
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.tasks import Encoder
+from deployments.pipeline.token_ids import encoded
 from deployments.pipeline.tokenize import EncodedTexts
 from deployments.pipeline.types import Encoded, ModelInfo, TextInput
 
@@ -147,7 +148,7 @@ class LiveModels:
         counts: Sequence[int] | None = None
         if self._redactor is not None:
             inputs, counts = self._redactor.redact_all(inputs)
-        made = [model.encoder.encode(inputs) for model in models]
+        made = [encoded(model.encoder, inputs, self._redactor is not None) for model in models]
         batch, index, truncated, errors = _together([m.version for m in models], made)
         redacted = None if counts is None else [counts[i] for i in index]
         return Encodings(batch, index, truncated, errors, redacted)

@@ -127,6 +127,8 @@ class Options:
 class TextInput:
     """One text to classify, with its second half where the model reads pairs.
 
+    token_ids: what the model is to read in place of a text, as the caller's own tokenizer made it,
+    marks and all; `text` then is the ids written out.
     Its repr shows no text: it may end up in a log.
     """
 
@@ -134,6 +136,7 @@ class TextInput:
     text_pair: str | None = field(default=None, repr=False)
     options: Options = Options()
     flow: Flow = DEFAULT_FLOW
+    token_ids: tuple[int, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

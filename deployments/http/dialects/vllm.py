@@ -30,11 +30,11 @@ from deployments.http.dialects.openai_words import (
     openai_error,
     tokens_of,
 )
-from deployments.http.inputs import caller_of, sequences_of
+from deployments.http.inputs import Caller, caller_of, sequences_of, token_ids_of
 from deployments.http.json_body import decoded
 from deployments.http.responses import encode_json
 from deployments.pipeline.errors import InvalidInput, ServiceError
-from deployments.pipeline.types import Answer, Options
+from deployments.pipeline.types import Answer, Options, TextInput
 from deployments.settings import DialectSettings, LimitSettings
 
 _EXAMPLE = 'Send {"input": "..."} or {"input": ["...", "..."]}.'
@@ -50,6 +50,8 @@ class _Request(msgspec.Struct):
     activation: bool | None = None  # its older name
     softmax: bool | None = None  # and the oldest
 
+
+_IDS: Json = {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 0}}
 
 _decoder = msgspec.json.Decoder(_Request)
 
@@ -67,9 +69,6 @@ class VllmDialect:
 
     def parse(self, body: Body, scope: Scope) -> Question:
         request = decoded(body.content, _decoder, _EXAMPLE)
-        texts = [request.input] if isinstance(request.input, str) else request.input
-        if any(isinstance(text, int | list) for text in texts):
-            raise InvalidInput("`input` holds token ids; this service takes texts. Send them.")
         cut = request.truncate_prompt_tokens
         if cut not in (None, -1):
             raise InvalidInput(
@@ -81,7 +80,7 @@ class VllmDialect:
             ALL_LABELS, raw_scores=raw, truncation=request.truncation or cut == -1, label_ids=True
         )
         caller = caller_of(scope, self._limits)
-        inputs = sequences_of(texts, options, self._limits, caller, "input")
+        inputs = _inputs_of(request.input, options, self._limits, caller)
         return Question(inputs, caller.timeout_s, single=False)
 
     def render(
@@ -118,7 +117,7 @@ class VllmDialect:
             "type": "object",
             "required": ["input"],
             "properties": {
-                "input": INPUT,
+                "input": {"anyOf": [*INPUT["anyOf"], _IDS, {"type": "array", "items": _IDS}]},
                 "model": {"type": "string"},
                 "truncate_prompt_tokens": {"enum": [-1, None]},
                 "truncation": {"type": "boolean"},
@@ -131,6 +130,20 @@ class VllmDialect:
             "properties": {"data": {"type": "array", "items": {"type": "object"}}},
         }
         return operation("vllm_classify", "As vLLM and SGLang", request, answer, STATUSES, ERROR)
+
+
+def _inputs_of(
+    given: str | list[Any], options: Options, limits: LimitSettings, caller: Caller
+) -> list[TextInput | ServiceError]:
+    """A text, texts, token ids of one, or of several: told apart by the first, as vLLM does."""
+    first = given[0] if isinstance(given, list) and given else given
+    if isinstance(first, int):
+        return token_ids_of([given], options, limits, caller)
+    if isinstance(first, list) and given:
+        return token_ids_of(given, options, limits, caller)
+    return sequences_of(
+        [given] if isinstance(given, str) else given, options, limits, caller, "input"
+    )
 
 
 def _by_number(answer: Answer) -> list[float]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
+import without_ray
 from stand_in import LIMITS, Client, LengthClassifier
 from three_labels import (
     LABELS,
@@ -20,8 +22,10 @@ from three_labels import (
     speaking,
 )
 
+from deployments.engines.null import NullEngine
+from deployments.http.app import create_app
 from deployments.pipeline.errors import Overloaded, PredictionFailed
-from deployments.settings import AccessSettings
+from deployments.settings import AccessSettings, Settings
 
 PATHS = ("/v1/classify", "/vllm/classify")
 
@@ -93,10 +97,57 @@ def test_the_services_own_top_k_leaves_no_class_out():
     assert told["num_classes"] == len(LABELS)
 
 
-@pytest.mark.parametrize("body", [{"input": [1, 2, 3]}, {"input": [[1, 2], [3]]}])
-def test_token_ids_are_refused(client, three, body):
-    assert "token ids" in error_of(post(client, PATHS[0], body), 400)
-    assert three.seen == []
+@pytest.mark.anyio
+async def test_token_ids_are_read_as_they_are(demo_model):
+    read: list[list[int]] = []
+
+    def predict(batch, *_):
+        read.extend(one.input_ids.tolist() for one in batch.split())
+        return NullEngine().predict(batch)
+
+    settings = Settings.model_validate({"model": {"id": str(demo_model), "max_length": 6}})
+    replica = without_ray.tokenizer(settings, predict)
+    await replica._chain.loading
+    transport = httpx.ASGITransport(replica.__serve_build_asgi_app__())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+        async def asked(given, status=200, **more):
+            answer = await client.post(PATHS[0], json={"input": given, **more})
+            assert answer.status_code == status
+            return answer.json()
+
+        [tokens] = (await client.post("/tokenize", json={"inputs": "很好"})).json()
+        ids = [token["id"] for token in tokens]
+        read.clear()
+        [told] = (await asked("很好"))["data"]
+        [same] = (await asked(ids))["data"]
+        assert told == same
+        first, second = (await asked([ids, ids[::-1]]))["data"]
+        assert (first["index"], second["index"]) == (0, 1)
+        assert read == [ids, ids, ids, ids[::-1]]
+        assert (await asked([ids, ids]))["usage"]["prompt_tokens"] == 2 * len(ids)
+        read.clear()
+        # Without marks, and too long: nothing is added, and nothing cut that nobody asked to cut.
+        many = [*range(100, 110)]
+        assert "has 10 tokens; the limit is 6" in (await asked(many, 400))["error"]["message"]
+        await asked(many, truncate_prompt_tokens=-1)
+        assert read == [many[:6]]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([[1, 2], []], "input[1]: input has no token ids"),
+        ([[1], "text"], "input[1]: input must be a list of token ids"),
+        (["text", [1]], "input[1]: input must be a string"),
+        ([1, "text"], "input must be a list of token ids"),
+        ([1, True], "input must be a list of token ids"),
+        ([1] * 101, "has 101 token ids; the limit is 100"),
+    ],
+)
+def test_what_are_no_token_ids(given, said):
+    client = Client(create_app(LengthClassifier(), LIMITS))
+    assert said in error_of(post(client, PATHS[0], {"input": given}), 400)
 
 
 def test_long_texts_are_cut_only_where_that_is_asked_for(client):
@@ -209,7 +260,7 @@ def test_input_at_our_path_is_vllms_by_default_and_infinitys_where_it_is_chosen(
 
 def test_errors_of_a_body_with_input_are_in_its_speakers_words(client):
     assert "input[1]" in error_of(post(client, "/classify", {"input": ["calm", ""]}), 400)
-    error_of(post(client, "/classify", {"input": [1]}), 400)
+    error_of(post(client, "/classify", {"input": [1, "calm"]}), 400)
 
 
 @pytest.mark.parametrize(
