@@ -162,6 +162,16 @@ class Info(Struct):
     batching_reason: Annotated[str | None, Meta(description="Why not packed.")]
     selected_by: Annotated[str, Meta(description="`config`, `measurement` at start, or `cache`.")]
     max_batch_tokens: Annotated[int, Meta(description="Tokens in one forward pass, at most.")]
+    limits: Annotated[
+        dict[str, float],
+        Meta(
+            description="Of a request: `max_body_bytes`, `max_batch_texts`, `max_text_chars` and "
+            "`request_timeout_s`."
+        ),
+    ]
+    dialects: Annotated[
+        list[str], Meta(description="Other servers' ways of asking that are answered beside ours.")
+    ]
     versions: dict[str, str]
     update: Annotated[
         Update | None,
