@@ -27,16 +27,14 @@ MAX_PER_REQUEST = 1_024
 _PLOTS = {".svg", ".png", ".pdf"}
 
 
-def _dialects() -> list[str]:
+def _dialects(incomplete: str) -> list[str]:
     from deployments.bench.dialects import DIALECTS
 
-    return list(DIALECTS)
+    return [name for name in DIALECTS if name.startswith(incomplete)]
 
 
 def bench(
-    urls: Annotated[
-        list[str], typer.Argument(metavar="URL...", help="Servers, as http://HOST:PORT.")
-    ],
+    urls: Annotated[list[str], typer.Argument(metavar="URL", help="Servers, as http://HOST:PORT.")],
     dialects: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,7 +90,7 @@ def bench(
     """Measure running servers under the same loads, in turns: answers a second and latency.
 
     Each server is asked one text first, and its label is shown: a server that is not there, speaks
-    another dialect or wants a key ends the command before any load. The first tenth of each run
+    another dialect or wants a key ends the command before any load. The start of each run
     does not count. Ctrl-C ends early with what is known so far.
 
     The client takes a part of this machine too: `client` says how much of a core. From 0.8 on it

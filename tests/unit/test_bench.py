@@ -22,6 +22,7 @@ from served import serving
 from typer.testing import CliRunner, Result
 
 from deployments.access.keys import hash_of, new_token
+from deployments.bench import run
 from deployments.bench.dialects import DIALECTS
 from deployments.cli import app
 from deployments.http.app import create_app
@@ -108,7 +109,8 @@ def test_servers_take_turns_under_each_load(url: str, tmp_path: Path) -> None:
 
 
 def test_all_texts_are_asked_in_turn(url: str, service: LengthClassifier) -> None:
-    measured(url, *SHORTLY, "--texts-per-request", "4")
+    one_by_one = ("--connections", "1", "--duration-s", "0.5")
+    measured(url, *one_by_one, "--texts-per-request", "4")
     # The question beforehand, and the first round of the load.
     seen = [one.text for one in service.seen[4 : 4 + N_TEXTS]]
     assert len(set(seen)) == N_TEXTS
@@ -241,3 +243,14 @@ def test_a_wrong_command_line_is_said_at_once(args: tuple[str, ...], words: str)
     result = CliRunner(env={**os.environ, "COLUMNS": "200"}).invoke(app, ["bench", *args])
     assert result.exit_code == 2
     assert words in result.output
+
+
+@pytest.mark.parametrize(
+    ("cpu", "lag_ms", "is_doubted"), [(0.5, 1.0, False), (0.9, 1.0, True), (0.5, 30.0, True)]
+)
+def test_a_client_that_spoils_the_figures_says_so(
+    cpu: float, lag_ms: float, is_doubted: bool
+) -> None:
+    figures = (100.0, 100.0, 10.0, 20.0, 30.0)
+    result = run.Result("http://a", "ours", 4, None, 1, 10.0, 1_000, *figures, {}, cpu, lag_ms)
+    assert (result.doubt is not None) == is_doubted
