@@ -113,6 +113,7 @@ class Target:
         if answer.status in (401, 403):
             return f"{where}: it asks for a key. Say --key, or set RAYCLASSIFY_KEY."
         if answer.status in (404, 405):
-            return f"{where}: it does not speak {self.dialect} there. Name its --dialect or --path."
+            cure = "--dialect, --path or --model" if self.model else "--dialect or --path"
+            return f"{where}: it does not speak {self.dialect} there. Name its {cure}."
         said = " ".join(answer.body[: 4 * _SHOWN_CHARS].decode("utf-8", "replace").split())
         return f"{where}: {said[:_SHOWN_CHARS] or 'nothing more'}"
