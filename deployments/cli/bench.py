@@ -46,17 +46,20 @@ def bench(
     ] = None,
     connections: Annotated[
         str | None,
-        typer.Option(help="Callers that ask again when answered; 1,4,16,64 by default."),
+        typer.Option(
+            help="Closed loop: callers that ask again when answered; 1,4,16,64 by default."
+        ),
     ] = None,
     rates: Annotated[
         str | None,
-        typer.Option("--rates", help="Requests a second that arrive by chance, as 50,100,200."),
+        typer.Option(help="Open loop: Poisson arrivals a second, as 50,100,200."),
     ] = None,
     duration_s: Annotated[
         float, typer.Option("--duration-s", help="Of each load on each server.", min=0.1)
     ] = 10.0,
     texts_per_request: Annotated[
-        int, typer.Option("--texts-per-request", min=1, max=MAX_PER_REQUEST)
+        int,
+        typer.Option("--texts-per-request", help="As a list.", min=1, max=MAX_PER_REQUEST),
     ] = 1,
     texts: Annotated[
         str | None,
@@ -90,8 +93,8 @@ def bench(
     """Measure running servers under the same loads, in turns: answers a second and latency.
 
     Each server is asked one text first, and its label is shown: a server that is not there, speaks
-    another dialect or wants a key ends the command before any load. The start of each run
-    does not count. Ctrl-C ends early with what is known so far.
+    another dialect or wants a key ends the command before any load. The start of each run does not
+    count. Ctrl-C ends early with what is known so far.
 
     The client takes a part of this machine too: `client` says how much of a core. From 0.8 on it
     may be the client that was measured, and a warning says so.
@@ -162,6 +165,8 @@ def _levels(connections: str | None, rates: str | None) -> list[Level]:
     per_s = _numbers(rates or "", "--rates", float)
     if any(not 0 < rate < 1e6 for rate in per_s):
         raise typer.BadParameter(f"{rates}; above 0.", param_hint="--rates")
+    if not counts and not per_s:
+        raise typer.BadParameter("name one at least, as 16.", param_hint="--connections")
     return [*(Level(connections=n) for n in counts), *(Level(rate_per_s=rate) for rate in per_s)]
 
 

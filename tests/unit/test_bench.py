@@ -196,7 +196,9 @@ def test_a_bad_text_within_an_answer_of_200_counts(url: str, service: LengthClas
 
 def test_ctrl_c_shows_what_was_measured(url: str) -> None:
     command = [sys.executable, "-m", "deployments.cli", "bench", url, "--json"]
-    command += ["--connections", "2,1", "--duration-s", "60"]
+    command += ["--connections", "2,1", "--duration-s", "20"]
+    # Where the tests run in the background of a shell, a child would be deaf to Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         while b"Ctrl-C ends it" not in (line := process.stderr.readline()):
@@ -206,6 +208,7 @@ def test_ctrl_c_shows_what_was_measured(url: str) -> None:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
         out, _ = process.communicate()
+    signal.signal(signal.SIGINT, before)
     found = json.loads(out)
     assert (process.returncode, found["stopped"]) == (0, True)
     assert [one["connections"] for one in found["results"]] == [2]
@@ -234,6 +237,7 @@ def test_tls(service: LengthClassifier, tmp_path: Path, monkeypatch: pytest.Monk
         (("http://a", "--dialect", "oip"), "--model"),
         (("http://a", "--connections", "1,many"), "no list of numbers"),
         (("http://a", "--connections", "0"), "from 1 to"),
+        (("http://a", "--connections", ","), "one at least"),
         (("http://a", "--rates", "-1"), "above 0"),
         (("http://a", "--plot", "a.doc"), "none of"),
         (("http://a", "--texts", "/no/such"), "is no file"),
