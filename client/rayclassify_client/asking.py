@@ -154,20 +154,40 @@ def read(response: httpx.Response, n_texts: int | None) -> list[Result]:
         ServiceError: of the request as a whole.
         NotThisService: it is no answer of a rayclassify.
     """
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
+    body = _json_of(response)
     if response.is_success and n_texts is None and isinstance(body, Mapping):
         return [result_of(body)]
     if response.is_success and isinstance(body, list) and len(body) == n_texts:
         return [result_of(one) for one in body]
+    raise _refusal(response, body)
+
+
+def read_info(response: httpx.Response) -> dict[str, Any]:
+    """What GET /info answered.
+
+    Raises:
+        ServiceError, NotThisService: as `read`.
+    """
+    body = _json_of(response)
+    if response.is_success and isinstance(body, dict) and "labels" in body:
+        return body
+    raise _refusal(response, body)
+
+
+def _json_of(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _refusal(response: httpx.Response, body: Any) -> ClientError:
     if isinstance(body, Mapping) and isinstance(body.get("error"), Mapping):
         try:
-            raise error_of(body["error"], _retry_after_s(response))
+            return error_of(body["error"], _retry_after_s(response))
         except (KeyError, TypeError):
             pass  # said below
-    raise NotThisService(f"{response.url} answered {response.status_code}. {_STRANGE}")
+    return NotThisService(f"{response.url} answered {response.status_code}. {_STRANGE}")
 
 
 _STRANGE = "That is no answer of this service; check the address."

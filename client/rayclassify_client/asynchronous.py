@@ -39,6 +39,18 @@ class AsyncClient:
             raise result
         return result
 
+    async def info(self) -> dict[str, Any]:
+        """See `Client.info`."""
+        tries = Tries(self._options)
+        while True:
+            try:
+                return asking.read_info(await self._http.get("/info", timeout=tries.timeout()))
+            except httpx.TransportError as exc:
+                error: ClientError = tries.failed(exc)
+            except ClientError as exc:
+                error = exc
+            await asyncio.sleep(tries.pause_s(error))
+
     async def classify_many(
         self,
         texts: Iterable[Text],

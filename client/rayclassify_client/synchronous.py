@@ -47,6 +47,22 @@ class Client:
             raise result
         return result
 
+    def info(self) -> dict[str, Any]:
+        """What the service serves and how, as GET /info says it.
+
+        Raises:
+            ClientError
+        """
+        tries = Tries(self._options)
+        while True:
+            try:
+                return asking.read_info(self._http.get("/info", timeout=tries.timeout()))
+            except httpx.TransportError as exc:
+                error: ClientError = tries.failed(exc)
+            except ClientError as exc:
+                error = exc
+            time.sleep(tries.pause_s(error))
+
     def classify_many(
         self,
         texts: Iterable[Text],

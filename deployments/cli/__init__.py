@@ -1,12 +1,16 @@
 """The command line: `rayclassify serve | deploy | classify | …`.
 
 - audit: `rayclassify audit`: what an audit log says, and whether it was changed
+- bench: `rayclassify bench URL …`: how fast servers are, ours or others, side by side
 - check: `rayclassify check`: everything wrong in a config, before it is deployed
 - classify: `rayclassify classify`: texts in, labels out, from a running service
 - classify_table: `rayclassify classify TABLE --text-column`: a table in, a table with labels out
 - deploy: `rayclassify deploy` and `rollback`: change what a running cluster serves
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
+- exit_codes: what the exit codes mean: the same of every command, and what it is about in each
+- formats: what a command prints: a table for people, JSON or CSV for programmes
+- info: `rayclassify info`: what the running service serves, and how
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - serve: `rayclassify serve`: check, start, wait, follow, stop
@@ -24,10 +28,13 @@ import typer
 
 from deployments import __version__
 from deployments.cli.audit import app as audit
+from deployments.cli.bench import bench
 from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.deploy import deploy, rollback
 from deployments.cli.doctor import doctor
+from deployments.cli.exit_codes import epilog
+from deployments.cli.info import info
 from deployments.cli.keys import app as keys
 from deployments.cli.serve import serve
 from deployments.cli.status import status
@@ -36,7 +43,6 @@ from deployments.cli.tune import tune
 app = typer.Typer(
     name="rayclassify",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_show_locals=False,
 )
@@ -64,13 +70,7 @@ def main(
     """
 
 
-app.command()(serve)
-app.command()(deploy)
-app.command()(status)
-app.command()(rollback)
-app.command()(check)
-app.command()(doctor)
-app.command()(classify)
-app.command()(tune)
+for _command in (serve, deploy, status, rollback, check, doctor, classify, info, bench, tune):
+    app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")
 app.add_typer(keys, name="keys")

@@ -7,17 +7,16 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Check an audit log, or find a text in it.")
+from deployments.cli.exit_codes import NO, WRONG, epilog
 
-CHANGED = 1
-"""Exit code: a line does not follow from the one before."""
+app = typer.Typer(no_args_is_help=True, help="Check an audit log, or find a text in it.")
 
 SecretFile = Annotated[
     Path, typer.Option("--secret-file", help="The file that args.audit.secret_file names.")
 ]
 
 
-@app.command()
+@app.command(epilog=epilog("audit verify"))
 def verify(
     files: Annotated[
         list[Path],
@@ -37,7 +36,7 @@ def verify(
 ) -> None:
     """Check that no line was changed, taken out or put in; needs args.audit.chain.
 
-    Lines that are missing at the very end show nowhere. Exit code 0; 1: changed; 2: no such secret.
+    Lines that are missing at the very end show nowhere.
 
     Example: `rayclassify audit verify audit-*.jsonl* --secret-file secret`
     """
@@ -54,12 +53,12 @@ def verify(
             typer.echo(f"{count} lines are as they were written; then {problem}.", err=True)
             if held == 0 and first == 0:
                 typer.echo("If its oldest files were deleted in their turn, say --first.", err=True)
-            raise typer.Exit(CHANGED)
+            raise typer.Exit(NO)
     unchecked = f" Number {first}, on which they rest, can't be checked." if first else ""
     typer.echo(f"ok: {count} lines, none changed.{unchecked}")
 
 
-@app.command("hash")
+@app.command("hash", epilog=epilog("audit hash"))
 def hash_text(
     text: Annotated[str, typer.Argument(help="The text as it was sent.")],
     secret_file: SecretFile,
@@ -92,4 +91,4 @@ def _secret(path: Path) -> bytes:
         return read_secret(path)
     except ValueError as exc:
         typer.echo(f"error: {exc}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(WRONG) from None

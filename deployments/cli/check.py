@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from deployments.cli.exit_codes import WRONG
 from deployments.config.check import ConfigError, Problem, check_config, load_config
-
-BAD_CONFIG = 2
-"""Exit code: the config is wrong."""
 
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="The Serve YAML.")]
 DEFAULT_CONFIG = Path("serve_config.yaml")
@@ -44,7 +42,7 @@ def check(
     """Check a config: unknown keys, wrong values, numbers that contradict each other, and the
     files that it names on this machine.
 
-    Prints `ok`, or one line for each problem with its place and the cure. Exit code 0 or 2.
+    Prints `ok`, or one line for each problem with its place and the cure.
 
     Example: `rayclassify check --prove serve_config.yaml`
     """
@@ -59,7 +57,7 @@ def check(
             _print_json(listed)
         else:
             print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
+        raise typer.Exit(WRONG)
     if prove:
         _prove(loaded, as_json, verbose)
     elif as_json:
@@ -80,7 +78,7 @@ def _prove(config: dict[str, Any], as_json: bool, verbose: bool) -> None:
     for refusal in refusals:
         typer.echo(refusal, err=True)
     if refusals:
-        raise typer.Exit(BAD_CONFIG)
+        raise typer.Exit(WRONG)
     if not certificates:
         typer.echo("ok: no model to prove")
 
@@ -103,7 +101,7 @@ def checked_config(path: Path) -> dict[str, Any]:
     config, problems = read_config(path)
     if problems:
         print_problems(problems)
-        raise typer.Exit(BAD_CONFIG)
+        raise typer.Exit(WRONG)
     return config
 
 

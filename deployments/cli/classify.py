@@ -16,6 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from deployments.cli.exit_codes import NO, UNREACHABLE, WRONG
+from deployments.cli.formats import Format, chosen, print_csv
+
 if TYPE_CHECKING:
     from rayclassify_client import Client
 
@@ -25,6 +28,16 @@ _SMALL = 20  # texts that need no progress bar
 # For a batch with all its tries: a service that is full or restarts says when to come again.
 TIMEOUT_S = 90.0
 
+UrlOption = Annotated[str, typer.Option(help="Where the service is.", envvar="RAYCLASSIFY_URL")]
+KeyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The API key, where the service asks for one; others on this machine may see it here, "
+        "and not in the variable.",
+        envvar="RAYCLASSIFY_KEY",
+        show_envvar=True,
+    ),
+]
 Answer = dict[str, Any]
 Classified = Iterable[tuple[str, Answer]]
 
@@ -37,24 +50,18 @@ def classify(
         Path | None,
         typer.Option("--file", "-f", help="One text per line, UTF-8; `-` for stdin."),
     ] = None,
-    url: Annotated[
-        str, typer.Option(help="Where the service is.", envvar="RAYCLASSIFY_URL")
-    ] = DEFAULT_URL,
+    url: UrlOption = DEFAULT_URL,
     top_k: Annotated[
         int | None, typer.Option("--top-k", "-k", min=1, help="Labels per text, best first.")
     ] = None,
-    key: Annotated[
-        str | None,
+    key: KeyOption = None,
+    format_: Annotated[
+        Format | None,
         typer.Option(
-            help="The API key, where the service asks for one; others on this machine may see it "
-            "here, and not in the variable.",
-            envvar="RAYCLASSIFY_KEY",
-            show_envvar=True,
+            "--format", help="How to print it: a table on a terminal by default, else JSON lines."
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines; the default where stdout is no terminal.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     text_column: Annotated[
         str | None,
         typer.Option(help="TEXTS is one table (csv, tsv, jsonl, parquet, .gz, .zst); its texts."),
@@ -70,7 +77,8 @@ def classify(
     ] = "label,score",
     prefix: Annotated[str, typer.Option(help="Of the added columns.")] = "",
     table_format: Annotated[
-        str | None, typer.Option("--format", help="Of the table, where its name does not say.")
+        str | None,
+        typer.Option("--input-format", help="Of the table, where its name does not say."),
     ] = None,
     encoding: Annotated[str, typer.Option(help="Of a csv, tsv or jsonl file.")] = "utf-8",
     force: Annotated[
@@ -80,8 +88,7 @@ def classify(
     """Classify texts with a running service.
 
     Prints a table on a terminal, else one JSON object per line, in the order of the texts; a text
-    that could not be classified, a blank line for one, has an `error`. Exit code 1 if there was
-    one; 2: the command or a file is wrong; 3: the service can't be asked.
+    that could not be classified, a blank line for one, has an `error`.
 
     A table keeps its rows, their order and all columns. Bad rows have no label and stand in
     OUTPUT.bad.jsonl with number and reason. A run that was killed goes on when started again.
@@ -94,11 +101,15 @@ def classify(
 
     - `rayclassify classify --file reviews.txt --json > labels.jsonl`
 
-    - `cut -f2 reviews.tsv | rayclassify classify -`
+    - `cut -f2 reviews.tsv | rayclassify classify - | jq -r .label`
     """
     if text_column is not None or output is not None:
         from deployments.cli.classify_table import classify_table
 
+        if format_ is not None or as_json:
+            raise typer.BadParameter(
+                "a table's kind is that of the name after --output.", param_hint="--format"
+            )
         raise typer.Exit(
             classify_table(
                 list(texts or []),
@@ -118,18 +129,19 @@ def classify(
     from rayclassify_client.errors import NotThisService, Unreachable
 
     source, total = _texts(list(texts or []), file)
-    show = show_json if as_json or not sys.stdout.isatty() else show_table
+    form = chosen(format_, as_json, Format.table if sys.stdout.isatty() else Format.json)
+    show = _SHOWN[form]
     try:
         with Client(url, key, top_k=top_k, timeout_s=TIMEOUT_S) as client:
             n_texts, n_errors = show(_classified(client, source), total)
     except ClientError as exc:
         where = isinstance(exc, Unreachable | NotThisService)
         typer.echo(f"error: {exc}{' Name it with --url.' if where else ''}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(UNREACHABLE) from None
     if n_texts == 0:
         typer.echo("error: no text was given: the input is empty.", err=True)
     if n_errors or n_texts == 0:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
 
 
 def _classified(client: Client, texts: Iterable[str]) -> Classified:
@@ -181,7 +193,7 @@ def _lines(stream: BinaryIO) -> Iterator[str]:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError:
                 typer.echo(f"error: line {number} is not UTF-8; save it as UTF-8.", err=True)
-                raise typer.Exit(1) from None
+                raise typer.Exit(WRONG) from None
             yield text
 
 
@@ -198,6 +210,22 @@ def show_json(classified: Classified, total: int | None) -> tuple[int, int]:
         n_errors += "error" in answer
         sys.stdout.write(json.dumps({"text": text, **answer}, ensure_ascii=False) + "\n")
     sys.stdout.flush()
+    return n_texts, n_errors
+
+
+def show_csv(classified: Classified, total: int | None) -> tuple[int, int]:
+    """A line per text, as soon as it is known. Returns how many texts, and how many errors."""
+    n_texts = n_errors = 0
+
+    def rows() -> Iterator[Answer]:
+        nonlocal n_texts, n_errors
+        for text, answer in _with_progress(classified, total):
+            n_texts += 1
+            n_errors += "error" in answer
+            error = answer.get("error") or {}
+            yield {**answer, "text": text, "error": error.get("message")}
+
+    print_csv(("text", "label", "score", "error"), rows())
     return n_texts, n_errors
 
 
@@ -219,6 +247,9 @@ def show_table(classified: Classified, total: int | None) -> tuple[int, int]:
     if n_texts:
         console.print(table)
     return n_texts, n_errors
+
+
+_SHOWN = {Format.json: show_json, Format.csv: show_csv, Format.table: show_table}
 
 
 def _rows(text: str, answer: Answer) -> Iterator[tuple[Text, Text, str, Text]]:

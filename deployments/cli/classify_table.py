@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from deployments.cli.exit_codes import DONE, NO, UNREACHABLE, WRONG
+
 # Of one batch with all its tries; whoever classifies a table would rather wait than begin again.
 TIMEOUT_S = 600.0
 
@@ -27,7 +29,7 @@ def classify_table(
     encoding: str,
     force: bool,
 ) -> int:
-    """The exit code: 0; 1: some rows are bad; 2: a file is wrong; 3: the service can't be asked."""
+    """The exit code: 1: some rows are bad; see exit_codes.py."""
     from deployments.bulk.run import ADDED, Job, run
     from deployments.bulk.tables import BadTable, Format
     from rayclassify_client import Client, ClientError
@@ -45,7 +47,9 @@ def classify_table(
         )
     kinds: dict[str, Format] = {name: name for name in get_args(Format)}
     if kind is not None and kind not in kinds:
-        raise typer.BadParameter(f"{kind}; there are {', '.join(kinds)}.", param_hint="--format")
+        raise typer.BadParameter(
+            f"{kind}; there are {', '.join(kinds)}.", param_hint="--input-format"
+        )
     job = Job(
         tables[0],
         output,
@@ -66,7 +70,7 @@ def classify_table(
             done = run(client, job, _shower(progress))
     except BadTable as exc:
         say.print(f"error: {exc}", soft_wrap=True, markup=False, highlight=False)
-        return 2
+        return WRONG
     except ClientError as exc:
         say.print(
             f"error: {exc} What is done is kept: start the command again.",
@@ -74,15 +78,15 @@ def classify_table(
             markup=False,
             highlight=False,
         )
-        return 3
+        return UNREACHABLE
     before = f", {done.resumed:,} of them by an earlier run" if done.resumed else ""
     say.print(f"{done.rows:,} rows{before}: {output}", soft_wrap=True, highlight=False)
     if done.bad_file is not None:
         say.print(
             f"{done.bad:,} rows have no label: {done.bad_file}", soft_wrap=True, highlight=False
         )
-        return 1
-    return 0
+        return NO
+    return DONE
 
 
 def _bar(console: Console) -> Progress:

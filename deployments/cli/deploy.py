@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from deployments.cli.check import BAD_CONFIG, DEFAULT_CONFIG, ConfigPath, checked_config
+from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
+from deployments.cli.exit_codes import NO, UNREACHABLE, WRONG
 
 if TYPE_CHECKING:
     from deployments.cli.deploy_run import DeployRun
     from deployments.deploying.clusters import Cluster
     from deployments.deploying.dashboard import Dashboard
     from deployments.deploying.serve_state import AppState
-
-NOT_SERVED = 1
-"""Exit code: it does not serve what was asked for, or nobody could be asked."""
 
 Address = Annotated[
     str | None,
@@ -61,7 +59,7 @@ def deploy(
 
     Checks the config and the model first; writes the model's commit and fingerprint into what it
     deploys; waits until it serves, and says why it does not get on. What failed is rolled back to
-    what served before. Exit code 0: it serves; 1: it does not; 2: the config is wrong.
+    what served before.
 
     Example: `rayclassify deploy serve_config.yaml`
     """
@@ -76,7 +74,7 @@ def deploy(
         try:
             chosen = pick_application(picked, app)
         except CannotDeploy as exc:
-            fail(str(exc), BAD_CONFIG)
+            fail(str(exc), WRONG)
         _check_model(chosen, cluster)
         dashboard = _open(cluster, no_rayservice)
         chosen = pinned(chosen)
@@ -136,7 +134,7 @@ def _check_model(app: dict[str, Any], cluster: Cluster) -> None:
     for problem in problems:
         typer.echo(f"error: {problem.message}", err=True)
     if problems:
-        raise typer.Exit(BAD_CONFIG)
+        raise typer.Exit(WRONG)
 
 
 def _on_this_machine(config: dict[str, Any], cluster: Cluster) -> dict[str, Any]:
@@ -200,11 +198,13 @@ def told() -> Iterator[None]:
 
     try:
         yield
-    except (NoCluster, DashboardError, CannotDeploy) as exc:
+    except (NoCluster, DashboardError) as exc:
+        fail(str(exc), UNREACHABLE)
+    except CannotDeploy as exc:
         fail(str(exc))
 
 
-def fail(message: str, code: int = NOT_SERVED) -> NoReturn:
+def fail(message: str, code: int = NO) -> NoReturn:
     """Says it and ends."""
     typer.echo(f"error: {message}", err=True)
     raise typer.Exit(code)

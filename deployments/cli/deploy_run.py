@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from deployments.cli.exit_codes import DONE, INTERRUPTED, NO
 from deployments.deploying.merging import Merged
 from deployments.deploying.pinning import changed_since, shown_model
 from deployments.deploying.rollout import Outcome, Rollout
@@ -20,7 +21,6 @@ from deployments.deploying.serve_state import (
     Verdict,
 )
 
-SERVED, NOT_SERVED, INTERRUPTED = 0, 1, 130
 _PAUSE_S = 4.0  # where each line stays
 
 
@@ -88,16 +88,16 @@ class DeployRun:
         if outcome.verdict is Verdict.SERVED:
             say(f"It serves after {outcome.after_s:.0f} s: {shown_model(plan.app)}")
             self._keep(plan, plan.app)
-            return SERVED
+            return DONE
         self._complain(outcome)
         if outcome.verdict is Verdict.REPLACED:
-            return NOT_SERVED
+            return NO
         if before is None or not rollback_on_failure:
             say("`rayclassify status` shows how it stands; `rayclassify rollback` goes back.")
-            return NOT_SERVED
+            return NO
         say(f"Rolling back to {shown_model(before)}")
         self._go_back(config, before)
-        return NOT_SERVED
+        return NO
 
     def _go_back(self, config: dict[str, Any], before: dict[str, Any]) -> None:
         if changed_since(before):

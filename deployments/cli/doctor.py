@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
+from deployments.cli.exit_codes import NO
 from deployments.config.ray_inside import other_version
 from deployments.engines import machine
 from deployments.engines.cpu import FEATURES, cpu_features, cpu_model
@@ -25,9 +26,6 @@ from deployments.engines.measurement import Measured
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import our_settings
 from deployments.settings import Settings
-
-NOT_RUNNABLE = 1
-"""Exit code: the config's model or engine can't run here."""
 
 PACKAGES = ("rayclassify", "ray", "torch", "transformers", "tokenizers", "nanotoken", "numpy")
 
@@ -59,8 +57,6 @@ def doctor(
     Then measures every engine that the config allows on this machine, on the config's model, and
     shows which one `engine: auto` takes and why. The choice is kept: the next start with the same
     model and settings has it at once.
-
-    Exit code 0; 1: the config's model or engine can't run here; 2: the config is wrong.
 
     Examples:
 
@@ -95,7 +91,7 @@ def doctor(
         }
         sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     if pick.error:
-        raise typer.Exit(NOT_RUNNABLE)
+        raise typer.Exit(NO)
 
 
 def _classifier(config: dict[str, Any]) -> tuple[Settings, int]:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from deployments.access.keys import ApiKey, Keys, hash_of, new_token, parse_keys
 from deployments.access.watched_file import WrongFileError
+from deployments.cli.exit_codes import WRONG, epilog
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +35,7 @@ keys: []
 """
 
 
-@app.command()
+@app.command(epilog=epilog("keys new"))
 def new(
     key_id: Annotated[str, typer.Option("--id", help="Whose key it is; audit logs name it.")],
     scopes: Annotated[
@@ -80,7 +81,7 @@ def new(
     typer.echo(f"It is shown this once; its hash is in {file}.", err=True)
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("keys list"))
 def list_keys(file: KeysPath = DEFAULT_FILE) -> None:
     """Show the keys of a file: whose they are, what they may do, when they end."""
     _, keys = _read(file)
@@ -99,7 +100,7 @@ def list_keys(file: KeysPath = DEFAULT_FILE) -> None:
     Console().print(table)
 
 
-@app.command()
+@app.command(epilog=epilog("keys revoke"))
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Whose key ends.")],
     file: KeysPath = DEFAULT_FILE,
@@ -179,4 +180,4 @@ def _replace(target: Path, text: str) -> None:
 
 def _fail(message: str) -> NoReturn:
     typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(WRONG)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
+from deployments.cli.exit_codes import DONE, NO
 from deployments.launch.environment import cluster_address, host_of
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import Plan, read_plan
@@ -38,7 +39,7 @@ def serve(
 
     Checks the config and the machine first, starts a Ray of its own with Serve in it, waits until
     the service answers, and prints its address. With RAY_ADDRESS set it deploys into that cluster
-    instead. Exit code 2: the config is wrong; 1: the start failed.
+    instead.
 
     Example: `rayclassify serve serve_config.yaml`
     """
@@ -68,7 +69,7 @@ def _check_machine(plan: Plan, config: dict[str, Any], force: bool) -> None:
     for problem in found:
         _complain(f"{'error' if problem.fatal and not force else 'warning'}: {problem}")
     if any(problem.fatal for problem in found) and not force:
-        raise typer.Exit(1)
+        raise typer.Exit(NO)
     make = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
     if told := secure_token(os.environ, make):
         _complain(f"warning: {told}")
@@ -98,10 +99,10 @@ def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s
     if failed:
         _complain(f"The whole log: {launcher.log}")
     if survivors or failed:
-        return 1
+        return NO
     shutil.rmtree(launcher.run_dir, ignore_errors=True)
     launcher.tell("Stopped.")
-    return 0
+    return DONE
 
 
 def _complain(*lines: str) -> None:

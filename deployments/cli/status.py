@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deployments.cli.deploy import NOT_SERVED, Address, AppName, fail, find, told
+from deployments.cli.deploy import Address, AppName, fail, find, told
+from deployments.cli.exit_codes import NO
+from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
 from deployments.deploying.kept import Kept
 from deployments.deploying.pinning import shown_model
 from deployments.deploying.room import Node, has_room, read_nodes, why_no_room
@@ -28,6 +30,10 @@ from deployments.scaling.starts import START_FILE, Start, read_start
 if TYPE_CHECKING:
     from deployments.deploying.dashboard import Dashboard
 
+_COLUMNS = (
+    *("application", "application_status", "deployment", "status"),
+    *("wanted", "running", "starting", "kept_back"),
+)
 # What a failed update means for the stages it did not reach, and for those it did.
 _STAYED = "its update failed: runs the config before, and is neither replaced nor scaled"
 
@@ -35,17 +41,16 @@ _STAYED = "its update failed: runs the config before, and is neither replaced no
 def status(
     address: Address = None,
     app: AppName = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    format_: FormatOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     starts: Annotated[
         bool, typer.Option("--starts", help="How long each Classifier took to start, by steps.")
     ] = False,
 ) -> None:
     """What is deployed, what serves, how busy it is and why it has so many replicas; why something
-    does not serve, and how to get back.
-
-    Exit code 0: every application shown serves as it was asked to; 1: one does not, or no cluster
-    answers. So it can be an alert.
+    does not serve, and how to get back. Its exit code can be an alert.
     """
+    form = chosen(format_, as_json)
     from deployments.deploying.dashboard import Dashboard
 
     with told():
@@ -62,7 +67,7 @@ def status(
         kept = {state.name: Kept(cluster.url, state.name) for state in states}
         scaling = {state.name: _scaling(dashboard, details, state) for state in states}
         begun = {s.name: _starts(dashboard, details, s.name) if starts else [] for s in states}
-    if as_json:
+    if form is not Format.table:
         found = {
             state.name: {
                 **to_json(state, kept[state.name], nodes, scaling[state.name]),
@@ -70,7 +75,10 @@ def status(
             }
             for state in states
         }
-        typer.echo(json.dumps({"address": cluster.url, "applications": found}, indent=2))
+        if form is Format.json:
+            print_json({"address": cluster.url, "applications": found})
+        else:
+            print_csv(_COLUMNS, _rows(found))
     else:
         typer.echo(f"{cluster.url} ({cluster.how})")
         for state in states:
@@ -82,7 +90,19 @@ def status(
         if not states:
             typer.echo("no application is deployed there: `rayclassify deploy CONFIG`")
     if not states or any(state.status != "RUNNING" for state in states):
-        raise typer.Exit(NOT_SERVED)
+        raise typer.Exit(NO)
+
+
+def _rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each deployment, of `to_json`'s values."""
+    for name, app in found.items():
+        for deployment, stage in app["deployments"].items():
+            yield {
+                **stage,
+                "application": name,
+                "application_status": app["status"],
+                "deployment": deployment,
+            }
 
 
 def _scaling(dashboard: Dashboard, details: dict[str, Any], app: AppState) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from deployments import installing
-from deployments.cli.check import BAD_CONFIG, DEFAULT_CONFIG, ConfigPath, checked_config
+from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
 from deployments.cli.classify import read_lines
+from deployments.cli.exit_codes import NO, WRONG
 
 if TYPE_CHECKING:
     from deployments.engines.catalog import Candidate
@@ -62,8 +63,7 @@ def tune(
 
     Runs the real engines and the real queue under load, without HTTP. What CONFIG fixes (engine
     name, dtype, device) stays; Ctrl-C ends early with what is known so far. Writes a copy of
-    CONFIG with the chosen values, which `rayclassify serve` and `serve run` take. Exit code 2: the
-    config is wrong; 1: nothing could be measured.
+    CONFIG with the chosen values, which `rayclassify serve` and `serve run` take.
 
     Example: `rayclassify tune reviews.txt --target-p99-ms 200`
     """
@@ -129,9 +129,9 @@ def _our_application(config: dict[str, Any], path: Path) -> tuple[dict[str, Any]
             if settings.engine.name != "none":
                 return app, settings
             typer.echo("args.engine.name is none: no model, nothing to tune. Set auto.", err=True)
-            raise typer.Exit(BAD_CONFIG)
+            raise typer.Exit(WRONG)
     typer.echo(f"{path}: no application has import_path: {BUILDER}.", err=True)
-    raise typer.Exit(BAD_CONFIG)
+    raise typer.Exit(WRONG)
 
 
 def _encoded(lines: Sequence[str], settings: Settings) -> Encoded:
@@ -282,4 +282,4 @@ def _plot(
 
 def _fail(message: str) -> Any:
     typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(NO)

@@ -81,6 +81,13 @@ ANSWERS: dict[str, Any] = {
         "batching_reason": None,
         "selected_by": "measurement",
         "max_batch_tokens": 4096,
+        "limits": {
+            "max_body_bytes": 2_000_000,
+            "max_batch_texts": 1024,
+            "max_text_chars": 100_000,
+            "request_timeout_s": 30.0,
+        },
+        "dialects": ["tei", "oip"],
         "versions": {"rayclassify": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0"},
         "update": None,
         "certificate": None,

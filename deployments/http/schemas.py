@@ -43,14 +43,13 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
     # Items of a list are checked one by one, so that a bad one cannot fail the others.
     text: Annotated[
         str | list[Any],
-        Meta(description="The text to classify, or a list of texts.", extra_json_schema=_TEXTS),
+        Meta(description="The text to classify, or a list of texts."),
     ]
     text_pair: Annotated[
         str | list[Any] | None,
         Meta(
             description="The second half, for models that read pairs: a text, or a list as long "
-            "as `text`.",
-            extra_json_schema=_PAIRS,
+            "as `text`."
         ),
     ] = None
     top_k: Annotated[
@@ -162,6 +161,16 @@ class Info(Struct):
     batching_reason: Annotated[str | None, Meta(description="Why not packed.")]
     selected_by: Annotated[str, Meta(description="`config`, `measurement` at start, or `cache`.")]
     max_batch_tokens: Annotated[int, Meta(description="Tokens in one forward pass, at most.")]
+    limits: Annotated[
+        dict[str, float],
+        Meta(
+            description="Of a request: `max_body_bytes`, `max_batch_texts`, `max_text_chars` and "
+            "`request_timeout_s`."
+        ),
+    ]
+    dialects: Annotated[
+        list[str], Meta(description="Other servers' ways of asking that are answered beside ours.")
+    ]
     versions: dict[str, str]
     update: Annotated[
         Update | None,
@@ -176,7 +185,11 @@ class Info(Struct):
 def components() -> dict[str, Any]:
     """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
     structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Update, Info]
-    return msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
+    schemas = msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
+    # Decoding leaves the items of a list open, for later; callers and generators must know them.
+    schemas["ClassifyRequest"]["properties"]["text"] |= _TEXTS
+    schemas["ClassifyRequest"]["properties"]["text_pair"] |= _PAIRS
+    return schemas
 
 
 FIELDS: dict[str, str] = {

@@ -50,6 +50,7 @@ MAX_CHARS_PER_TOKEN = 5
 # Callers keep their own deadlines; this only ends a call that would hang for ever.
 POSTPROCESS_TIMEOUT_S = 60.0
 INFO_TIMEOUT_S = 10.0
+_SHOWN_LIMITS = {"max_body_bytes", "max_batch_texts", "max_text_chars", "request_timeout_s"}
 
 # The Rust tokenizer's own threads, one per CPU of the machine, would crowd out the model's. Read at
 # each call; micro-batches are encoded beside each other anyway.
@@ -196,6 +197,8 @@ class ModelChain:
             "batching_reason": engine.batching_reason,
             "selected_by": engine.selected_by,
             "max_batch_tokens": live.max_batch_tokens,
+            "limits": self._settings.limits.model_dump(include=_SHOWN_LIMITS),
+            "dialects": list(self._settings.dialects.spoken),
             "versions": {"rayclassify": __version__, **engine.versions},
             "update": await update_state(self._settings.model, model, revision),
             "certificate": proven if certificate else None,

@@ -1,10 +1,11 @@
-"""The parts of scripts/benchmark.py; tests/ and tests/trials use its processes and clients too.
+"""The parts of scripts/benchmark.py; tests/ and tests/trials use its processes too.
+
+The load client is the package's own, deployments.bench: `rayclassify bench` asks by it too.
 
 - process: starts a process and ends it with all that it started
 - child: a process that is asked line by line
 - service: our own service, from a Serve config with some changes
 - cluster: a Ray cluster of several nodes on this machine
-- client: the load client that judges every answer
 - load: the closed loop of wrk, for the most that a service can
 - openloop: latency at the times of a Poisson process
 - ideal: the least latency that a model of the same pass times allows

@@ -17,7 +17,8 @@ from statistics import median
 
 from rich.table import Table
 
-from .client import Endpoint
+from deployments.bench.client import Endpoint
+
 from .load import load
 from .machine import ROOT
 from .service import read_config, running_service

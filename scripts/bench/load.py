@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .client import Endpoint
+from deployments.bench.client import Endpoint
+from deployments.bench.latencies import rate
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 # As our own answers say it. What a peer cuts, it cuts in silence.
 TRUNCATED = '"truncated":true'
-# Of each run, what its first part shows is the start: every connection asks at the same moment.
-WARM_SHARE = 0.2
 TIMEOUT_S = 60
 
 
@@ -113,29 +112,6 @@ def parse(answers: str, connections: int, client_cpu_s: float = 0.0) -> Measurem
         truncated=raw["marked"],
         client_cpu=round(client_cpu_s / duration_s, 2),
     )
-
-
-def rate(times_s: np.ndarray, duration_s: float, connections: int, latency_s: float) -> float:
-    """Answers a second in the steady part of a run: the slope of their number over time.
-
-    Answers come in bursts, one per batch. Their number by the length of the run would count a
-    burst too many or too few (a tenth, for a slow service); the slope hardly minds where in a
-    burst the run ends. It also leaves out the start, where nothing can be answered yet.
-
-    A server so slow that the run saw one burst has no slope: there it is Little's law, as many
-    requests as there are connections in the time that one takes.
-    """
-    if len(times_s) < 2:
-        return len(times_s) / duration_s
-    first_s = times_s[-1] - duration_s
-    numbers = np.arange(1, len(times_s) + 1)
-    steady = times_s >= first_s + WARM_SHARE * duration_s
-    if steady.sum() < 8 or np.ptp(times_s[steady]) <= 0:
-        return len(times_s) / duration_s
-    if np.ptp(times_s[steady]) < latency_s / 2:
-        return connections / latency_s
-    x, y = times_s[steady], numbers[steady]
-    return float(np.polyfit(x - x.mean(), y, 1)[0])
 
 
 def enough_s(

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from deployments.bench.latencies import WARM_SHARE, poisson_times_s
+
 from .child import ChildFailed, child
 from .engines import ENGINES, REFERENCES, EngineChild, EngineSpec, engine_child
 from .flops import flops
 from .ideal import fitted, ideal
 from .load import Measurement, enough_s, load
 from .models import MINILM, SHAPES, Shape
-from .openloop import WARM_SHARE, open_loop, poisson_times_s
+from .openloop import open_loop
 from .service import Service, our_endpoint, running_service
 from .session import Session
 from .workload import SEED, Workload, encode, texts_of_tokens

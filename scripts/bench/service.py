@@ -18,9 +18,9 @@ from typing import Any
 import requests
 import yaml
 
+from deployments.bench.client import Endpoint
 from deployments.launch import processes
 
-from .client import Endpoint
 from .machine import ROOT
 from .process import our_environment, started
 

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .client import Endpoint
+from deployments.bench.client import Endpoint
+
 from .load import LoadFailed, enough_s, load
 from .models import BERT_BASE
 from .peers import PEERS, Peer, PeerUnavailable, running

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.bench.dialects import DIALECTS
+from deployments.cli.exit_codes import EXIT_CODES
 from deployments.config.capacity import DEFAULTS
 from deployments.http.schemas import Prediction, components
 from deployments.launch.ingress import choose_ingress
@@ -27,9 +29,9 @@ from scripts.render_docs import page as configuration_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
-HTTP, ARCHITECTURE, OPERATIONS, LOG = (
+HTTP, ARCHITECTURE, OPERATIONS, LOG, CLI = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-    for name in ("http", "architecture", "operations", "log")
+    for name in ("http", "architecture", "operations", "log", "cli")
 )
 CONFIG = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
 # When to change a setting is an instruction, so the description has one.
@@ -259,3 +261,15 @@ def test_an_entry_of_the_log_is_date_question_table_decision_and_test(entry: str
 def test_the_newest_entry_stands_first() -> None:
     dates = [entry[:10] for entry in ENTRIES]
     assert dates == sorted(dates, reverse=True)
+
+
+def test_the_table_of_exit_codes_is_the_code() -> None:
+    told = {row[0].strip("`"): row[1:] for row in table(section(CLI, "Exit codes"))}
+    assert told == {
+        command: [codes.get(code, "–") for code in range(4)]
+        for command, codes in EXIT_CODES.items()
+    }
+
+
+def test_the_page_of_commands_names_every_dialect_of_bench() -> None:
+    assert set(re.findall(r"`(\w+)`", section(CLI, "bench").split("whose JSON")[0])) >= {*DIALECTS}

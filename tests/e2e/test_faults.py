@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.client import RIGHT
+from deployments.bench.client import RIGHT
 from tests.trials import cluster, faults, updates
 from tests.trials.models import unfit_models
 from tests.trials.steady import HANGS, KILLS, NO_MEMORY, NOT_A_NUMBER, RAISES

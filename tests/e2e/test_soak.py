@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from scripts.bench.client import RIGHT
+from deployments.bench.client import RIGHT
 from scripts.bench.store import Store
 from tests.trials import soak, soak_findings
 from tests.trials.mixed import ALLOWED, MIX

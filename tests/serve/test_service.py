@@ -155,6 +155,8 @@ def test_status_pages(service: Service) -> None:
     assert info["model"] == "models/demo"
     assert (info["dtype"], info["device"]) == ("float32", "cpu")
     assert info["labels"] == ["negative", "positive"]
+    assert info["limits"]["max_text_chars"] == 100_000
+    assert {"tei", "oip"} <= set(info["dialects"])
     described = service.get("/openapi.json").json()["components"]["schemas"]["Info"]["properties"]
     assert list(info) == list(described)
 

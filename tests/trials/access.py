@@ -15,7 +15,7 @@ from typing import Any
 import requests
 
 from deployments.access.keys import hash_of, new_token
-from scripts.bench.client import BrokenAnswer, Load
+from deployments.bench.client import BrokenAnswer, Load
 from scripts.bench.process import wait_until
 
 from .guarded import (

@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from deployments.bench.client import RIGHT, Asked, Load, Question, post
 from deployments.scaling.policy import STATE_FILE
 from deployments.scaling.report import read_state
-from scripts.bench.client import RIGHT, Asked, Load, Question, post
 from scripts.bench.service import Service, read_config, running_service
 
 from .session import Part, Session

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from scripts.bench.client import RIGHT
+from deployments.bench.client import RIGHT
 
 from .cluster import Cluster, cluster, kill, note, under_load
 from .session import Part, Session

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scripts.bench.client import post
+from deployments.bench.client import post
 
 GOOD = b'{"text": "a"}'
 # Behind a request whose end is clear it is a second one, rightly answered, even where the first got

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from deployments.access.keys import hash_of, new_token
-from scripts.bench.client import Answer, Load, Question, post
+from deployments.bench.client import Answer, Load, Question, post
 from scripts.bench.service import running_service
 
 from .raw_http import Connection

@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 
-from scripts.bench.client import RIGHT, Answer, Load, Question, post
+from deployments.bench.client import RIGHT, Answer, Load, Question, post
 from scripts.bench.models import DEMO
 
 MAX_SCORE_DRIFT = 1e-3

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import requests
 
-from scripts.bench.client import RIGHT, Load
+from deployments.bench.client import RIGHT, Load
 from scripts.bench.service import Config, Service, read_config, running_service
 
 from . import corpus

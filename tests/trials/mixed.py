@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scripts.bench.client import HUNG_UP, RIGHT, Answer, Asked, Load, Question, post
+from deployments.bench.client import HUNG_UP, RIGHT, Answer, Asked, Load, Question, post
 
 ALLOWED = {RIGHT, "429", "408", HUNG_UP}  # any other outcome breaks a promise
 PATIENCE_S = (0.001, 0.05)  # of clients that hang up

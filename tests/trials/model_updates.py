@@ -16,8 +16,8 @@ from typing import Any, Self
 
 import requests
 
+from deployments.bench.client import CLIENT_TIMEOUT_S, Answer, Asked, Load, Question, post
 from scripts.bench.child import Child, child
-from scripts.bench.client import CLIENT_TIMEOUT_S, Answer, Asked, Load, Question, post
 
 from .cluster import REPLICAS, Cluster, cluster, kill, wait_until
 from .handles import HandleLoad, environment

@@ -19,11 +19,11 @@ from typing import Any, Self
 import numpy as np
 import requests
 
+from deployments.bench.client import Asked, Load, Question, post
+from deployments.bench.latencies import latencies
 from deployments.scaling.policy import POLICY
 from scripts.bench.child import Child, ChildFailed, child
-from scripts.bench.client import Asked, Load, Question, post
 from scripts.bench.modes import TOKENS_PER_S
-from scripts.bench.openloop import latencies
 from scripts.bench.process import wait_until
 
 from .session import Part, Session

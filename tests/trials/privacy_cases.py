@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from scripts.bench.client import BrokenAnswer
+from deployments.bench.client import BrokenAnswer
 
 from . import privacy_faults as faulty
 from .canary import WORD_CHARS, Canaries

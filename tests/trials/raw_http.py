@@ -7,7 +7,7 @@ import struct
 import time
 from dataclasses import dataclass, field
 
-from scripts.bench.client import Answer, AnswerParser, BrokenAnswer
+from deployments.bench.client import Answer, AnswerParser, BrokenAnswer
 
 TIMEOUT_S = 30.0
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from scripts.bench.client import Answer, BrokenAnswer
+from deployments.bench.client import Answer, BrokenAnswer
 
 from .raw_http import Connection
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import requests
 
-from scripts.bench.client import RIGHT, Endpoint
+from deployments.bench.client import RIGHT, Endpoint
 from scripts.bench.load import load
 from scripts.bench.service import Service, read_config, running_service
 

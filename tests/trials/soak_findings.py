@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
-from scripts.bench.client import RIGHT
+from deployments.bench.client import RIGHT
 
 from .mixed import ALLOWED
 from .session import Part

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, pairwise
 
+from deployments.bench.client import RIGHT, Answer, Asked, Load, Question, post
 from deployments.model.load import load_parts
 from deployments.pipeline.types import TextInput
 from deployments.settings import ModelSettings
-from scripts.bench.client import RIGHT, Answer, Asked, Load, Question, post
 
 # At each of these characters a FaultyEngine does what its name says.
 RAISES, NOT_A_NUMBER, NO_MEMORY, HANGS, KILLS, SLOW = "错", "空", "爆", "停", "死", "慢"

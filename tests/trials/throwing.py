@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from scripts.bench.client import Answer, BrokenAnswer, post
+from deployments.bench.client import Answer, BrokenAnswer, post
 
 from .corpus import Case
 from .framing import HIDDEN_ID, Shape

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from scripts.bench.client import RIGHT
+from deployments.bench.client import RIGHT
 from scripts.bench.service import read_config, running_service
 
 from .cluster import CHANGES, REPLICAS, Cluster, note, under_load, wait_until

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from scripts.bench.client import Endpoint
+from deployments.bench.client import Endpoint
 from scripts.bench.peers import PEERS, Peer, PeerUnavailable, process, running
 from scripts.bench.peers.environment import install, pip_command
 from scripts.bench.peers.peer import Run

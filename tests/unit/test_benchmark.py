@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 import uvicorn
 
+from deployments.bench.client import HUNG_UP, RIGHT, Asked, Endpoint, Load, Question
+from deployments.bench.latencies import latencies, poisson_times_s, rate
 from deployments.pipeline.types import Encoded
 from scripts.bench import load, service, workload
 from scripts.bench.child import ChildFailed, child
-from scripts.bench.client import HUNG_UP, RIGHT, Asked, Endpoint, Load, Question
 from scripts.bench.flops import flops
 from scripts.bench.models import Shape
-from scripts.bench.openloop import latencies, poisson_times_s
 
 ENDPOINT = Endpoint(
     "http://127.0.0.1:9", "/classify", lambda text: json.dumps({"text": text}).encode(), str
@@ -203,7 +203,7 @@ def test_a_rate_does_not_hang_on_where_in_a_burst_the_run_ends() -> None:
 
     # The last burst just inside of the run, and just outside of it.
     for n, duration_s in ((16, 20.0), (15, 19.9)):
-        assert load.rate(bursts(n), duration_s, 64, 1.6) == pytest.approx(40, rel=0.02)
+        assert rate(bursts(n), duration_s, 64, 1.6) == pytest.approx(40, rel=0.02)
 
 
 def test_the_requests_of_the_file_are_whole_http_requests() -> None:
@@ -276,4 +276,4 @@ def test_a_child_that_fails_says_why_and_ends() -> None:
 
 def test_a_run_that_saw_one_burst_is_counted_by_its_latency() -> None:
     once = 113.0 + np.arange(64) * 3e-4
-    assert load.rate(once, 20.0, connections=64, latency_s=13.1) == pytest.approx(64 / 13.1)
+    assert rate(once, 20.0, connections=64, latency_s=13.1) == pytest.approx(64 / 13.1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from deployments.bench.latencies import poisson_times_s
 from scripts.bench.ideal import PassTime, fitted, ideal, latencies_s
-from scripts.bench.openloop import poisson_times_s
 
 MANY = 1_000_000
 

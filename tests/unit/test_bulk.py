@@ -176,7 +176,7 @@ def test_what_can_not_be_read_is_named_by_line(
 def test_another_encoding_and_stdin(url: str, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     content = "评论\n很好很好很好很好很好很好\n差\n".encode("gb18030")
-    options = ("--format", "csv", "--encoding", "gb18030", "--url", url)
+    options = ("--input-format", "csv", "--encoding", "gb18030", "--url", url)
     result = run("-", "--text-column", "评论", "-o", out, *options, stdin=content)
     assert result.exit_code == 0, result.output
     assert [(row["评论"][0], row["label"]) for row in rows_of(out)] == [

@@ -205,7 +205,7 @@ def test_nobody_there_is_one_line_with_the_cure() -> None:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         result = run("classify", "好", "--url", url)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert result.stdout == ""
     (line,) = result.stderr.strip().splitlines()
     assert url in line
@@ -214,7 +214,7 @@ def test_nobody_there_is_one_line_with_the_cure() -> None:
 
 def test_somebody_else_there(service: StandIn) -> None:
     result = run("classify", "好", "--url", f"{service.url}/elsewhere")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "404" in result.stderr
     assert "--url" in result.stderr
 
@@ -222,7 +222,9 @@ def test_somebody_else_there(service: StandIn) -> None:
 def test_what_can_not_be_read(tmp_path: Path, service: StandIn) -> None:
     latin = tmp_path / "latin.txt"
     latin.write_bytes("naïve\n".encode("latin-1"))
-    assert "line 1 is not UTF-8" in run("classify", "-f", str(latin), "--url", service.url).stderr
+    unread = run("classify", "-f", str(latin), "--url", service.url)
+    assert unread.exit_code == 2
+    assert "line 1 is not UTF-8" in unread.stderr
     assert run("classify", "-f", str(tmp_path / "none")).exit_code == 2
     assert run("classify", "text", "-f", str(latin)).exit_code == 2
     empty = run("classify", "-", "--url", service.url, stdin="")
@@ -298,7 +300,7 @@ def test_a_service_that_takes_too_long_is_asked_once_and_said(
             while True:
                 silent.accept()[0].close()
                 taken += 1
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert f"{url} did not answer within 0.2 s. Send less at a time, or" in result.output
     assert taken == 1
 

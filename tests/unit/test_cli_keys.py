@@ -86,7 +86,7 @@ def test_a_file_of_another_user_stays_his_or_is_left_alone(run, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(os, "chown", refuse)
-    assert "belongs to another user" in run("revoke", "a", code=1).output
+    assert "belongs to another user" in run("revoke", "a", code=2).output
     assert len(parse_keys(Path("keys.yaml").read_bytes())) == 2
     assert [entry.name for entry in Path().iterdir()] == ["keys.yaml"]
 
@@ -118,7 +118,7 @@ def test_mistakes_are_told_and_change_nothing(run, args, told):
     Path("wrong.yaml").write_text("users: []\n")
     Path("latin.yaml").write_bytes("keys: [ä]\n".encode("latin-1"))
     before = Path("keys.yaml").read_bytes()
-    result = run(*args, code=1)
+    result = run(*args, code=2)
     assert told in result.stderr
     assert result.stdout == ""
     assert Path("keys.yaml").read_bytes() == before

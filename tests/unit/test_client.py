@@ -11,31 +11,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-import uvicorn
 from api.stand_in import LIMITS, LengthClassifier
-from starlette.types import ASGIApp
+from served import serving
 
 from deployments.http.app import create_app
 from deployments.pipeline import errors as theirs
 from rayclassify_client import Answer, AsyncClient, Client, ServiceError, errors
-
-
-@contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

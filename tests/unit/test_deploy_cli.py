@@ -6,6 +6,8 @@ It speaks the recorded JSON; what a real Serve makes of it is in tests/serve/tes
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import json
 import shutil
 import threading
@@ -307,7 +309,7 @@ def test_a_wrong_token_is_said(
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
     result = run("deploy", config)
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "wants a token, and none was found here. Set RAY_AUTH_TOKEN" in result.output
     assert dashboard.puts == []
 
@@ -319,7 +321,7 @@ def test_where_nobody_answers_the_address_and_its_origin_are_said(
 
     monkeypatch.setattr(rest, "_PAUSE_S", 0.01)
     result = run("status", "--address", "http://127.0.0.1:1")
-    assert result.exit_code == 1
+    assert result.exit_code == 3
     assert "can't be reached at http://127.0.0.1:1" in result.output
     assert "--address" in result.output
 
@@ -384,3 +386,10 @@ def test_status_shows_the_steps_of_each_start(dashboard: Dashboard) -> None:
     assert "3.0 s  replica" in shown
     assert "2.5 s  imports" in shown
     assert "0.8 s  other" in shown
+
+
+def test_status_as_csv_has_a_row_for_each_deployment(dashboard: Dashboard) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("status", "--format", "csv").stdout)))
+    assert {row["application"] for row in rows} == {"classify", "echo"}
+    (echo,) = (row for row in rows if row["deployment"] == "Echo")
+    assert (echo["application_status"], echo["running"]) == ("RUNNING", "1")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from scripts.bench.client import Answer, BrokenAnswer
+from deployments.bench.client import Answer, BrokenAnswer
 from tests.trials.growth import MAX_ROUNDS, Levelling, rounds_until_level
 from tests.trials.raw_http import Connection
 from tests.trials.throwing import smuggled

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ..client import Endpoint
+from deployments.bench.client import Endpoint
+
 from .catalog import PEERS
 from .environment import install
 from .peer import SERVERS, Peer, PeerUnavailable, Run

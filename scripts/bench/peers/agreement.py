@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..client import Answer, Endpoint, Load, Question
+from deployments.bench.client import Answer, Endpoint, Load, Question
 
 AT_ONCE = 16  # so that batches form
 TIMEOUT_S = 120.0

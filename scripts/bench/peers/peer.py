@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import distributions
 from pathlib import Path
 
-from ..client import Endpoint
+from deployments.bench.client import Endpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVERS = Path(__file__).with_name("servers")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import requests
 
-from ..client import Endpoint
+from deployments.bench.client import Endpoint
+
 from ..process import started
 from .peer import PeerUnavailable
 

@@ -31,6 +31,8 @@ class Complete(LengthClassifier):
             "revision": None,
             "batching_reason": None,
             "labels": ["long", "short"],
+            "limits": {"max_text_chars": 100},
+            "dialects": ["tei"],
             "versions": {"rayclassify": "0"},
             "update": None,
             "certificate": None,

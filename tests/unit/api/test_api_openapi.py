@@ -40,6 +40,17 @@ def test_it_documents_the_routes_there_are(client, document):
     assert documented == routes
 
 
+def test_a_generator_learns_that_texts_are_strings(document):
+    fields = document["components"]["schemas"]["ClassifyRequest"]["properties"]
+    items = [
+        one["items"]["type"]
+        for field in ("text", "text_pair")
+        for one in fields[field]["anyOf"]
+        if one["type"] == "array"
+    ]
+    assert items == ["string", ["string", "null"]]
+
+
 def test_a_prefix_becomes_the_server(client, prefixed):
     assert "servers" not in client.get("/openapi.json").json()
     assert prefixed.get("/openapi.json").json()["servers"] == [{"url": "/nlp"}]

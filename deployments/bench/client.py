@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import selectors
+import ssl
 import threading
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ import httptools
 RIGHT, HUNG_UP = "right", "hung up"
 CLIENT_TIMEOUT_S = 60.0  # above the service's own: it must answer before
 MAX_CONNECTIONS = 512  # `select` watches 1,024 files at most
+_GIVEN_UP_S = 1.0
 IDLE_S = 20.0  # a connection that was idle for longer may be about to be closed
 
 
@@ -184,9 +186,9 @@ class Asked:
 class Load:
     """Asks from entry to exit, in a thread of its own, over as many connections as it takes.
 
-    due_s: when each request is due; at once, where nothing is said. note: is told what became of
-    each; else `asked` has it. On exit every request has been answered, or waited for as long as
-    its client would.
+    url: http or https. due_s: when each request is due; at once, where nothing is said. note: is
+    told what became of each; else `asked` has it. On exit every request has been answered, or
+    waited for as long as its client would.
     """
 
     def __init__(
@@ -202,14 +204,15 @@ class Load:
         parts = urlsplit(url)
         self.asked: list[Asked] = []
         self.n_sent = 0
-        self._address = parts.hostname or "", parts.port or 80
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._address = parts.hostname or "", parts.port or (443 if self._tls else 80)
         self._questions, self._due_s = iter(questions), iter(due_s)
         self._connections, self._timeout_s = connections, timeout_s
         self._note = note or self.asked.append
         self._idle: list[_Connection] = []
         self._started_s = time.perf_counter()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run_apart)
+        self._thread = threading.Thread(target=self._run_apart, daemon=True)
         self._failure: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -218,7 +221,8 @@ class Load:
 
     def __exit__(self, kind: object, *exc: object) -> None:
         self._stop.set()
-        self._thread.join()
+        # Whoever presses Ctrl-C waits for no answer.
+        self._thread.join(_GIVEN_UP_S if kind is KeyboardInterrupt else None)
         if kind is None and self._failure is not None:
             raise self._failure
 
@@ -326,7 +330,7 @@ class Load:
                 return found
             found.close()
         loop = asyncio.get_running_loop()
-        _, made = await loop.create_connection(_Connection, *self._address)
+        _, made = await loop.create_connection(_Connection, *self._address, ssl=self._tls)
         return made
 
 

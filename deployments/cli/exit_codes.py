@@ -1,0 +1,83 @@
+"""What the exit codes mean: the same of every command, and what it is about in each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DONE = 0
+NO = 1
+"""The command ran, and the answer is no, or not for all."""
+WRONG = 2
+"""The command line, the config or a file is wrong; nothing was begun."""
+UNREACHABLE = 3
+"""The service or the cluster could not be asked."""
+INTERRUPTED = 130
+"""Ctrl-C ended it, as shells have it. Commands that end well by Ctrl-C say 0."""
+
+EXIT_CODES: Mapping[str, Mapping[int, str]] = {
+    "serve": {
+        DONE: "it served, and was stopped",
+        NO: "it did not start, or would not end",
+        WRONG: "the config is wrong",
+    },
+    "deploy": {
+        DONE: "it serves",
+        NO: "it does not serve",
+        WRONG: "the config is wrong",
+        UNREACHABLE: "no cluster answers",
+    },
+    "status": {
+        DONE: "every application shown serves as it was asked to",
+        NO: "one does not, or there is none",
+        UNREACHABLE: "no cluster answers",
+    },
+    "rollback": {
+        DONE: "it serves",
+        NO: "it does not serve, or nothing is kept to go back to",
+        UNREACHABLE: "no cluster answers",
+    },
+    "check": {DONE: "nothing is wrong", WRONG: "the config or the model is wrong"},
+    "doctor": {
+        DONE: "this machine can run it",
+        NO: "the config's model or engine can't run here",
+        WRONG: "the config is wrong",
+    },
+    "classify": {
+        DONE: "every text has a label",
+        NO: "some texts have none, or there was no text",
+        WRONG: "a file is wrong",
+        UNREACHABLE: "the service can't be asked",
+    },
+    "info": {
+        DONE: "it serves",
+        NO: "it refused to say: it is not ready, or wants a key",
+        UNREACHABLE: "the service can't be asked",
+    },
+    "bench": {
+        DONE: "all was measured, or as much as Ctrl-C left time for",
+        NO: "nothing was measured, or a server answered nothing right under some load",
+        WRONG: "a file is wrong",
+        UNREACHABLE: "a server can't be asked: not there, another dialect, no key",
+    },
+    "tune": {
+        DONE: "the tuned config is written",
+        NO: "nothing could be measured",
+        WRONG: "the config is wrong",
+    },
+    "audit verify": {
+        DONE: "no line was changed",
+        NO: "one was",
+        WRONG: "there is no such secret",
+    },
+    "audit hash": {DONE: "the hash is printed", WRONG: "there is no such secret"},
+    "keys new": {DONE: "the key is printed", WRONG: "the file or the name is wrong"},
+    "keys list": {DONE: "the keys are printed", WRONG: "the file is wrong"},
+    "keys revoke": {DONE: "it is revoked", WRONG: "the file or the name is wrong"},
+}
+"""Command → code → what it means there. A command line that can't be read is 2 everywhere."""
+
+
+def epilog(command: str) -> str:
+    """What stands under a command's --help."""
+    codes = "; ".join(f"{code}: {said}" for code, said in EXIT_CODES[command].items())
+    return f"Exit code {codes}."
