@@ -336,7 +336,7 @@ def test_the_child_has_a_ray_of_its_own(
     assert env["RAY_SERVE_LOG_TO_STDERR"] == "0"  # what the user has set stays
     other = child_environment(tmp_path, plan, Ingress(True, "2.8"))
     assert env[first_port] != other[first_port]
-    assert len({each[name] for each in (env, other) for name in SIDE_PORTS}) == 6
+    assert len({each[name] for each in (env, other) for name in SIDE_PORTS}) == 8
     monkeypatch.setenv(first_port, "31500")
     assert child_environment(tmp_path, plan, Ingress(True, "2.8"))[first_port] == "31500"
     off = child_environment(tmp_path, plan, Ingress(False, "why"))
