@@ -17,6 +17,7 @@ from deployments.http.dialects.oip_inference import (
     OutputParameters,
     Parameters,
     RequestedOutput,
+    check_tensors,
 )
 from deployments.http.dialects.oip_tensors import BinaryData, InputParameters, InputTensor
 from deployments.http.json_body import converted
@@ -40,6 +41,7 @@ def question_of(message: oip.ModelInferRequest, inference: Inference, scope: Sco
     """
     if error := inference.stranger(message.model_name, message.model_version or None):
         raise error
+    check_tensors(len(message.inputs))  # a message has room for many, and each would be read
     raws = message.raw_input_contents
     if raws and len(raws) != len(message.inputs):
         raise InvalidInput(
@@ -69,20 +71,13 @@ def _tensor(
 ) -> InputTensor:
     said = _read(tensor.parameters, InputParameters)
     said.binary_data_size = None if raw is None else len(raw)
-    data: Sequence[bytes] | None = None
-    if tensor.HasField("contents"):
-        data = list(tensor.contents.bytes_contents)
-    elif raw is None:
+    typed = list(tensor.contents.bytes_contents)
+    if raw is None and not tensor.HasField("contents"):
         raise InvalidInput(f"{place} has no contents. {_EXAMPLE}")
-    if raw is not None and data:
+    if raw is not None and typed:
         raise InvalidInput(f"{place} has contents, and there are raw ones. Send one of them.")
-    return InputTensor(
-        tensor.name,
-        list(tensor.shape),
-        tensor.datatype,
-        None if raw is not None else list(data or ()),
-        said,
-    )
+    data = typed if raw is None else None
+    return InputTensor(tensor.name, list(tensor.shape), tensor.datatype, data, said)
 
 
 def _read(parameters: Mapping[str, oip.InferParameter], to: type[T]) -> T:

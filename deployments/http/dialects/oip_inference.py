@@ -158,8 +158,7 @@ class Inference:
 
     def _items(self, tensors: list[InputTensor], binary: BinaryData) -> list[list[str]]:
         """Texts and pairs. One tensor has any name: Triton checks it, MLServer takes the first."""
-        if not 1 <= len(tensors) <= 2:
-            raise InvalidInput(f"`inputs` has {len(tensors)} tensors. Send 1, or 2 for pairs.")
+        check_tensors(len(tensors))
         limit = self._limits.max_batch_texts
         rows = {
             tensor.name: texts_of(tensor, f"inputs[{i}]", binary, limit)
@@ -175,6 +174,12 @@ class Inference:
         if len(texts) != len(pairs) or any(len(row) != 1 for row in (*texts, *pairs)):
             raise InvalidInput("`text` and `text_pair` must have the same shape, [n] or [n, 1].")
         return [[*text, *pair] for text, pair in zip(texts, pairs, strict=True)]
+
+
+def check_tensors(n: int) -> None:
+    """Raises InvalidInput where a request has so many tensors as none may have."""
+    if not 1 <= n <= 2:
+        raise InvalidInput(f"`inputs` has {n} tensors. Send 1, or 2 for pairs.")
 
 
 def _outputs_of(request: InferRequest, binary: bool) -> dict[str, bool]:
