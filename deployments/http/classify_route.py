@@ -1,4 +1,4 @@
-"""POST to a dialect's paths: the hot path, plain ASGI; and what any question meets, also gRPC's."""
+"""POST to a dialect's paths: the hot path, plain ASGI; and how any question is answered."""
 
 from __future__ import annotations
 
