@@ -5,7 +5,7 @@ A question is read, classified and answered by what http/ has for the same proto
 
 - call: One RPC as the scope of an HTTP request, which is what gRPC sends: headers, who, how long
 - edge: What each RPC answers, who may ask it, and the one way from an exception to a status
-- generated: What protoc makes of open_inference.proto
+- generated: open_inference.proto, and what protoc makes of it
 - messages: ModelInferRequest → InferRequest, and the tensors of an answer → ModelInferResponse
 - methods: The methods that Serve calls on a Tokenizer replica, one for each RPC
 - servicer: What Serve's gRPC servers are told to take, in replicas and proxies

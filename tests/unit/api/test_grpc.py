@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import struct
 import subprocess
 import sys
@@ -37,7 +38,8 @@ from deployments.pipeline.types import Answer, TextInput
 from deployments.privacy.audit import AuditLog
 from deployments.settings import AccessSettings, AuditSettings, Settings
 
-FOLDER = Path(__file__).parents[3] / "deployments" / "grpc"
+ROOT = Path(__file__).parents[3]
+PROTO = "deployments/grpc/generated/open_inference.proto"
 LONG = "long enough to be long"
 CHINESE = "质量很好，会再来，真的很好"
 SETTINGS = Settings(limits=LIMITS)
@@ -111,11 +113,15 @@ def numbers(answer: oip.ModelInferResponse) -> dict[str, list[Any]]:
 
 def test_the_generated_messages_are_those_of_the_proto(tmp_path: Path) -> None:
     made = tmp_path / "made"
-    command = ["-m", "grpc_tools.protoc", "-I", FOLDER, f"--descriptor_set_out={made}"]
-    subprocess.run([sys.executable, *command, "open_inference.proto"], check=True)
+    command = [sys.executable, "-m", "grpc_tools.protoc", "-I", ".", f"--descriptor_set_out={made}"]
+    subprocess.run([*command, PROTO], cwd=ROOT, check=True)
     (file,) = descriptor_pb2.FileDescriptorSet.FromString(made.read_bytes()).file
     ours = descriptor_pb2.FileDescriptorProto.FromString(oip.DESCRIPTOR.serialized_pb)
     assert _facts(file) == _facts(ours)
+
+
+def test_messages_cross_processes_as_serves_python_proxy_has_them_do() -> None:
+    assert pickle.loads(pickle.dumps(infer("a"))) == infer("a")  # noqa: S301
 
 
 def test_names_and_numbers_are_those_of_tritons_client() -> None:
