@@ -1,12 +1,15 @@
-"""Tokenizer: the ingress. HTTP and handle calls in, micro-batches through the chain, out again."""
+"""Tokenizer: the ingress. HTTP, gRPC and handle calls in, micro-batches through the chain, out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.access.callers import Callers
+from deployments.grpc.methods import GrpcMethods
 from deployments.http.app import create_app
 from deployments.http.call import read_call
 from deployments.http.dialects import dialects
@@ -28,9 +31,13 @@ from deployments.scaling.policy import AHEAD_S, BusyClock
 from deployments.settings import Settings
 from deployments.user_config import TokenizerUserConfig
 
+if TYPE_CHECKING:
+    from deployments.grpc.edge import GrpcEdge
 
-class Tokenizer(Replica):
-    """Implements `ClassifyService` for the HTTP edge, and `classify` for handles: one path."""
+
+class Tokenizer(Replica, GrpcMethods):
+    """Implements `ClassifyService` for the edges, HTTP's and gRPC's, and `classify` for handles:
+    one path."""
 
     def __init__(
         self, settings: Settings, classifier: DeploymentHandle, postprocessor: DeploymentHandle
@@ -41,6 +48,7 @@ class Tokenizer(Replica):
         self._live: TokenizerUserConfig | None = None
         self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
         self._observer = RayObserver()
+        self._callers = Callers(settings.access) if settings.access.enabled else None
         self._chain = ModelChain(
             settings,
             classifier,
@@ -55,8 +63,21 @@ class Tokenizer(Replica):
         settings = self._settings
         spoken = dialects(settings.limits, settings.dialects, settings.model.id)
         return create_app(
-            self, settings.limits, settings.access, self._audit, self._observer, spoken
+            self,
+            settings.limits,
+            settings.access,
+            self._audit,
+            self._observer,
+            spoken,
+            self._callers,
         )
+
+    @cached_property
+    def grpc_edge(self) -> GrpcEdge:
+        """See `GrpcMethods`."""
+        from deployments.grpc.edge import GrpcEdge
+
+        return GrpcEdge(self, self._settings, self._callers, self._audit, self._observer)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)

@@ -82,6 +82,10 @@ SERVE_KEYS = {
     "`RAY_SERVE_ENABLE_HA_PROXY` off.",
     "http_options.request_timeout_s": "Serve's own cut-off, in seconds. Keep it above "
     "`args.limits.request_timeout_s`.",
+    "grpc_options.port": "The port for gRPC of every proxy. Set it to 8001 for clients of Triton.",
+    "grpc_options.grpc_servicer_functions": "Opens that port where it is not empty. Set it to "
+    "`[deployments.grpc.servicer:add_to_server]` for the [Open Inference "
+    "Protocol](dialects.md#open-inference-protocol-version-2-over-grpc).",
     "proxy_location": "`EveryNode` runs a proxy beside every replica. `HeadOnly` gives the cluster "
     "one door.",
     "controller_options.runtime_env.env_vars": "HAProxy and the throughput flags. On a cluster, "

@@ -21,7 +21,7 @@ import yaml
 
 from deployments.config.capacity import whole
 from deployments.config.check import ConfigError, check_config, load_config
-from deployments.config.crosscheck import longest_request_s
+from deployments.config.crosscheck import longest_request_s, speaks_grpc
 from deployments.settings import LimitSettings
 from scripts.rendered import console, write_or_check
 
@@ -155,7 +155,8 @@ def render(
         values |= {f"{group}_min": fewest, f"{group}_max": most}
         values |= {f"{group}_pod_cpus": f"{pod.cpus:g}", f"{group}_pod_memory": pod.memory}
         values |= {f"{group}_pod_gpus": f"{pod.gpus:g}"}
-    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+    text = string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
+    return f"{text}{_grpc_service(name, namespace, config)}" if speaks_grpc(config) else text
 
 
 def serve_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -270,6 +271,29 @@ def _pod_blocks(keys_secret: str) -> dict[str, str]:
         "cpu_volume_mounts": _flow(mounts + (keys_mounts if keys_secret else [])),
         "cpu_volumes": _flow(volumes + (keys_volumes if keys_secret else [])),
     }
+
+
+def _grpc_service(name: str, namespace: str, config: dict[str, Any]) -> str:
+    """A Service for gRPC: KubeRay's own has the port named `serve`, and no other."""
+    port = config["grpc_options"]["port"]
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(f"{name}-grpc-svc", namespace),
+        "spec": {
+            # KubeRay's label of the pods whose proxy is healthy.
+            "selector": {"ray.io/serve": "true"},
+            "ports": [
+                {
+                    "name": "grpc",
+                    "port": port,
+                    "targetPort": port,
+                    "appProtocol": "kubernetes.io/h2c",
+                }
+            ],
+        },
+    }
+    return "---\n" + yaml.safe_dump(service, sort_keys=False)
 
 
 def _metadata(name: str, namespace: str) -> dict[str, Any]:

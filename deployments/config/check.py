@@ -79,6 +79,7 @@ class _Config(_Shape):
     """What must be a mapping and what a list, or nothing further in can be looked at."""
 
     http_options: dict[str, Any] | None = None
+    grpc_options: dict[str, Any] | None = None
     controller_options: dict[str, Any] | None = None
     applications: list[_Application]
 
@@ -95,7 +96,8 @@ def check_config(config: dict[str, Any]) -> list[Problem]:
     # Ray's validators write into what they are given.
     problems += _validated(ServeDeploySchema, copy.deepcopy(config), "")
     problems += crosscheck.flags(config)
-    problems += crosscheck.port(config)
+    problems += crosscheck.ports(config)
+    problems += crosscheck.servicers(config)
     for index, app in enumerate(config["applications"]):
         path = join("applications", index)
         problems += crosscheck.routes(app, path)

@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 
 from deployments.config.capacity import DEFAULTS, whole
-from deployments.config.keys import Problem, join, unknown_keys
+from deployments.config.keys import SERVICER, Problem, join, unknown_keys
 from deployments.config.ray_inside import HA_PROXY, THROUGHPUT
 from deployments.scaling.policy import POLICY, FollowWork
 from deployments.settings import LimitSettings, Settings
@@ -55,11 +55,32 @@ def flags(config: dict[str, Any]) -> Iterator[Problem]:
         )
 
 
-def port(config: dict[str, Any]) -> Iterator[Problem]:
-    """A port that Ray's schema takes and that no socket has."""
-    number = (config.get("http_options") or {}).get("port")
-    if isinstance(number, int) and not 1 <= number <= 65_535:
-        yield Problem("http_options.port", f"{number} is no port; set it to 1 to 65535, as 8000")
+def ports(config: dict[str, Any]) -> Iterator[Problem]:
+    """Ports that Ray's schema takes and that no socket has, or only one of the two."""
+    numbers = {}
+    for options, usual in (("http_options", 8000), ("grpc_options", 9000)):
+        number = (config.get(options) or {}).get("port", usual)
+        if isinstance(number, int) and not 1 <= number <= 65_535:
+            told = f"{number} is no port; set it to 1 to 65535, as {usual}"
+            yield Problem(f"{options}.port", told)
+        numbers[options] = number
+    if speaks_grpc(config) and numbers["grpc_options"] == numbers["http_options"]:
+        told = f"{numbers['http_options']} is http_options.port too; set it to another, as 9000"
+        yield Problem("grpc_options.port", told)
+
+
+def speaks_grpc(config: dict[str, Any]) -> bool:
+    """Whether Serve opens a port for gRPC."""
+    return bool((config.get("grpc_options") or {}).get("grpc_servicer_functions"))
+
+
+def servicers(config: dict[str, Any]) -> Iterator[Problem]:
+    """Names that look like ours and are not, which replicas would find when they start."""
+    named = (config.get("grpc_options") or {}).get("grpc_servicer_functions") or []
+    for index, name in enumerate(named if isinstance(named, list) else ()):
+        if str(name).startswith("deployments") and name != SERVICER:
+            told = f"{name!r} is nothing that gRPC can call; did you mean {SERVICER}?"
+            yield Problem(join("grpc_options.grpc_servicer_functions", index), told)
 
 
 def routes(app: dict[str, Any], path: str) -> Iterator[Problem]:
@@ -109,7 +130,7 @@ def policy(autoscaling: dict[str, Any], path: str) -> Iterator[Problem]:
     known = [f.name for f in fields(FollowWork) if not f.name.startswith("_")]
     yield from unknown_keys(kwargs, known, where)
     fed_by = kwargs.get("fed_by")
-    if fed_by is not None and fed_by not in DEFAULTS:
+    if fed_by is not None and fed_by not in [*DEFAULTS]:
         yield Problem(f"{where}.fed_by", f"no deployment is called {fed_by!r}; set it to Tokenizer")
     try:
         FollowWork(**{name: kwargs[name] for name in known if name in kwargs})

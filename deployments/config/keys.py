@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 
 BUILDER = "deployments.app:build"
 """The import path whose `args` and `user_config` we know."""
+SERVICER = "deployments.grpc.servicer:add_to_server"
+"""What `grpc_options.grpc_servicer_functions` names to have us answer over gRPC."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,14 +38,17 @@ SIDE_PORTS = (
     "RAY_SERVE_HAPROXY_STATS_PORT",
     "RAY_SERVE_HAPROXY_METRICS_PORT",
     "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT",
 )
 FIRST_INGRESS_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT"
 LAST_INGRESS_PORT = "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"
+FIRST_GRPC_PORT = "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT"
+LAST_GRPC_PORT = "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT"
 HAPROXY_THREADS = "RAY_SERVE_HAPROXY_NBTHREAD"
 # So long a stopping ingress replica stays reachable, idle or not.
 MIN_DRAINING = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 ADMIN_SOCKET = "admin.sock"  # one a node, below the directory of a run
-FRONTEND = "http_frontend"  # as Serve's template of HAProxy's config calls it
+FRONTENDS = ("http_frontend", "grpc_frontend")  # as Serve's template of HAProxy's config has them
 
 DASHBOARD_TOLD = r"dashboard at (https?://\S+)"  # of what `serve run` prints
 REPLICA_TITLE = "ray::ServeReplica:"  # and then application:deployment.method
@@ -79,13 +82,15 @@ def other_version() -> str | None:
 READ_IN: dict[str, tuple[str, ...]] = {
     "serve/_private/constants.py": (
         *(HA_PROXY, THROUGHPUT, FIRST_INGRESS_PORT, LAST_INGRESS_PORT, HAPROXY_THREADS),
-        MIN_DRAINING,
+        *(MIN_DRAINING, FIRST_GRPC_PORT, LAST_GRPC_PORT, "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE"),
         *SIDE_PORTS,
         *haproxy_files(Path()),
         "RAY_SERVE_LOG_TO_STDERR",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
     ),
-    "serve/_private/haproxy_templates.py": (f"frontend {FRONTEND}",),
+    "serve/_private/haproxy_templates.py": tuple(f"frontend {one}" for one in FRONTENDS),
+    "serve/_private/grpc_util.py": ("rpc_handler._method_handlers",),  # grpc/servicer.py
+    "serve/_private/replica.py": ('call_method=service_method.split("/")[-1]',),  # grpc/methods.py
     "serve/_private/common.py": ("ServeReplica:",),
     "serve/_private/deployment_state.py": ("have taken more than",),  # deploying/serve_state.py
     "serve/_private/logging_utils.py": ("def log_access_log_filter",),  # replica/base.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deployments.access.callers import Callers
+from deployments.access.keys import Scope as AccessScope
 from deployments.http.inputs import CLIENT
 from deployments.http.responses import error_answer
 from deployments.http.routes import Entry, Table
@@ -20,16 +21,20 @@ ALLOWANCE = "rayclassify.allowance"
 class AccessGate:
     """Lets a request through to `app`, or answers 401, 403 or 429 in its place.
 
+    callers: who asks, shared with others that let them in; None makes its own.
+
     Shut by default: a path that the table does not name needs a key with the scope `classify`.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessSettings, entries: Table) -> None:
+    def __init__(
+        self, app: ASGIApp, access: AccessSettings, entries: Table, callers: Callers | None = None
+    ) -> None:
         self._app = app
         self._entries = entries
         self._below = {
             path: below for path, below in entries.items() if path.endswith("/") and path != "/"
         }
-        self._callers = Callers(access)
+        self._callers = Callers(access) if callers is None else callers
         self._docs_public = access.docs_public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,22 +42,13 @@ class AccessGate:
             await self._app(scope, receive, send)
             return
         try:
-            caller = await self._callers.identify(_token_of(scope))
-            needed = entry.access_scope
-            if needed is not None and not caller.may(needed):
-                raise Forbidden(
-                    f"This key has no scope {needed}; it has {', '.join(sorted(caller.scopes))}. "
-                    "Ask for a key that has it."
-                )
-            caller.allowance.take()
+            await admit(scope, self._callers, entry.access_scope)
         except Exception as exc:
             answer = error_answer(exc, scope, entry.render_error)
             if isinstance(exc, Unauthorized):
                 answer.headers["WWW-Authenticate"] = "Bearer"
             await answer(scope, receive, send)
             return
-        scope[CLIENT] = caller.id
-        scope[ALLOWANCE] = caller.allowance
         await self._app(scope, receive, send)
 
     def _entry_of(self, scope: Scope) -> Entry:
@@ -65,6 +61,24 @@ class AccessGate:
 
     def _is_open(self, entry: Entry) -> bool:
         return entry.open == "always" or (self._docs_public and entry.open == "if docs_public")
+
+
+async def admit(scope: Scope, callers: Callers, needed: AccessScope | None) -> None:
+    """Charges a request to who asks, and notes in the scope who that is.
+
+    Raises:
+        Unauthorized, Forbidden: no key, or one without the scope `needed`.
+        Overloaded: its rate or quota is used up.
+    """
+    caller = await callers.identify(_token_of(scope))
+    if needed is not None and not caller.may(needed):
+        raise Forbidden(
+            f"This key has no scope {needed}; it has {', '.join(sorted(caller.scopes))}. "
+            "Ask for a key that has it."
+        )
+    caller.allowance.take()
+    scope[CLIENT] = caller.id
+    scope[ALLOWANCE] = caller.allowance
 
 
 def _path_of(scope: Scope) -> str:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deployments.access.callers import Callers
 from deployments.http.access_gate import AccessGate
 from deployments.http.body import HeldBytes
 from deployments.http.classify_route import ClassifyRoute
@@ -39,11 +40,12 @@ def create_app(
     audit: AuditLog | None = None,
     observer: Observer = SILENT,
     spoken: Sequence[Dialect] | None = None,
+    callers: Callers | None = None,
 ) -> ASGIApp:
     """The application that serves `service` over HTTP, to whom `access` lets in.
 
     audit: where decisions are recorded. observer: told what happens to requests. spoken: the
-    dialects; None: all there are.
+    dialects; None: all there are. callers: as AccessGate's.
 
     Raises:
         WrongFileError: the keys that `access` names can't be used.
@@ -81,7 +83,7 @@ def create_app(
     rest.router.redirect_slashes = False
     app: ASGIApp = _Shortcut(posts, rest)
     if access.enabled:
-        app = AccessGate(app, access, entries)
+        app = AccessGate(app, access, entries, callers)
     if access.cors_origins:
         # Outside the gate: a browser's preflight carries no key.
         app = CORSMiddleware(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
@@ -63,26 +65,29 @@ async def read_question(
         body = await _body_in_time(receive, limits, share)
         asked = Body(body, media_type, header)
         started = time.perf_counter()
-        if len(body) < LARGE_BYTES:
-            question = dialect.parse(asked, scope)
-        else:
-            question = await asyncio.get_running_loop().run_in_executor(
-                _large_bodies, _parsed_apart, dialect, asked, scope
-            )
+        question = await parsed(len(body), dialect.parse, asked, scope)
         observer.stage("parse", time.perf_counter() - started, len(question.inputs))
         return question
     finally:
         share.give_back()
 
 
-def _parsed_apart(dialect: Dialect, body: Body, scope: Scope) -> Question:
+async def parsed(size: int, parse: Callable[..., Question], *of: Any) -> Question:
+    """What `parse(*of)` reads in a request of `size` bytes: beside the loop where it is large."""
+    if size < LARGE_BYTES:
+        return parse(*of)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_large_bodies, _parsed_apart, parse, *of)
+
+
+def _parsed_apart(parse: Callable[..., Question], *of: Any) -> Question:
     # As it makes objects by the hundred thousand, Python's collector would look through all of them
     # and the whole process again and again, with everybody waiting: `{"text": [[],[],...` took five
     # times as long.
     collects = gc.isenabled()
     gc.disable()
     try:
-        return dialect.parse(body, scope)
+        return parse(*of)
     finally:
         if collects:
             gc.enable()

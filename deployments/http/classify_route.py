@@ -1,4 +1,4 @@
-"""POST to a dialect's paths: the hot path, plain ASGI."""
+"""POST to a dialect's paths: the hot path, plain ASGI; and how any question is answered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.http.access_gate import ALLOWANCE
 from deployments.http.body import HeldBytes, read_question
-from deployments.http.dialects.base import SPEAKER, Dialect, Rendered
+from deployments.http.dialects.base import SPEAKER, Dialect, Question, Rendered
 from deployments.http.inputs import CLIENT
 from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
@@ -24,6 +24,71 @@ from deployments.settings import LimitSettings
 
 # These say nothing about a text: where all texts meet them, so does the request.
 _OF_THE_SERVICE = (Overloaded, NotReady, DeadlineExceeded)
+
+
+class Answering:
+    """From a question to its answers: charged, classified and recorded, whatever carried it here.
+
+    audit: where decisions are recorded. observer: told of each text that got an error.
+    """
+
+    def __init__(
+        self,
+        service: ClassifyService,
+        audit: AuditLog | None = None,
+        observer: Observer = SILENT,
+    ) -> None:
+        self._service = service
+        self._audit = audit
+        self._observer = observer
+
+    async def answers(
+        self, question: Question, scope: Scope, times: Times | None = None
+    ) -> list[Answer | ServiceError]:
+        """One for each input; of a single question it is no error. times: told how long it took.
+
+        Raises:
+            ServiceError: the whole request has no answer.
+        """
+        inputs = question.inputs
+        timeout_s = question.timeout_s or scope.get(TIMEOUT_S)
+        if question.ask is not None:
+            self._charge(scope, max(1, len(inputs)))
+            return [*await question.ask(self._service)]
+        if question.single:
+            if isinstance(inputs[0], ServiceError):
+                raise inputs[0]
+            answers = await self._classified(inputs, scope, timeout_s, times)
+            if isinstance(answers[0], ServiceError):
+                raise answers[0]
+            return answers
+        self._charge(scope, len(inputs))
+        answers = await self._classified(inputs, scope, timeout_s, times)
+        _raise_if_refused(inputs, answers)
+        for answer in answers:
+            if isinstance(answer, ServiceError):
+                self._observer.refused(answer.code, 1)
+        return answers
+
+    def _charge(self, scope: Scope, n_texts: int) -> None:
+        if (allowance := scope.get(ALLOWANCE)) is not None:
+            allowance.charge(n_texts - 1)  # the gate took one
+
+    async def _classified(
+        self,
+        inputs: list[TextInput | ServiceError],
+        scope: Scope,
+        timeout_s: float | None,
+        times: Times | None,
+    ) -> list[Answer | ServiceError]:
+        started = time.perf_counter()
+        answers = await self._service.classify_inputs(inputs, timeout_s)
+        if times is not None:
+            times.take(answers, time.perf_counter() - started)
+        if self._audit is not None:
+            client = scope.get(CLIENT)
+            self._audit.record(inputs, answers, request_id_of(scope), client)
+        return answers
 
 
 class ClassifyRoute:
@@ -43,10 +108,9 @@ class ClassifyRoute:
         observer: Observer = SILENT,
     ) -> None:
         self._dialect = dialect
-        self._service = service
+        self._answering = Answering(service, audit, observer)
         self._limits = limits
         self._held = held
-        self._audit = audit
         self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,48 +152,12 @@ class ClassifyRoute:
         question = await read_question(
             scope, receive, self._dialect, self._limits, self._held, self._observer
         )
-        inputs = question.inputs
-        timeout_s = question.timeout_s or scope.get(TIMEOUT_S)
-        if question.ask is not None:
-            self._charge(scope, max(1, len(inputs)))
-            answers = [*await question.ask(self._service)]
-        elif question.single:
-            if isinstance(inputs[0], ServiceError):
-                raise inputs[0]
-            answers = await self._classified(inputs, scope, timeout_s, times)
-            if isinstance(answers[0], ServiceError):
-                raise answers[0]
-        else:
-            self._charge(scope, len(inputs))
-            answers = await self._classified(inputs, scope, timeout_s, times)
-            _raise_if_refused(inputs, answers)
-            for answer in answers:
-                if isinstance(answer, ServiceError):
-                    self._observer.refused(answer.code, 1)
+        answers = await self._answering.answers(question, scope, times)
         return self._speaker(scope).render(question, answers, scope)
-
-    def _charge(self, scope: Scope, n_texts: int) -> None:
-        if (allowance := scope.get(ALLOWANCE)) is not None:
-            allowance.charge(n_texts - 1)  # the gate took one
 
     def _speaker(self, scope: Scope) -> Dialect:
         dialect: Dialect = scope.get(SPEAKER, self._dialect)
         return dialect
-
-    async def _classified(
-        self,
-        inputs: list[TextInput | ServiceError],
-        scope: Scope,
-        timeout_s: float | None,
-        times: Times,
-    ) -> list[Answer | ServiceError]:
-        started = time.perf_counter()
-        answers = await self._service.classify_inputs(inputs, timeout_s)
-        times.take(answers, time.perf_counter() - started)
-        if self._audit is not None:
-            client = scope.get(CLIENT)
-            self._audit.record(inputs, answers, request_id_of(scope), client)
-        return answers
 
 
 def _raise_if_refused(

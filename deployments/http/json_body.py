@@ -70,8 +70,17 @@ def decoded(content: bytes, decoder: msgspec.json.Decoder[T], example: str) -> T
         return decoder.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         value = loaded(content, example)
+    return converted(value, decoder.type, example)
+
+
+def converted(value: object, to: type[T], example: str) -> T:
+    """Plain values as a struct; `example` as in `decoded`.
+
+    Raises:
+        InvalidInput: of another shape; the message names the field and what it should be.
+    """
     try:
-        return msgspec.convert(value, decoder.type)
+        return msgspec.convert(value, to)
     except msgspec.ValidationError as exc:
         raise InvalidInput(f"{_without_values(str(exc))} {example}") from None
     except UnicodeEncodeError:

@@ -66,7 +66,7 @@ def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, 
     env.setdefault(HAPROXY_THREADS, str(min(4, machine.cpu_count())))
     # Claimed: who starts at the same moment finds the same ports free.
     first, _ = ports.claim_block()
-    taken = {plan.port}
+    taken = {plan.port, plan.grpc_port or plan.port}
     for number, name in enumerate(SIDE_PORTS, first):
         port = ports.first_free(int(env.get(name, number)), taken)
         taken.add(port)

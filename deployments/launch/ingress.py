@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.config.ray_inside import FRONTEND
+from deployments.config.ray_inside import FRONTENDS
 
 _TICK_S = 0.1
 _SOCKET_TIMEOUT_S = 2.0
@@ -75,8 +75,9 @@ def drain(
     try:
         # Both: shut down alone, its socket stays open for a next HAProxy to take over, and who
         # connects waits there; disabled alone, kept-alive connections go on for ever.
-        _told(admin_socket, f"disable frontend {FRONTEND}")
-        _told(admin_socket, f"shutdown frontend {FRONTEND}")
+        for frontend in FRONTENDS:
+            _told(admin_socket, f"disable frontend {frontend}")
+            _told(admin_socket, f"shutdown frontend {frontend}")
         while under_way := _under_way(_told(admin_socket, "show stat")):
             if not told:
                 told = True

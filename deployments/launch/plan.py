@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployments.config.check import BUILDER
-from deployments.config.crosscheck import longest_request_s
+from deployments.config.crosscheck import longest_request_s, speaks_grpc
 from deployments.config.ray_inside import HA_PROXY
 from deployments.settings import Settings
 
@@ -19,7 +19,7 @@ class Plan:
     """What of a config's first application matters before it is deployed.
 
     request_s: longest that a request may take: its body, then its answer. wants_key: whether a
-    request without a key or a JWT is refused.
+    request without a key or a JWT is refused. grpc_port: None where gRPC is off.
     """
 
     host: str
@@ -31,6 +31,7 @@ class Plan:
     wants_haproxy: bool
     request_s: float
     wants_key: bool = False
+    grpc_port: int | None = None
 
     @property
     def door(self) -> str:
@@ -39,8 +40,16 @@ class Plan:
 
     @property
     def url(self) -> str:
-        shown = "localhost" if self.door == "127.0.0.1" else self.door
-        return f"http://{shown}:{self.port}{self.base_path}"
+        return f"http://{self._shown}:{self.port}{self.base_path}"
+
+    @property
+    def grpc_address(self) -> str:
+        """Of the door for gRPC."""
+        return f"{self._shown}:{self.grpc_port}"
+
+    @property
+    def _shown(self) -> str:
+        return "localhost" if self.door == "127.0.0.1" else self.door
 
     @property
     def ready_url(self) -> str:
@@ -49,7 +58,7 @@ class Plan:
 
 def read_plan(config: dict[str, Any]) -> Plan:
     """The plan of the config's first application."""
-    http = config.get("http_options") or {}
+    http, grpc = config.get("http_options") or {}, config.get("grpc_options") or {}
     app = (config.get("applications") or [{}])[0]
     settings = next((ours for ours, _ in our_settings({"applications": [app]})), Settings())
     access = settings.access
@@ -66,6 +75,7 @@ def read_plan(config: dict[str, Any]) -> Plan:
         num_gpus=sum(_asked(d, "num_gpus", default=0.0) for d in deployments),
         request_s=longest_request_s(settings.limits, config),
         wants_key=access.enabled and not access.allow_anonymous,
+        grpc_port=int(grpc.get("port") or 9000) if speaks_grpc(config) else None,
         wants_haproxy=(runtime_env.get("env_vars") or {}).get(HA_PROXY) == "1",
     )
 

@@ -12,7 +12,12 @@ from pathlib import Path
 import psutil
 from filelock import FileLock, Timeout
 
-from deployments.config.ray_inside import FIRST_INGRESS_PORT, LAST_INGRESS_PORT
+from deployments.config.ray_inside import (
+    FIRST_GRPC_PORT,
+    FIRST_INGRESS_PORT,
+    LAST_GRPC_PORT,
+    LAST_INGRESS_PORT,
+)
 
 # Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections.
 _BLOCKS = range(20_000, 32_000, 200)
@@ -105,7 +110,7 @@ def claim_door(port: int, host: str = "") -> bool:
 
 
 def ingress_environment() -> dict[str, str]:
-    """Ports of its own for the replicas that a Serve puts behind HAProxy.
+    """Ports of its own for the replicas that a Serve puts behind HAProxy: HTTP's, then gRPC's.
 
     Serve's default is the same for every cluster: on one machine, the HAProxy of one could take
     another's new replica for its own that had just died there.
@@ -114,7 +119,10 @@ def ingress_environment() -> dict[str, str]:
         OSError: as `claim_block`.
     """
     first, last = claim_block()
+    middle = (first + last) // 2
     return {
         FIRST_INGRESS_PORT: str(first),
-        LAST_INGRESS_PORT: str(last),
+        LAST_INGRESS_PORT: str(middle),
+        FIRST_GRPC_PORT: str(middle + 1),
+        LAST_GRPC_PORT: str(last),
     }

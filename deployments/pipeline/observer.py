@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-Stage = Literal["http", "parse", "tokenize", "queue", "model", "postprocess"]
-"""http: a whole request, from its head to its answer. queue: from a text's arrival at the
+Stage = Literal["http", "grpc", "parse", "tokenize", "queue", "model", "postprocess"]
+"""http, grpc: a whole request, from its head to its answer. queue: from a text's arrival at the
 Classifier to its forward pass. The others are the work itself."""
 
 

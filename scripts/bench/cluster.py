@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import requests
 
+from deployments.config.keys import SERVICER
 from deployments.launch import processes
 from deployments.launch.ports import ingress_environment
 from deployments.scaling.policy import STATE_FILE
@@ -36,14 +37,18 @@ def shipped_flags() -> dict[str, str]:
 
 
 class LocalCluster:
-    """Ray nodes that share this machine. `files`: HAProxy's; a short path, as sockets need it."""
+    """Ray nodes that share this machine. `files`: HAProxy's; a short path, as sockets need it.
 
-    def __init__(self, files: Path, flags: dict[str, str]) -> None:
+    grpc: whether `grpc_port` is a door too.
+    """
+
+    def __init__(self, files: Path, flags: dict[str, str], grpc: bool = False) -> None:
         # Ports and paths that no other Serve has.
         os.environ |= {
             **flags,
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),
@@ -57,7 +62,7 @@ class LocalCluster:
         from ray.serve._private.api import serve_start
 
         config = read_config()
-        self.port = free_port()
+        self.port, self.grpc_port = free_port(), free_port()
         self._files = files
         self._workers: list[Any] = []
         self._cluster = Cluster(
@@ -67,7 +72,12 @@ class LocalCluster:
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
         # One door: the nodes share one machine, where a port can be had once.
         self.client = serve_start(
-            http_options={**config["http_options"], "port": self.port}, proxy_location="HeadOnly"
+            http_options={**config["http_options"], "port": self.port},
+            grpc_options={
+                "port": self.grpc_port,
+                "grpc_servicer_functions": [SERVICER] if grpc else [],
+            },
+            proxy_location="HeadOnly",
         )
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:

@@ -90,9 +90,10 @@ def test_every_key_of_serve_stands_in_the_yaml_or_has_a_default_here(key: str) -
         return
     found = [CONFIG]
     for part in key.replace("[]", ".[]").split("."):
-        inside = [one if part == "[]" else one.get(part) for one in found]
-        found = [item for one in inside for item in (one if isinstance(one, list) else [one])]
-        found = [item for item in found if item is not None]
+        if part == "[]":
+            found = [item for one in found for item in one]
+        else:
+            found = [one[part] for one in found if one.get(part) is not None]
     assert found, key
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from deployments.config.capacity import whole
 from deployments.config.check import check_config, load_config
+from deployments.config.keys import SERVICER
 from deployments.settings import Settings
 from scripts import render_k8s
 
@@ -211,6 +212,17 @@ def test_the_ports_are_named() -> None:
     for pod, expected in zip(PODS, (head, workers, workers), strict=True):
         ports = {p["name"]: p["containerPort"] for p in ray_container(pod)["ports"]}
         assert ports == expected
+
+
+def test_grpc_has_a_service_where_it_is_on() -> None:
+    config = copy.deepcopy(CONFIG)
+    config["grpc_options"] = {"port": 8001, "grpc_servicer_functions": [SERVICER]}
+    ray_service, service = yaml.safe_load_all(render_k8s.render(config, "image", "ours", "there"))
+    assert yaml.safe_load(ray_service["spec"]["serveConfigV2"])["grpc_options"]["port"] == 8001
+    assert (service["kind"], service["metadata"]["name"]) == ("Service", "ours-grpc-svc")
+    assert service["metadata"]["namespace"] == "there"
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == [8001]
+    assert len(list(yaml.safe_load_all(render_k8s.render(CONFIG, "image", "ours")))) == 1
 
 
 def test_only_the_gpu_group_tolerates_gpu_machines() -> None:

@@ -33,11 +33,11 @@ def service() -> Iterator[Service]:
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "PYTHONPATH": str(ROOT),
     }
-    cluster = LocalCluster(haproxy_dir, flags)
+    cluster = LocalCluster(haproxy_dir, flags, grpc=True)
     for _ in range(2):
         cluster.add_worker(num_cpus=2, num_gpus=1)
     try:
-        yield Service(cluster.port, cluster.client)
+        yield Service(cluster.port, cluster.client, cluster.grpc_port)
     finally:
         cluster.stop()
         shutil.rmtree(haproxy_dir, ignore_errors=True)

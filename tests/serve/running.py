@@ -21,6 +21,7 @@ class Service:
 
     port: int
     client: Any
+    grpc_port: int
 
     @property
     def url(self) -> str:

@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 
 from deployments.config.check import load_config
-from deployments.config.keys import Problem
+from deployments.config.keys import SERVICER, Problem
 from deployments.config.ray_inside import HA_PROXY, SIDE_PORTS, THROUGHPUT
 from deployments.engines import machine
 from deployments.launch import ports, preflight, processes
@@ -72,6 +72,18 @@ def test_plan_counts_first_replicas_and_prefixes(config: dict[str, Any]) -> None
     assert plan.num_cpus == pytest.approx(6.2)
     assert plan.num_gpus == pytest.approx(1.5)
     assert plan.ready_url == "http://127.0.0.1:8000/v1/ready"
+
+
+def test_the_port_for_grpc_is_looked_at_where_it_is_on(
+    config: dict[str, Any], listener: int, own_marks: Path
+) -> None:
+    assert read_plan(config).grpc_port is None
+    config["http_options"]["port"] = ports.first_free(0, taken=[0])
+    config["grpc_options"] = {"port": listener, "grpc_servicer_functions": [SERVICER]}
+    plan = read_plan(config)
+    assert plan.grpc_address == f"localhost:{listener}"
+    (told,) = (m for m in messages(preflight.preflight(plan, config)) if "is taken by" in m)
+    assert "grpc_options.port" in told
 
 
 def test_a_taken_port_names_who_holds_it_and_the_cure(listener: int) -> None:
@@ -336,7 +348,7 @@ def test_the_child_has_a_ray_of_its_own(
     assert env["RAY_SERVE_LOG_TO_STDERR"] == "0"  # what the user has set stays
     other = child_environment(tmp_path, plan, Ingress(True, "2.8"))
     assert env[first_port] != other[first_port]
-    assert len({each[name] for each in (env, other) for name in SIDE_PORTS}) == 6
+    assert len({each[name] for each in (env, other) for name in SIDE_PORTS}) == 8
     monkeypatch.setenv(first_port, "31500")
     assert child_environment(tmp_path, plan, Ingress(True, "2.8"))[first_port] == "31500"
     off = child_environment(tmp_path, plan, Ingress(False, "why"))

@@ -11,6 +11,7 @@
   understand
 - moderations: OpenAI's moderations: POST /v1/moderations with `input`, one flag for each category
 - oip: The Open Inference Protocol: POST /v2/models/{name}/infer, tensors in and out
+- oip_inference: What the Open Inference Protocol asks and answers, whether over HTTP or over gRPC
 - oip_tensors: Tensors of texts in, of labels and scores out: in JSON, or binary behind it
 - openai_words: What OpenAI-like servers have in common: the shape of their errors, ids and usage
 - sagemaker: SageMaker's dialect: POST /invocations with `inputs`, as Hugging Face's containers have
@@ -71,7 +72,7 @@ def dialects(
     limits: LimitSettings, chosen: DialectSettings = _SHIPPED, model: str = "demo"
 ) -> tuple[Dialect, ...]:
     """All that the service understands. model: its id, whose last part is its name in URLs."""
-    name = chosen.model_name or model.rstrip("/").rpartition("/")[2]
+    name = name_in_urls(chosen, model)
     others = {
         one: make(limits, chosen, name)
         for one, make in DIALECTS.items()
@@ -87,4 +88,9 @@ def dialects(
     return (*spoken, VertexDialect(limits, chosen, name, taken))
 
 
-__all__ = ["DIALECTS", "Dialect", "dialects"]
+def name_in_urls(chosen: DialectSettings, model: str) -> str:
+    """What callers name the model where they must name one. model: its id."""
+    return chosen.model_name or model.rstrip("/").rpartition("/")[2]
+
+
+__all__ = ["DIALECTS", "Dialect", "dialects", "name_in_urls"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from base64 import b64decode
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -165,23 +165,36 @@ def _text(item: object, place: str, base64: bool) -> str:
     return item if isinstance(item, str) else item.decode("utf-8", "surrogateescape")
 
 
-def tensor_out(
-    name: str, shape: list[int], values: Sequence[Any], parameters: Json, binary: bool
-) -> tuple[Json, bytes]:
-    """A tensor out, and its binary data: of strings as BYTES, of numbers as FP32."""
-    strings = bool(values) and isinstance(values[0], str)
-    tensor: Json = {"name": name, "datatype": "BYTES" if strings else "FP32", "shape": shape}
-    raw = b""
-    if binary:
-        raw = _packed(values) if strings else struct.pack(f"<{len(values)}f", *values)
+class OutputTensor(NamedTuple):
+    """A tensor out: of strings, or of numbers. binary: whether its data stand apart."""
+
+    name: str
+    shape: list[int]
+    values: Sequence[Any]
+    parameters: Json
+    binary: bool
+
+    @property
+    def datatype(self) -> Literal["BYTES", "FP32"]:
+        return "BYTES" if self.values and isinstance(self.values[0], str) else "FP32"
+
+    def packed(self) -> bytes:
+        """Its values as binary data."""
+        if self.datatype == "FP32":
+            return struct.pack(f"<{len(self.values)}f", *self.values)
+        encoded = [value.encode() for value in self.values]
+        return b"".join(part for one in encoded for part in (len(one).to_bytes(4, "little"), one))
+
+
+def tensor_out(tensor: OutputTensor) -> tuple[Json, bytes]:
+    """A tensor in JSON, and its binary data, if it has any."""
+    told: Json = {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
+    parameters, raw = tensor.parameters, b""
+    if tensor.binary:
+        raw = tensor.packed()
         parameters = {**parameters, "binary_data_size": len(raw)}
     else:
-        tensor["data"] = values
+        told["data"] = tensor.values
     if parameters:
-        tensor["parameters"] = parameters
-    return tensor, raw
-
-
-def _packed(values: Sequence[str]) -> bytes:
-    encoded = [value.encode() for value in values]
-    return b"".join(part for one in encoded for part in (len(one).to_bytes(4, "little"), one))
+        told["parameters"] = parameters
+    return told, raw
