@@ -28,7 +28,8 @@ def classify_table(
     force: bool,
 ) -> int:
     """The exit code: 0; 1: some rows are bad; 2: a file is wrong; 3: the service can't be asked."""
-    from deployments.bulk.run import ADDED, Job, run
+    from deployments.bulk.columns import ADDED
+    from deployments.bulk.run import Job, run
     from deployments.bulk.tables import BadTable, Format
     from rayclassify_client import Client, ClientError
 

@@ -33,7 +33,7 @@ def service() -> Iterator[Service]:
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "PYTHONPATH": str(ROOT),
     }
-    cluster = LocalCluster(haproxy_dir, flags)
+    cluster = LocalCluster(haproxy_dir, flags, dashboard=True)  # test_ray_page.py sends it a job
     for _ in range(2):
         cluster.add_worker(num_cpus=2, num_gpus=1)
     try:
