@@ -48,7 +48,8 @@ class LocalClassifier:
     share one.
 
     args: what stands under `args:` of serve_config.yaml. Of it `limits`' deadline, `batching`,
-    `audit` and `access` concern a service only.
+    `audit` and `access` concern a service only. max_batch_tokens: of a forward pass; the default
+    suits a CPU.
 
     Raises:
         pydantic.ValidationError: an unknown key or a wrong value in `args`.
@@ -56,14 +57,19 @@ class LocalClassifier:
             why, and the cure.
     """
 
-    def __init__(self, args: dict[str, Any] | Settings | None = None) -> None:
+    def __init__(
+        self,
+        args: dict[str, Any] | Settings | None = None,
+        *,
+        max_batch_tokens: int = ClassifierUserConfig().max_batch_tokens,
+    ) -> None:
         settings = args if isinstance(args, Settings) else Settings.model_validate(args or {})
         self._limits = settings.limits
         self._thread = ModelThread()
         num_threads = settings.engine.num_threads or cpu_count()
         try:
             self.loaded: Loaded = self._thread.wait_for(lambda: load(settings, num_threads))
-            self._pipeline = _pipeline(settings, self.loaded, self._thread)
+            self._pipeline = _pipeline(settings, self.loaded, self._thread, max_batch_tokens)
         except BaseException:
             self._thread.close()
             raise
@@ -113,16 +119,17 @@ class LocalClassifier:
         return [next(answers) if isinstance(item, TextInput) else item for item in call.inputs]
 
 
-def _pipeline(settings: Settings, loaded: Loaded, thread: ModelThread) -> Pipeline:
+def _pipeline(
+    settings: Settings, loaded: Loaded, thread: ModelThread, max_batch_tokens: int
+) -> Pipeline:
     """The chain of the three deployments, as plain functions."""
-    live = ClassifierUserConfig()
     decoder, version = loaded.parts.decoder(), loaded.parts.version
     models = LiveModels(_nobody_else, redactor_of(settings.redaction))
     models.add(loaded.parts)
     batcher = TokenBatcher(
         loaded.engine.predict,
-        max_batch_tokens=live.max_batch_tokens,
-        max_queue_tokens=live.max_queue_tokens,
+        max_batch_tokens=max_batch_tokens,
+        max_queue_tokens=ClassifierUserConfig().max_queue_tokens,
         run=thread,
     )
 

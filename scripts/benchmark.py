@@ -32,6 +32,7 @@ app = typer.Typer(add_completion=False)
 
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what measures it. Imported late, for a quick --help."""
+    from scripts.bench.bulk import measure_bulk
     from scripts.bench.modes import measure_growth, measure_openloop, measure_raw, measure_service
     from scripts.bench.versus import measure_peers
 
@@ -41,6 +42,7 @@ def modes() -> dict[str, Callable[[Session], None]]:
         "peers": measure_peers,
         "openloop": measure_openloop,
         "growth": measure_growth,
+        "bulk": measure_bulk,
     }
 
 
@@ -51,8 +53,9 @@ def main(
         typer.Argument(
             metavar="[MODE]...",
             help="raw: engines in-process; service: what of that arrives over HTTP; peers: other "
-            "servers; openloop: latency under Poisson arrivals; growth: replicas, nodes, lengths. "
-            "all by default. report: tables and plots again, from the JSON.",
+            "servers; openloop: latency under Poisson arrivals; growth: replicas, nodes, lengths; "
+            "bulk: a table, by each way to label it. all by default. report: tables and plots "
+            "again, from the JSON.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Runs of 4 seconds: a try.")] = False,
@@ -67,6 +70,7 @@ def main(
         str, typer.Option(help="Models of raw and service, separated by commas.")
     ] = ",".join(SHAPES),
     peers: Annotated[str, typer.Option(help="Only these, by name, e.g. ray-chain,litserve.")] = "",
+    rows: Annotated[int, typer.Option(help="Of the table that bulk labels.", min=100)] = 20_000,
     engine: Annotated[str, typer.Option(help="Of our service: auto or torch.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Of our service: auto, float32 …")] = "auto",
     config: Annotated[Path, typer.Option(help="Serve config to measure.")] = ROOT
@@ -103,6 +107,7 @@ def main(
         changes=tuple(setting or ()),
         config=config,
         only_peers=tuple(filter(None, peers.split(","))),
+        rows=rows,
     )
     store = Store(output)
     session = Session(store, console, plan)
@@ -112,7 +117,7 @@ def main(
     if unknown := [*(set(todo) - {*known, "report"}), *(set(plan.shapes) - set(SHAPES))]:
         raise typer.BadParameter(f"{unknown[0]!r}; modes: {', '.join(known)}, report, all; "
                                  f"shapes: {', '.join(SHAPES)}")  # fmt: skip
-    if shutil.which("wrk") is None and (against or set(todo) - {"raw", "report"}):
+    if shutil.which("wrk") is None and (against or set(todo) - {"raw", "bulk", "report"}):
         console.print(str(WrkMissing()))
         raise typer.Exit(1)
     if against is not None:

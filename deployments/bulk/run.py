@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from deployments.bulk.columns import arrow_types, check_free, check_there, no_text, value_of
 from deployments.bulk.parts import Parts
 from deployments.bulk.tables import BadTable, Fields, Format, Row, Table, arrow, format_of, opened
 from rayclassify_client import Answer, Client
@@ -17,9 +17,6 @@ from rayclassify_client.errors import InvalidInput, PredictionFailed, TooLarge
 
 # Of these the row is to blame; any other error stops the run, which goes on when started again.
 _OF_THE_ROW = (InvalidInput, TooLarge, PredictionFailed)
-
-ADDED = ("label", "score", "scores", "labels", "tokens", "truncated")
-"""Columns that can be added."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,8 @@ def run(
     if job.output.suffix == ".zst":
         raise BadTable("zst can be read, not written. Name the output .gz, or without a suffix.")
     with opened(job.source, kind, job.encoding) as table:
-        _check_columns(table, job)
+        if table.columns is not None:
+            check_there((job.text_column, job.pair_column), table.columns)
         parts = Parts(job.output, output_kind, job.about(), job.force or job.source == "-")
         run_ = _Run(job, table, parts, output_kind, progress)
         run_.skip(parts.rows_done)
@@ -146,7 +144,7 @@ class _Run:
             self.number += 1
             text = row.fields.get(job.text_column)
             pair = "" if job.pair_column is None else row.fields.get(job.pair_column)
-            fault = row.fault or _no_text(text, job.text_column) or _no_text(pair, job.pair_column)
+            fault = row.fault or no_text(text, job.text_column) or no_text(pair, job.pair_column)
             self._waiting.append((row, self.number, fault))
             if fault is None:
                 assert isinstance(text, str)  # noqa: S101 - or it were a fault
@@ -160,12 +158,11 @@ class _Run:
             self._write_bad(row, number, "unreadable", str(fault))
 
     def _write(self, row: Row, answer: Answer | None) -> None:
-        added = {}
-        for name in self._job.add:
-            value = None if answer is None else answer.raw.get(name)
-            if name == "scores" and value is not None and self._output_kind != "jsonl":
-                value = json.dumps(value, ensure_ascii=False)
-            added[f"{self._job.prefix}{name}"] = value
+        told = None if answer is None else answer.raw
+        nested = self._output_kind == "jsonl"
+        added = {
+            f"{self._job.prefix}{name}": value_of(told, name, nested) for name in self._job.add
+        }
         self._rows.append({**row.fields, **added})
         if len(self._rows) == self._parts.size:
             self._parts.add(self._rows, self._bad)
@@ -186,35 +183,11 @@ class _Run:
     def _name_columns(self, names: Sequence[str]) -> None:
         job = self._job
         added = [f"{job.prefix}{name}" for name in job.add]
-        if taken := [name for name in added if name in names]:
-            raise BadTable(
-                f"the table has a column {taken[0]} already. Say --prefix predicted_, for one."
-            )
+        check_free(added, names, "--prefix predicted_")
         schema = self._table.schema
         if schema is not None:
             pa = arrow()
-            types = {
-                "label": pa.string(),
-                "score": pa.float64(),
-                "scores": pa.string(),
-                "labels": pa.list_(pa.string()),
-                "tokens": pa.int64(),
-                "truncated": pa.bool_(),
-            }
+            types = arrow_types(pa)
             for name, shown in zip(job.add, added, strict=True):
                 schema = schema.append(pa.field(shown, types[name]))
         self._parts.columns([*names, *added], schema)
-
-
-def _no_text(value: Any, column: str | None) -> str | None:
-    if isinstance(value, str):
-        return None
-    return f"{column} is {'missing' if value is None else 'no text'}."
-
-
-def _check_columns(table: Table, job: Job) -> None:
-    for column in filter(None, (job.text_column, job.pair_column)):
-        if table.columns is not None and column not in table.columns:
-            raise BadTable(
-                f"there is no column {column}. The columns are {', '.join(table.columns)}."
-            )

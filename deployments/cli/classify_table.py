@@ -30,7 +30,8 @@ def classify_table(
     force: bool,
 ) -> int:
     """The exit code: 1: some rows are bad; see exit_codes.py."""
-    from deployments.bulk.run import ADDED, Job, run
+    from deployments.bulk.columns import ADDED
+    from deployments.bulk.run import Job, run
     from deployments.bulk.tables import BadTable, Format
     from rayclassify_client import Client, ClientError
 

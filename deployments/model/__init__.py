@@ -7,6 +7,8 @@
   it takes
 - config_json: What a model's JSON files say, as plain values; what can't be honoured is refused by
   name
+- deployed: Settings as they are deployed: whoever starts later loads the model that the first one
+  loaded
 - files: What a look at a model directory's files can tell, in about a second and without torch
 - hub: Which commit of a hub model a config means, asked once: branches and tags move
 - load: A model's parts, read and checked, and the fingerprint that tells one model from another

@@ -20,6 +20,8 @@ The load client is the package's own, deployments.bench: `rayclassify bench` ask
 - session: options, models and texts of a run
 - modes: what measures engines and our service
 - versus: what measures us beside others
+- bulk: rows a second of every way to label a table
+- bulk_child: those ways that live inside Ray
 - against: this checkout beside another commit
 - peers: the others
 - report: docs/benchmark.md

@@ -11,13 +11,13 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
-from .process import started
+from .process import our_environment, started
 
 
 class ChildFailed(Exception):
@@ -57,13 +57,20 @@ class Child:
 
 
 @contextmanager
-def child(module: str) -> Iterator[Child]:
-    """Runs `module` and ends it with all that it started, whatever happens."""
+def child(module: str, env: Mapping[str, str] | None = None) -> Iterator[Child]:
+    """Runs `module` and ends it with all that it started, whatever happens. env: added to ours."""
     command = [sys.executable, "-m", module]
     with (
         tempfile.TemporaryDirectory() as run,
         Path(run, "log").open("wb") as log,
-        started(command, Path(run), stdin=PIPE, stdout=PIPE, stderr=log) as process,
+        started(
+            command,
+            Path(run),
+            env={**our_environment(), **(env or {})},
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=log,
+        ) as process,
     ):
         yield Child(process, Path(log.name))
 

@@ -39,10 +39,12 @@ def shipped_flags() -> dict[str, str]:
 class LocalCluster:
     """Ray nodes that share this machine. `files`: HAProxy's; a short path, as sockets need it.
 
-    grpc: whether `grpc_port` is a door too.
+    grpc: whether `grpc_port` is a door too. dashboard: with Ray's, which takes jobs.
     """
 
-    def __init__(self, files: Path, flags: dict[str, str], grpc: bool = False) -> None:
+    def __init__(
+        self, files: Path, flags: dict[str, str], grpc: bool = False, dashboard: bool = False
+    ) -> None:
         # Ports and paths that no other Serve has.
         os.environ |= {
             **flags,
@@ -67,7 +69,11 @@ class LocalCluster:
         self._workers: list[Any] = []
         self._cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": CPUS_PER_NODE, "include_dashboard": False},
+            head_node_args={
+                "num_cpus": CPUS_PER_NODE,
+                "include_dashboard": dashboard,
+                "dashboard_port": free_port(),
+            },
         )
         ray.init(address=self._cluster.address, namespace="serve", log_to_driver=False)
         # One door: the nodes share one machine, where a port can be had once.

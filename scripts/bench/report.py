@@ -204,6 +204,26 @@ def growth_tables(part: Part) -> list[str]:
     ]
 
 
+def bulk_tables(part: Part) -> list[str]:
+    loop = next((row["rows_per_s"] for row in part["rows"] if "rows_per_s" in row), None)
+    lines: list[list[object]] = []
+    for row in part["rows"]:
+        if "rows_per_s" not in row:
+            reason = one_line(row.get("unavailable", "not run"))
+            lines.append([row["title"], "–", "–", f"can't run: {reason}", *[""] * 4])
+            continue
+        times = f"{row['rows_per_s'] / loop:,.1f} ×" if loop else "–"
+        counts = [f"{row['n_rows']:,}", f"{row['start_s']:.1f} s", row["errors"]]
+        rate = f"{row['rows_per_s']:,.0f}"
+        lines.append([row["title"], row["dtype"], labels_of(row), rate, times, *counts])
+    head = ("", "precision", "labels", "rows/s", "of the first", "rows", "start", "errors")
+    return [
+        f"**A table of {part['n_rows']:,} rows**, the demo model. Rows/s count the start, which is "
+        "what one row takes; a service is up before.\n",
+        table(head, lines),
+    ]
+
+
 LATENCY_HEAD = ("p50", "p95", "p99")
 COUNT_HEAD = ("errors", "truncated")
 SECTIONS: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
@@ -212,6 +232,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
     "peers": ("The service against others", peers_tables),
     "openloop": ("Latency when requests arrive by chance", openloop_tables),
     "growth": ("Growth, and the cost of a text", growth_tables),
+    "bulk": ("A whole table, by each way to label it", bulk_tables),
 }
 
 

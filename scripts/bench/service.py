@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import requests
 import yaml
 
@@ -49,6 +50,17 @@ class Service:
     def run_dir(self) -> Path:
         """The directory that the launcher made for this run."""
         return run_dir_of(self.log.read_text(encoding="utf-8"))
+
+    @property
+    def ray_address(self) -> str:
+        """Of this run's Ray: `auto` would take any that runs on this machine."""
+        words = set()
+        for process in processes.of_run(self.run_dir):
+            with suppress(psutil.Error):
+                words |= set(process.cmdline())
+        found = (re.fullmatch(r"--gcs-address=([0-9.:]+)", word) for word in words)
+        (address,) = {match[1] for match in found if match}
+        return address
 
 
 @contextmanager

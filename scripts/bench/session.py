@@ -16,7 +16,10 @@ from .workload import Workload, make_workload
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How thorough: seconds of a run, connections, threads of each engine and peer."""
+    """How thorough: seconds of a run, connections, threads of each engine and peer.
+
+    rows: of the table that `bulk` labels.
+    """
 
     duration_s: float
     connections: tuple[int, ...]
@@ -27,6 +30,7 @@ class Plan:
     changes: tuple[str, ...] = ()
     config: Path = CONFIG
     only_peers: tuple[str, ...] = ()
+    rows: int = 20_000
 
     @property
     def serve_config(self) -> Config:

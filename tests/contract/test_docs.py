@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import socket
@@ -163,6 +164,16 @@ def test_retry_after_is_told_where_it_is_sent() -> None:
         if isinstance(cls, type) and issubclass(cls, errors.Overloaded | errors.NotReady)
     }
     assert tells == sent
+
+
+def test_every_argument_of_classify_dataset_is_in_the_table() -> None:
+    from deployments.bulk.dataset import OPTIONS, classify_dataset
+
+    page = (ROOT / "docs" / "ray.md").read_text(encoding="utf-8")
+    named = {
+        name for row in table(section(page, "Ray Data")) for name in re.findall(r"`(\w+)`", row[0])
+    }
+    assert named == {*inspect.signature(classify_dataset).parameters, *OPTIONS} - {"ds", "options"}
 
 
 def test_the_gpu_config_asks_for_what_the_page_says() -> None:

@@ -33,7 +33,8 @@ def service() -> Iterator[Service]:
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         "PYTHONPATH": str(ROOT),
     }
-    cluster = LocalCluster(haproxy_dir, flags, grpc=True)
+    # test_grpc.py asks at its port, test_ray_page.py sends it a job.
+    cluster = LocalCluster(haproxy_dir, flags, grpc=True, dashboard=True)
     for _ in range(2):
         cluster.add_worker(num_cpus=2, num_gpus=1)
     try:

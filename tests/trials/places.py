@@ -55,6 +55,7 @@ class Run:
     """One run of the service, by the directory that the launcher made for it."""
 
     def __init__(self, service: Service) -> None:
+        self._service = service
         self.dir, self._launcher_log = service.run_dir, service.log
         child = ChildLog(self.dir / "serve.log")
         child.read()
@@ -73,10 +74,8 @@ class Run:
             yield Place("process", f"/proc/{process.pid}/cmdline", _cmdline(process.pid))
 
     def ray_address(self) -> str:
-        """Of this run's Ray: `auto` would take any that runs on this machine."""
-        commands = [_cmdline(process.pid) for process in processes.of_run(self.dir)]
-        (address,) = {m for c in commands for m in re.findall(rb"--gcs-address=([0-9.:]+)", c)}
-        return str(address, "ascii")
+        """Of this run's Ray."""
+        return self._service.ray_address
 
     def replica_pid(self, deployment: str) -> int:
         """The process of a deployment's only replica, once it runs."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployments.app import as_deployed
+from deployments.model.deployed import as_deployed
 from deployments.model.load import fingerprint
 from deployments.model.source import ModelNotFound
 from deployments.settings import ModelSettings, Settings

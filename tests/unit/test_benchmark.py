@@ -20,6 +20,7 @@ from deployments.bench.client import HUNG_UP, RIGHT, Asked, Endpoint, Load, Ques
 from deployments.bench.latencies import latencies, poisson_times_s, rate
 from deployments.pipeline.types import Encoded
 from scripts.bench import load, service, workload
+from scripts.bench.bulk import figures, table_of
 from scripts.bench.child import ChildFailed, child
 from scripts.bench.flops import flops
 from scripts.bench.models import Shape
@@ -277,3 +278,14 @@ def test_a_child_that_fails_says_why_and_ends() -> None:
 def test_a_run_that_saw_one_burst_is_counted_by_its_latency() -> None:
     once = 113.0 + np.arange(64) * 3e-4
     assert rate(once, 20.0, connections=64, latency_s=13.1) == pytest.approx(64 / 13.1)
+
+
+def test_a_rate_of_rows_counts_the_start() -> None:
+    row = figures(1_000, seconds=10.0, start_s=2.0, labels=["a"], errors=3)
+    assert (row["rows_per_s"], row["start_s"], row["errors"]) == (100.0, 2.0, 3)
+
+
+def test_a_table_has_all_reviews_before_one_comes_again() -> None:
+    texts = table_of(["a", "b", "c"], 7)
+    assert sorted(texts[:3]) == ["a", "b", "c"]
+    assert texts[3:] == [*texts[:3], texts[0]]

@@ -130,6 +130,16 @@ def measured() -> dict[str, Any]:
                 for n in (8, 64, 512)
             ],
         },
+        "bulk": {
+            **HEAD, "n_rows": 20_000,
+            "rows": [
+                {"title": "a loop", "dtype": "float32", "n_rows": 900, "rows_per_s": 90.0,
+                 "start_s": 0.0, "errors": 0, "agree": 64, "sample": 64},
+                {"title": "Ray Data", "dtype": "torch int8", "n_rows": 20_000,
+                 "rows_per_s": 1_800.0, "start_s": 9.5, "errors": 2, "agree": 63, "sample": 64},
+                {"title": "a handle", "unavailable": "no | Ray"},
+            ],
+        },
     }  # fmt: skip
 
 
@@ -142,6 +152,8 @@ def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
     assert "63 of 64" in text
     assert "| 90% | 270 |" in text
     assert "| 8.0 ms (1.25 ×) | 24.0 ms (2.00 ×) |" in text
+    assert "| Ray Data | torch int8 | 63 of 64 | 1,800 | 20.0 × | 20,000 | 9.5 s | 2 |" in text
+    assert "can't run: no / Ray" in text
     assert "2 cores of Some CPU (avx512_vnni)" in text
 
 
@@ -156,7 +168,9 @@ def test_a_mode_interrupted_anywhere_still_makes_a_page() -> None:
     for name, part in measured().items():
         rows = {key: [] for key in ("rows", "null", "replicas", "cost") if key in part}
         shapes = {"shapes": {}} if "shapes" in part else {}
-        begun = {**HEAD, "complete": False, "shape": "", "waiting_tokens_per_s": 1.0}
+        begun = {
+            **HEAD, "complete": False, "shape": "", "waiting_tokens_per_s": 1.0, "n_rows": 1
+        }  # fmt: skip
         assert page({name: {**begun, **rows, **shapes}})
 
 
@@ -186,10 +200,10 @@ def test_growth_interrupted_before_the_cost_of_a_text_is_drawn(tmp_path: Path) -
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
 def test_every_plot_has_both_themes_and_the_same_bytes_again(tmp_path: Path) -> None:
-    from scripts.bench.plots import draw
+    from scripts.bench.plots import PLOTS, draw
 
     made = draw(measured(), tmp_path)
-    assert len(made) == 2 * len(measured())
+    assert len(made) == 2 * len(PLOTS)
     first = {path: path.read_bytes() for path in made}
     assert {path: path.read_bytes() for path in draw(measured(), tmp_path)} == first
     light = (tmp_path / "peers-light.svg").read_text(encoding="utf-8")
