@@ -18,10 +18,10 @@ from typing import Any
 
 import requests
 
+from deployments.bench.client import Endpoint
 from rayclassify_client import Answer, Client
 
 from .child import ChildFailed, child
-from .client import Endpoint
 from .load import LoadFailed
 from .models import DEMO
 from .peers import PeerUnavailable, running
