@@ -17,7 +17,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 @app.command()
 def main(
-    source: Annotated[str, typer.Argument(metavar="IN_DIR", help="Parquet files; a path or URI.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN_DIR", help="Parquet files: a full path or a URI.")
+    ],
     target: Annotated[str, typer.Argument(metavar="OUT_DIR", help="Where Parquet files go.")],
     text_column: Annotated[str, typer.Option(help="The column of the texts.")],
     pair_column: Annotated[
@@ -47,15 +49,16 @@ def main(
 ) -> None:
     """Label the texts of all Parquet files in IN_DIR, and write them to OUT_DIR.
 
-    All nodes must reach both. Rows keep all columns; `error` says why a row has no label.
+    All nodes must reach both; a job's own directory is a copy that goes with it. Rows keep all
+    columns; `error` says why a row has no label.
 
     Exit code 1: some rows have no label; 2: an option, a column, the model or a path is wrong, and
     nothing was started; 3: the job failed, and OUT_DIR holds a part: run it again with --force.
 
     Examples:
 
-    - `ray job submit --working-dir . -- python scripts/classify_dataset.py reviews labelled
-    --text-column review`
+    - `ray job submit --working-dir . -- python scripts/classify_dataset.py /data/reviews
+    /data/labelled --text-column review`
 
     - `python scripts/classify_dataset.py s3://shop/in s3://shop/out --text-column text
     --config serve_config.gpu.yaml --actors 4: --num-gpus 1 --max-batch-tokens 32768`
@@ -71,6 +74,9 @@ def main(
     from deployments.pipeline.errors import ServiceError
 
     try:
+        for path in (source, target):
+            if "://" not in path and not Path(path).is_absolute():
+                raise BadTable(f"{path} is a relative path. Write it in full, or as a URI.")
         if target.rstrip("/") == source.rstrip("/"):
             raise BadTable("OUT_DIR is IN_DIR. Name another: the input is read to the end.")
         if not force and _is_there(target):
@@ -114,8 +120,7 @@ def main(
 def _is_there(target: str) -> bool:
     from pyarrow.fs import FileSystem, FileType
 
-    uri = target if "://" in target else str(Path(target).absolute())
-    filesystem, path = FileSystem.from_uri(uri)
+    filesystem, path = FileSystem.from_uri(target)
     return bool(filesystem.get_file_info(path).type != FileType.NotFound)
 
 

@@ -121,7 +121,7 @@ def test_the_job(service: Service, tmp_path: Path) -> None:
     (command,) = re.findall(r"^ray job submit .*classify_dataset.py .*", PAGE, re.MULTILINE)
     _, _, entrypoint = command.partition(" -- python ")
     arguments = [
-        {"reviews": str(source), "labelled": str(tmp_path / "labelled")}.get(word, word)
+        {"/data/reviews": str(source), "/data/labelled": str(tmp_path / "labelled")}.get(word, word)
         for word in shlex.split(entrypoint)
     ]
     # As the page has it, but for an engine that needs no measuring.

@@ -16,11 +16,13 @@ from scripts.classify_dataset import _pool, app
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["in", "in/"], "OUT_DIR is IN_DIR"),
-        (["in", "there"], "there is there already"),
-        (["in", "out", "--actors", "many"], "--actors many: write 4, 2: or 2:8"),
-        (["in", "out", "--config", "none.yaml"], "none.yaml"),
-        (["in", "out", "--config", "args.yaml"], "args.yaml is no Serve config"),
+        (["in", "/out"], "in is a relative path. Write it in full"),
+        (["s3://shop/in", "out"], "out is a relative path"),
+        (["/in", "/in/"], "OUT_DIR is IN_DIR"),
+        (["/in", "HERE/there"], "there is there already"),
+        (["/in", "HERE/out", "--actors", "many"], "--actors many: write 4, 2: or 2:8"),
+        (["/in", "HERE/out", "--config", "none.yaml"], "none.yaml"),
+        (["/in", "HERE/out", "--config", "args.yaml"], "args.yaml is no Serve config"),
     ],
 )
 def test_it_says_what_is_wrong_and_exits_with_2(
@@ -29,7 +31,8 @@ def test_it_says_what_is_wrong_and_exits_with_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there").mkdir()
     (tmp_path / "args.yaml").write_text("model: {id: models/demo}")
-    done = CliRunner().invoke(app, [*options, "--text-column", "review"])
+    given = [option.replace("HERE", str(tmp_path)) for option in options]
+    done = CliRunner().invoke(app, [*given, "--text-column", "review"])
     assert (done.exit_code, words in done.stderr) == (2, True), done.output
     assert not (tmp_path / "out").exists()
 
