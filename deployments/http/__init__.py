@@ -23,7 +23,6 @@
 - status_routes: GET /health, /ready, /info and /: what the service says about itself
 - stream_route: POST /classify/stream: a line of JSON in, a line of JSON out, for as long as the
   sender has some
-- times: How long an answer took, as headers: the names and the unit of Text Embeddings Inference
 
 tokenizer.py and local.py import it. It imports access, pipeline, privacy, model, settings.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
+from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -15,15 +16,45 @@ from deployments.http.inputs import CLIENT
 from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
-from deployments.http.times import Times
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from deployments.pipeline.observer import SILENT, Observer
-from deployments.pipeline.types import Answer, TextInput
+from deployments.pipeline.types import Answer, TextInput, TimedAnswer
 from deployments.privacy.audit import AuditLog
 from deployments.settings import LimitSettings
 
 # These say nothing about a text: where all texts meet them, so does the request.
 _OF_THE_SERVICE = (Overloaded, NotReady, DeadlineExceeded)
+
+
+class Times:
+    """How long one request took, in seconds; of several texts the mean, as they went side by side.
+
+    queue_s: neither tokenizing nor the model's pass: waiting, and the ways between the stages.
+    """
+
+    __slots__ = ("model_s", "queue_s", "tokenize_s")
+
+    def __init__(self) -> None:
+        self.tokenize_s = self.queue_s = self.model_s = 0.0
+
+    def take(self, answers: Sequence[Answer | ServiceError], took_s: float) -> None:
+        """took_s: until all of them were there."""
+        timed = [answer for answer in answers if isinstance(answer, TimedAnswer)]
+        if timed:
+            self.tokenize_s = sum(answer.tokenize_s for answer in timed) / len(timed)
+            self.model_s = sum(answer.model_s for answer in timed) / len(timed)
+        self.queue_s = max(0.0, took_s - self.tokenize_s - self.model_s)
+
+    def headers(self, total_s: float) -> tuple[tuple[bytes, bytes], ...]:
+        """Whole milliseconds. (text-embeddings-inference 1.9.3, router/src/lib.rs.)"""
+        total_ms = b"%.0f" % (total_s * 1e3)
+        return (
+            (b"x-compute-time", total_ms),
+            (b"x-total-time", total_ms),
+            (b"x-tokenization-time", b"%.0f" % (self.tokenize_s * 1e3)),
+            (b"x-queue-time", b"%.0f" % (self.queue_s * 1e3)),
+            (b"x-inference-time", b"%.0f" % (self.model_s * 1e3)),
+        )
 
 
 class Answering:

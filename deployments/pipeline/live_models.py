@@ -148,7 +148,10 @@ class LiveModels:
         counts: Sequence[int] | None = None
         if self._redactor is not None:
             inputs, counts = self._redactor.redact_all(inputs)
-        made = [encoded(model.encoder, inputs, self._redactor is not None) for model in models]
+        if any(item.token_ids is not None for item in inputs):
+            made = [encoded(model.encoder, inputs, self._redactor is not None) for model in models]
+        else:
+            made = [model.encoder.encode(inputs) for model in models]
         batch, index, truncated, errors = _together([m.version for m in models], made)
         redacted = None if counts is None else [counts[i] for i in index]
         return Encodings(batch, index, truncated, errors, redacted)

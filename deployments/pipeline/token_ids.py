@@ -13,12 +13,10 @@ from deployments.pipeline.types import Encoded, TextInput
 
 
 def encoded(encoder: Encoder, inputs: Sequence[TextInput], redacted: bool) -> EncodedTexts:
-    """As `Encoder.encode`, of inputs that may have `token_ids`.
+    """As `Encoder.encode`, of inputs some of which have `token_ids`.
 
     redacted: personal data must not reach the model, and nobody can find it in ids.
     """
-    if all(item.token_ids is None for item in inputs):
-        return encoder.encode(inputs)
     texts = [i for i, item in enumerate(inputs) if item.token_ids is None]
     errors: dict[int, ServiceError] = {}
     made: dict[int, tuple[Encoded, bool]] = {}

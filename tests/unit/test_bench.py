@@ -78,7 +78,8 @@ def refused(*args: str) -> str:
 
 
 def test_every_dialect_of_the_service_has_a_way_to_be_asked() -> None:
-    assert {*DialectName.__args__, "ours"} == DIALECTS.keys()
+    # A tool for language models is no server to compare with.
+    assert {*DialectName.__args__, "ours"} - {"mcp"} == DIALECTS.keys()
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -50,7 +50,7 @@ class Answers:
         self.texts.append(text)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
-        await asyncio.sleep(0.05 if text == "slow" else 0)
+        await asyncio.sleep({"slow": 0.05, "slower": 1.0}.get(text, 0))
         self.at_once -= 1
         answer = b'{"label":"a","truncated":%s}' % (b"true" if text == "long" else b"false")
         headers = [(b"content-length", b"%d" % len(answer))]
@@ -159,7 +159,7 @@ def test_who_hangs_up_is_told_from_who_was_answered() -> None:
         asked = Load(
             endpoint.url,
             [
-                Question(ENDPOINT.request("slow"), kind="slow", hang_up_s=0.001),
+                Question(ENDPOINT.request("slower"), kind="slow", hang_up_s=0.001),
                 Question(ENDPOINT.request("one"), kind="one"),
             ],
         ).run()

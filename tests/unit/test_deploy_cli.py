@@ -9,6 +9,7 @@ import copy
 import csv
 import io
 import json
+import re
 import shutil
 import threading
 import time
@@ -358,7 +359,7 @@ def test_status_says_how_busy_replicas_are_and_why_there_are_so_many(dashboard: 
     dashboard.logs["serve/autoscaling_classify_Classifier.json"] = json.dumps(autoscaling_state())
     shown = run("status").output
     assert "wanted 2.7 of 1 to 4: busy 95% of 2, wait 0.25 s, 9,000 tokens/s" in shown
-    assert "50 s ago: 1 → 2, busy 95% of 2" in shown
+    assert re.search(r"5\d s ago: 1 → 2, busy 95% of 2", shown)
     told = json.loads(run("status", "--json").stdout)["applications"]["classify"]["deployments"]
     assert told["Classifier"]["autoscaling"]["work"]["busy"] == 1.9
     assert told["Tokenizer"]["autoscaling"] is None

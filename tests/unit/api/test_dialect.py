@@ -77,7 +77,13 @@ def test_a_dialects_paths_are_in_the_document_and_ask_for_its_scope(
     access = AccessSettings(keys_file=str(tmp_path / "keys.json"), docs_public=True)
     client = Client(create_app(service, LIMITS, access, spoken=[Lines()]))
     document = client.get("/openapi.json").json()
-    assert set(document["paths"]) == {"/health", "/ready", "/info", *Lines.paths}
+    assert set(document["paths"]) == {
+        "/health",
+        "/ready",
+        "/info",
+        "/classify/stream",
+        *Lines.paths,
+    }
     assert document["paths"]["/lines"]["post"]["security"]
     refused = client.request("POST", "/lines", content=b"a", headers={"x-request-id": "r3"})
     assert (refused.status_code, refused.text) == (424, "unauthorized r3")

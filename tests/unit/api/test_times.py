@@ -7,7 +7,7 @@ import pytest
 from stand_in import LIMITS, Client, LengthClassifier
 
 from deployments.http.app import create_app
-from deployments.http.times import Times
+from deployments.http.classify_route import Times
 from deployments.pipeline.errors import EmptyText
 from deployments.pipeline.types import TimedAnswer
 
