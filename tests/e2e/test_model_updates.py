@@ -60,6 +60,7 @@ def classifiers() -> set[int]:
     }
 
 
+@pytest.mark.trials  # 40 s; tests/serve/test_models.py has a model that is not there
 def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_path: Path) -> None:
     pids = {name: running.there.pids(name) for name in cluster.REPLICAS}
     broken = without_weights(tmp_path, running.models["more labels"].place)
@@ -77,6 +78,7 @@ def test_a_model_that_its_files_give_away_touches_nothing(running: Updated, tmp_
     running.deploy(running.models[BEFORE].place)
 
 
+@pytest.mark.trials  # 112 s; tests/serve/test_models.py has a broken model, if without such a load
 def test_after_an_update_that_fails_at_a_replica_all_is_answered_by_the_old_model(
     running: Updated, tmp_path: Path
 ) -> None:
