@@ -11,7 +11,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise, repeat
 from typing import Any, Self
@@ -247,17 +247,6 @@ def _saturated_tokenizer(cluster: Child) -> dict[str, Any]:
         "asked_for_s": grew and grew["at_s"],
         "classifiers": max(one["Classifier"]["target"] for one in watched.series),
     }
-
-
-def rows(figures: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """For docs/reliability.md: load, policy, replica-seconds, p50, p99, most, turns."""
-    for k, stretch in enumerate(figures["runs"][0]["stretches"]):
-        for run in figures["runs"]:
-            one = run["stretches"][k]
-            yield (
-                stretch["name"], run["name"], f"{one['replica_s']:,}", f"{one['p50_ms']:,.0f}",
-                f"{one['p99_ms']:,.0f}", str(one["most"]), str(one["turns"]),
-            )  # fmt: skip
 
 
 def _judge(part: Part, trace: tuple[Stretch, ...]) -> None:
