@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import math
 from typing import NamedTuple
 
 from grpc import StatusCode
 from starlette.types import Scope
 
-from deployments.http.responses import request_id_of
+from deployments.http.responses import request_id_of, retry_after, told
 from deployments.pipeline.errors import (
-    NotReady,
-    Overloaded,
     ServiceError,
-    kind_and_place,
-    loggable_id,
 )
-
-logger = logging.getLogger(__name__)
 
 CODES = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -47,13 +39,7 @@ class Status(NamedTuple):
 
 def status_of(exc: Exception, scope: Scope) -> Status:
     """The status of any exception. What is not a ServiceError is logged, and told to nobody."""
-    if isinstance(exc, ServiceError):
-        error = exc
-    else:
-        request_id = loggable_id(request_id_of(scope))
-        logger.error("request %s: unexpected %s", request_id, kind_and_place(exc))
-        error = ServiceError()
-    trailing: list[tuple[str, str]] = []
-    if isinstance(error, Overloaded | NotReady):
-        trailing.append(("retry-after", str(max(1, math.ceil(error.retry_after_s)))))
+    error = told(exc, request_id_of(scope))
+    seconds = retry_after(error)
+    trailing = [] if seconds is None else [("retry-after", seconds)]
     return Status(CODES.get(error.status, StatusCode.INTERNAL), error, trailing)

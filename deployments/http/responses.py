@@ -86,15 +86,27 @@ def error_answer(exc: Exception, scope: Scope, render: RenderError = rendered) -
     if isinstance(exc, HTTPException):
         headers.update(exc.headers or {})
         error = _of_starlette(exc, scope, headers)
-    elif isinstance(exc, ServiceError):
-        error = exc
-        if isinstance(exc, Overloaded | NotReady):
-            headers["Retry-After"] = str(max(1, math.ceil(exc.retry_after_s)))
     else:
-        logger.error("request %s: unexpected %s", loggable_id(request_id), kind_and_place(exc))
-        error = ServiceError()
+        error = told(exc, request_id)
+        if (seconds := retry_after(error)) is not None:
+            headers["Retry-After"] = seconds
     status, body = render(error, request_id)
     return JSONAnswer(msgspec.Raw(body), status, headers)
+
+
+def told(exc: Exception, request_id: str) -> ServiceError:
+    """What callers hear of any exception. What is no ServiceError is logged, and told to nobody."""
+    if isinstance(exc, ServiceError):
+        return exc
+    logger.error("request %s: unexpected %s", loggable_id(request_id), kind_and_place(exc))
+    return ServiceError()
+
+
+def retry_after(error: ServiceError) -> str | None:
+    """Whole seconds, at least 1; None of an error that does not pass by itself."""
+    if isinstance(error, Overloaded | NotReady):
+        return str(max(1, math.ceil(error.retry_after_s)))
+    return None
 
 
 def _of_starlette(exc: HTTPException, scope: Scope, headers: dict[str, str]) -> ServiceError:

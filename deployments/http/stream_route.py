@@ -8,7 +8,6 @@ it waits.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from asyncio import CancelledError, Task
 from collections.abc import Sequence
@@ -22,21 +21,24 @@ from deployments.http.dialects.base import at_place
 from deployments.http.inputs import CLIENT, caller_of
 from deployments.http.lines import Line, asked, lines_of
 from deployments.http.media_types import NDJSON
-from deployments.http.responses import ANSWER_HEADERS, encode_json, error_answer, request_id_of
+from deployments.http.responses import (
+    ANSWER_HEADERS,
+    encode_json,
+    error_answer,
+    request_id_of,
+    told,
+)
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import (
     NotReady,
     Overloaded,
     ServiceError,
     UnsupportedMediaType,
-    kind_and_place,
 )
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.types import Answer, TextInput, flow_of
 from deployments.privacy.audit import AuditLog
 from deployments.settings import LimitSettings
-
-logger = logging.getLogger(__name__)
 
 WINDOW_TEXTS = 512
 """So many texts of one stream may be taken in and not answered; `WINDOW_BYTES` as well."""
@@ -182,9 +184,7 @@ class _Stream:
                 exc.__traceback__ = None
                 full, wait_s = exc, exc.retry_after_s
             except Exception as exc:
-                error = exc if isinstance(exc, ServiceError) else ServiceError()
-                if error is not exc:
-                    logger.error("a part of a stream failed: %s", kind_and_place(exc))
+                error = told(exc, self._request_id)
                 exc.__traceback__ = None
                 return [error] * len(inputs)
             if time.monotonic() + wait_s > gives_up:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deployments.pipeline.errors import InvalidInput, ServiceError, TextTooLong
+from deployments.pipeline.errors import InvalidInput, ServiceError
 from deployments.pipeline.tasks import Encoder
-from deployments.pipeline.tokenize import EncodedTexts
+from deployments.pipeline.tokenize import EncodedTexts, too_many_tokens
 from deployments.pipeline.types import Encoded, TextInput
 
 
@@ -54,8 +54,5 @@ def _refused(
     if not 0 <= min(ids) <= max(ids) < n_ids:
         return InvalidInput(f"A token id is not in 0 to {n_ids - 1}, the model's vocabulary.")
     if len(ids) > max_length and not item.options.truncation:
-        return TextTooLong(
-            f"text has {len(ids)} tokens; the limit is {max_length}. "
-            "Shorten it or send truncation=true."
-        )
+        return too_many_tokens(len(ids), max_length)
     return None

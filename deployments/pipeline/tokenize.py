@@ -252,11 +252,14 @@ class TextEncoder:
             if n <= self.max_length:
                 pair = item.text if item.text_pair is None else (item.text, item.text_pair)
                 n = len(self.untruncated.encode_batch_fast([pair])[0])
-            return TextTooLong(
-                f"text has {n} tokens; the limit is {self.max_length}. "
-                "Shorten it or send truncation=true."
-            )
+            return too_many_tokens(n, self.max_length)
         return None
+
+
+def too_many_tokens(n: int, limit: int) -> TextTooLong:
+    return TextTooLong(
+        f"text has {n} tokens; the limit is {limit}. Shorten it or send truncation=true."
+    )
 
 
 def _concat(rows: Any) -> Int32:
