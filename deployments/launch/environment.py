@@ -65,10 +65,9 @@ def child_environment(run_dir: Path, plan: Plan, ingress: Ingress) -> dict[str, 
         env |= ports.ingress_environment()
     env.setdefault(HAPROXY_THREADS, str(min(4, machine.cpu_count())))
     # Claimed: who starts at the same moment finds the same ports free.
-    first, _ = ports.claim_block()
     taken = {plan.port, plan.grpc_port or plan.port}
-    for number, name in enumerate(SIDE_PORTS, first):
-        port = ports.first_free(int(env.get(name, number)), taken)
+    for name in SIDE_PORTS:
+        port = ports.first_free(int(env.get(name) or ports.next_port()), taken)
         taken.add(port)
         env[name] = str(port)
     return env

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import tempfile
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from deployments.config.ray_inside import (
     LAST_INGRESS_PORT,
 )
 
-# Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections.
+# Above Ray's workers (10002 to 19999), below what Linux gives to outgoing connections: one of
+# those can take a port that was found free, in the seconds until its server listens there.
 _BLOCKS = range(20_000, 32_000, 200)
 _claimed: list[socket.socket] = []
+_offered: deque[int] = deque()
 _doors: dict[Path, FileLock] = {}
 
 
@@ -57,13 +60,26 @@ def holder(port: int) -> psutil.Process | None:
 
 
 def first_free(preferred: int, taken: Iterable[int] = ()) -> int:
-    """The preferred port, or any other that nobody listens on."""
+    """The preferred port, or one of `next_port`."""
     port = preferred
     while port in taken or not is_free(port):
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = int(probe.getsockname()[1])
+        port = next_port()
     return port
+
+
+def next_port() -> int:
+    """A port that nobody listens on and no other process claims; another one at each call.
+
+    Raises:
+        OSError: as `claim_block`.
+    """
+    while True:
+        if not _offered:
+            first, last = claim_block()
+            _offered.extend(range(first, last + 1))
+        port = _offered.popleft()
+        if is_free(port):
+            return port
 
 
 def claim_block() -> tuple[int, int]:

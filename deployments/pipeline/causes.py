@@ -12,10 +12,10 @@ _NOISE = re.compile(
     r"|server on port \d+: Failed to bind"  # a replica takes the next port
     r"|stopped without confirming|controller has not been initialized"
 )
-# The last line of a traceback: `module.Error: message`, not indented.
+# The last line of a traceback, `module.Error: message`, not indented; or what HAProxy dies of.
 _CAUSE = re.compile(
-    r"^(?:\(.*?\) )?(?:[A-Za-z_][\w.]*\.)?"
-    r"[A-Z]\w*(?:Error|Exception|NotFound|Refused|Broken|Unavailable)\b.*"
+    r"^(?:\(.*?\) )?(?:\[ALERT\] |(?:[A-Za-z_][\w.]*\.)?"
+    r"[A-Z]\w*(?:Error|Exception|NotFound|Refused|Broken|Unavailable)\b).*"
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import requests
 import yaml
 
 from deployments.bench.client import Endpoint
-from deployments.launch import processes
+from deployments.launch import ports, processes
 
 from .machine import ROOT
 from .process import our_environment, started
@@ -183,16 +182,8 @@ def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
 
 
 def free_port(in_a_row: int = 1) -> int:
-    """The first of so many ports that nobody listens on."""
+    """The first of so many ports that nobody listens on and only this process will."""
     while True:
-        with ExitStack() as held:
-            try:
-                sockets = [held.enter_context(socket.socket())]
-                sockets[0].bind(("127.0.0.1", 0))
-                first = int(sockets[0].getsockname()[1])
-                for port in range(first + 1, first + in_a_row):
-                    sockets.append(held.enter_context(socket.socket()))
-                    sockets[-1].bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            return first
+        row = [ports.next_port() for _ in range(in_a_row)]
+        if row[-1] - row[0] == in_a_row - 1:
+            return row[0]

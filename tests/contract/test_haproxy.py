@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from deployments.config.check import load_config
-from deployments.launch.ports import first_free
+from deployments.launch.ports import next_port
 
 ROOT = Path(__file__).parents[2]
 ENV = load_config(ROOT / "serve_config.yaml")["controller_options"]["runtime_env"]["env_vars"]
@@ -53,7 +53,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no HAProxy that runs here")
     files = tmp_path_factory.mktemp("haproxy")
-    hasty, front = _Hasty(), first_free(0, taken=[0])
+    hasty, front = _Hasty(), next_port()
     config = haproxy.HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=front),
         balance_algorithm=LINES.replace("http-request 10s", "http-request 1s"),
@@ -61,8 +61,8 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         retry_on=ENV["RAY_SERVE_HAPROXY_RETRY_ON"],
         retries=int(ENV["RAY_SERVE_HAPROXY_RETRIES"]),
         timeout_client_s=int(ENV["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]),
-        stats_port=first_free(0, taken=[0]),
-        metrics_port=first_free(0, taken=[0]),
+        stats_port=next_port(),
+        metrics_port=next_port(),
         socket_path=str(files / "admin.sock"),
         server_state_base=str(files),
         server_state_file=str(files / "state"),
@@ -71,7 +71,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         has_received_routes=True,
         has_received_servers=True,
     )
-    ports = {"dead": first_free(0, taken=[0]), "hasty": hasty.port}
+    ports = {"dead": next_port(), "hasty": hasty.port}
     backends = {
         name: haproxy.BackendConfig(
             name=name,

@@ -19,7 +19,7 @@ from deployments.config.check import load_config
 from deployments.config.keys import SERVICER
 from deployments.grpc.edge import GrpcEdge
 from deployments.grpc.generated import open_inference_pb2 as oip
-from deployments.launch.ports import first_free
+from deployments.launch.ports import next_port
 from deployments.pipeline.errors import Overloaded
 from deployments.settings import Settings
 
@@ -56,17 +56,17 @@ def ask(tmp_path_factory: pytest.TempPathFactory, service: LengthClassifier) -> 
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no HAProxy that runs here")
     files = tmp_path_factory.mktemp("haproxy")
-    door = first_free(0, taken=[0])
+    door = next_port()
     config = haproxy.HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=first_free(0, taken=[0])),
+        http_options=HTTPOptions(host="127.0.0.1", port=next_port()),
         grpc_options=gRPCOptions(port=door, grpc_servicer_functions=[SERVICER]),
         balance_algorithm=ENV["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"],
         log_target=ENV["RAY_SERVE_HAPROXY_LOG_TARGET"],
         retry_on=ENV["RAY_SERVE_HAPROXY_RETRY_ON"],
         retries=int(ENV["RAY_SERVE_HAPROXY_RETRIES"]),
         timeout_client_s=int(ENV["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"]),
-        stats_port=first_free(0, taken=[0]),
-        metrics_port=first_free(0, taken=[0]),
+        stats_port=next_port(),
+        metrics_port=next_port(),
         socket_path=str(files / "admin.sock"),
         server_state_base=str(files),
         server_state_file=str(files / "state"),

