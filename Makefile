@@ -21,7 +21,7 @@ DEV := .venv-dev
 BIN := $(VENV)/bin
 DEV_BIN := $(DEV)/bin
 
-.PHONY: help serve check lint test trials measure lock clean
+.PHONY: help serve check lint test trials docs measure lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ check: lint ## lint, types, layers, and the tests that need no Ray
 
 measure: $(DEV)/.installed ## the house in numbers: lines, words, files that a request crosses
 	$(DEV_BIN)/python scripts/measure.py
+
+docs: $(DEV)/.installed ## the documents as a site, in build/site
+	$(DEV_BIN)/python scripts/build_site.py
 
 lint: $(DEV)/.installed ## format, lint, layers and types only
 	$(DEV_BIN)/ruff format --check .

@@ -33,12 +33,14 @@ app = typer.Typer(add_completion=False)
 def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what measures it. Imported late, for a quick --help."""
     from scripts.bench.bulk import measure_bulk
+    from scripts.bench.choice import measure_choice
     from scripts.bench.modes import measure_growth, measure_openloop, measure_raw, measure_service
     from scripts.bench.versus import measure_peers
 
     return {
         "raw": measure_raw,
         "service": measure_service,
+        "choice": measure_choice,
         "peers": measure_peers,
         "openloop": measure_openloop,
         "growth": measure_growth,
@@ -53,7 +55,7 @@ def main(
         typer.Argument(
             metavar="[MODE]...",
             help="raw: engines in-process; service: what of that arrives over HTTP; peers: other "
-            "servers; openloop: latency under Poisson arrivals; growth: replicas, nodes, lengths; "
+            "servers; choice: what auto took beside each precision; openloop: latency under Poisson arrivals; growth: replicas, nodes, lengths; "
             "bulk: a table, by each way to label it. all by default. report: tables and plots "
             "again, from the JSON.",
         ),

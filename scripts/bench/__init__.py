@@ -19,6 +19,7 @@ The load client is the package's own, deployments.bench: `rayclassify bench` ask
 - store: the file of a run, and its progress
 - session: options, models and texts of a run
 - modes: what measures engines and our service
+- choice: what `engine: auto` took beside each precision
 - versus: what measures us beside others
 - bulk: rows a second of every way to label a table
 - bulk_child: those ways that live inside Ray

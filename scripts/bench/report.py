@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from statistics import median
 from typing import Any
 
 from . import machine
@@ -204,6 +205,36 @@ def growth_tables(part: Part) -> list[str]:
     ]
 
 
+def choice_tables(part: Part) -> list[str]:
+    names = [name for name in part["rows"][0]["rates"]] if part["rows"] else []
+    rows: list[list[object]] = [
+        [
+            f"auto: {engine_of(row['info'])}" if row["dtype"] == "auto" else row["dtype"],
+            *(f"{median(row['rates'][n]):.1f}" for n in names),
+            row["errors"],
+        ]
+        for row in part["rows"]
+        if row["rates"].keys() == set(names)
+    ]
+    if part["complete"]:
+        best = [f"{of_the_best(part['rows'], n):.2f}" for n in names]
+        rows.append(["auto, of the best precision's", *best, ""])
+    head = ("engine", *(f"{n} connections" for n in names), "errors")
+    return [
+        f"**{part['shape']}**, requests/s over HTTP, all services up at once and asked in turns; "
+        "medians.\n",
+        table(head, rows),
+    ]
+
+
+def of_the_best(rows: list[Part], connections: str) -> float:
+    """auto's rate over that of the best precision: the median of the turns' ratios."""
+    auto, *others = (row["rates"][connections] for row in rows)
+    # Of the precision that is best over all turns: the best of each turn would be chance.
+    best = max(others, key=median)
+    return float(median(ours / theirs for ours, theirs in zip(auto, best, strict=True)))
+
+
 def bulk_tables(part: Part) -> list[str]:
     loop = next((row["rows_per_s"] for row in part["rows"] if "rows_per_s" in row), None)
     lines: list[list[object]] = []
@@ -229,6 +260,7 @@ COUNT_HEAD = ("errors", "truncated")
 SECTIONS: dict[str, tuple[str, Callable[[Part], list[str]]]] = {
     "raw": ("Engines alone, against what the machine can do", raw_tables),
     "service": ("The service against its own engine", service_tables),
+    "choice": ("What auto chose, beside each precision", choice_tables),
     "peers": ("The service against others", peers_tables),
     "openloop": ("Latency when requests arrive by chance", openloop_tables),
     "growth": ("Growth, and the cost of a text", growth_tables),

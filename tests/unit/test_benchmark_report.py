@@ -108,6 +108,17 @@ def measured() -> dict[str, Any]:
                 peer("litserve", "LitServe", "none", *(run(n, 7 * n) for n in counts)),
             ],
         },
+        "choice": {
+            **HEAD, "shape": "BERT-base (12 × 768)",
+            "rows": [
+                {"dtype": "auto", "info": INFO, "errors": 0,
+                 "rates": {"1": [19.0, 20.0, 18.0], "64": [46.0, 48.0, 47.0]}},
+                {"dtype": "int8", "info": INFO, "errors": 0,
+                 "rates": {"1": [20.0, 20.0, 20.0], "64": [46.0, 48.0, 94.0]}},
+                {"dtype": "float32", "info": INFO, "errors": 1,
+                 "rates": {"1": [10.0, 40.0, 10.0], "64": [15.0, 15.0, 15.0]}},
+            ],
+        },
         "openloop": {
             **HEAD, "shape": "MiniLM (6 × 384)", "info": INFO, "p50_at_1_ms": 8.0,
             "capacity_per_s": 300.0,
@@ -154,6 +165,8 @@ def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
     assert "| 8.0 ms (1.25 ×) | 24.0 ms (2.00 ×) |" in text
     assert "| Ray Data | torch int8 | 63 of 64 | 1,800 | 20.0 × | 20,000 | 9.5 s | 2 |" in text
     assert "can't run: no / Ray" in text
+    # Of the precision with the best median, turn by turn: one lucky turn of another says nothing.
+    assert "| auto, of the best precision's | 0.95 | 1.00 |  |" in text
     assert "2 cores of Some CPU (avx512_vnni)" in text
 
 

@@ -1,0 +1,44 @@
+"""The documents as a site: every page, no link that leads nowhere, and llms.txt at its root."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from scripts.build_site import ROOT, SITE
+
+LLMS = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
+
+
+def test_it_builds_without_a_warning() -> None:
+    built = subprocess.run(
+        [sys.executable, "scripts/build_site.py"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        place = page.relative_to(ROOT).with_suffix("")
+        folder = place.parent if page.stem in {"index", "README"} else place
+        assert (SITE / folder / "index.html").is_file(), page
+    assert (SITE / "llms.txt").read_text(encoding="utf-8") == LLMS
+
+
+def test_language_models_are_told_of_every_page() -> None:
+    linked = {(ROOT / "docs" / link).resolve() for link in re.findall(r"\]\(([^)]+)\)", LLMS)}
+    assert all(path.exists() for path in linked)
+    pages = {page for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= linked
+
+
+def test_every_page_is_in_the_menu() -> None:
+    menu = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    for page in (*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "zh").glob("*.md")):
+        assert str(page.relative_to(ROOT)) in menu, page
+
+
+def test_a_file_that_is_linked_comes_along() -> None:
+    from scripts.build_site import sources
+
+    there = {str(path.relative_to(ROOT)) for path in sources()}
+    assert {"README.md", "deployments/tokenizer.py", "docs/images/autoscaling-dark.svg"} <= there
