@@ -55,9 +55,9 @@ def main(
         typer.Argument(
             metavar="[MODE]...",
             help="raw: engines in-process; service: what of that arrives over HTTP; peers: other "
-            "servers; choice: what auto took beside each precision; openloop: latency under Poisson arrivals; growth: replicas, nodes, lengths; "
-            "bulk: a table, by each way to label it. all by default. report: tables and plots "
-            "again, from the JSON.",
+            "servers; choice: what auto took beside each precision; openloop: latency under "
+            "Poisson arrivals; growth: replicas, nodes, lengths; bulk: a table, by each way to "
+            "label it. all by default. report: tables and plots again, from the JSON.",
         ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Runs of 4 seconds: a try.")] = False,

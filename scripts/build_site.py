@@ -3,7 +3,8 @@
 All keep their places in the repository, so that a link means the same on the site and in a
 checkout. A link that leads nowhere, or to a heading that is not there, fails the build.
 
-Example: `pip install -e '.[docs]' && python scripts/build_site.py && python -m http.server -d build/site`
+Example: `python scripts/build_site.py && python -m http.server -d build/site`; it needs the extra
+`docs`.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
         copy = SOURCE / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copy)
-    built = subprocess.run(  # noqa: S603
+    built = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--clean", "--strict"], cwd=ROOT, check=False
     )
     if built.returncode:

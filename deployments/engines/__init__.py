@@ -28,6 +28,8 @@
 - padded: Padded rows, grouped by length so that little is padding: for what can't run packed
 - parity: Whether two ways of running a model agree: what to compare them on, and how far is too far
 - proof: A loaded model beside transformers' own forward pass in float32, from text to logits
+- side_by_side: Rows of a batch side by side, one CPU thread each, where that is faster than all
+  threads in each
 - torch_engine: The model through torch: packed where its architecture allows, else padded by length
 - ways: Ways of running a model in torch, from the fastest to the plainest, and the first that is
   right
@@ -39,12 +41,18 @@ classifier.py, local.py, tuning, launch and cli import it. It imports model and 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deployments.engines.base import Engine
     from deployments.engines.kept import Store
     from deployments.settings import Settings
+
+# libgomp, in which torch's threads wait for one another, is read when torch is loaded. Its own 300,000
+# rounds take whole slices of a core that another process could have, at each of a pass's products.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 def make_engine(settings: Settings, num_threads: int, store: Store | None = None) -> Engine:

@@ -206,7 +206,7 @@ def growth_tables(part: Part) -> list[str]:
 
 
 def choice_tables(part: Part) -> list[str]:
-    names = [name for name in part["rows"][0]["rates"]] if part["rows"] else []
+    names = list(part["rows"][0]["rates"]) if part["rows"] else []
     rows: list[list[object]] = [
         [
             f"auto: {engine_of(row['info'])}" if row["dtype"] == "auto" else row["dtype"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from scripts.build_site import ROOT, SITE
 
@@ -27,7 +26,7 @@ def test_it_builds_without_a_warning() -> None:
 def test_language_models_are_told_of_every_page() -> None:
     linked = {(ROOT / "docs" / link).resolve() for link in re.findall(r"\]\(([^)]+)\)", LLMS)}
     assert all(path.exists() for path in linked)
-    pages = {page for page in (ROOT / "docs").glob("*.md")}
+    pages = set((ROOT / "docs").glob("*.md"))
     assert pages <= linked
 
 

@@ -16,11 +16,8 @@ from running import ROOT, Service, read_config
 
 pytestmark = pytest.mark.slow
 
-PAGES = sorted(
-    page
-    for page in (ROOT / "README.zh-CN.md", ROOT / "client/README.md", *(ROOT / "docs").rglob("*.md"))
-    if page.name not in {"ray.md"} and page.parent.name != "log"
-)
+ALL = (ROOT / "README.zh-CN.md", ROOT / "client/README.md", *(ROOT / "docs").rglob("*.md"))
+PAGES = sorted(page for page in ALL if page.name not in {"ray.md"} and page.parent.name != "log")
 # A file of the reader's, a key that is made there, a text that pages have nothing to say of.
 NOT_ALONE = re.compile(r"reviews\.|RAYCLASSIFY_KEY|https?://(?!localhost|127\.0\.0\.1)|:9000")
 
@@ -30,7 +27,7 @@ def blocks(language: str) -> list[tuple[str, str]]:
         (str(page.relative_to(ROOT)), block)
         for page in PAGES
         for block in re.findall(
-            rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+            rf"(?ms)^```{language}\n(.*?)^```", page.read_text(encoding="utf-8")
         )
     ]
 
