@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from deployments.engines.kept import Store
     from deployments.settings import Settings
 
-# libgomp, in which torch's threads wait for one another, is read when torch is loaded. Its own 300,000
-# rounds take whole slices of a core that another process could have, at each of a pass's products.
+# Read by libgomp, in which torch's threads wait for one another, when torch is loaded. Its own
+# 300,000 rounds take whole slices of a core that another process could have, product by product.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
