@@ -83,7 +83,7 @@ def create_app(
     rest.router.redirect_slashes = False
     app: ASGIApp = _Shortcut(posts, rest)
     if access.enabled:
-        app = AccessGate(app, access, entries, callers)
+        app = AccessGate(app, access, entries, callers, observer)
     if access.cors_origins:
         # Outside the gate: a browser's preflight carries no key.
         app = CORSMiddleware(
