@@ -27,7 +27,7 @@ from deployments.replica.base import (
     request_id_of_call,
     set_log_level,
 )
-from deployments.replica.metrics import RayObserver
+from deployments.replica.metrics import RayObserver, metrics_addresses
 from deployments.replica.model_chain import ModelChain
 from deployments.scaling.policy import AHEAD_S, BusyClock
 from deployments.settings import Settings
@@ -72,6 +72,7 @@ class Tokenizer(Replica, GrpcMethods):
             self._observer,
             spoken,
             self._callers,
+            metrics_addresses,
         )
 
     @cached_property

@@ -139,6 +139,46 @@ SERVE_METRICS = {
 }
 """Name → what it tells. Of Serve's some hundred, those that ours don't replace."""
 
+QUESTIONS = {
+    "How many requests a second?": ("sum(rate(ray_rayclassify_requests_total[1m]))",),
+    "How many fail, and how?": (
+        'sum by (outcome) (rate(ray_rayclassify_requests_total{outcome!="ok"}[1m]))',
+    ),
+    "How slow is the slowest percent?": (
+        "histogram_quantile(0.99, sum by (le) "
+        '(rate(ray_rayclassify_stage_seconds_bucket{stage="http"}[1m])))',
+    ),
+    "Where does the time go?": (
+        "sum by (stage) (rate(ray_rayclassify_stage_seconds_sum[1m])) / "
+        "sum by (stage) (rate(ray_rayclassify_stage_seconds_count[1m]))",
+    ),
+    "Who is refused, and why?": ("sum by (reason) (rate(ray_rayclassify_refused_total[1m]))",),
+    "What waits?": (
+        "sum(ray_rayclassify_queue_tokens)",
+        "max(ray_rayclassify_queue_oldest_seconds)",
+        "sum(ray_rayclassify_pending_texts)",
+    ),
+    "Which replica is slow?": (
+        'sum by (replica) (rate(ray_rayclassify_stage_seconds_sum{stage="model"}[1m])) / '
+        "sum by (replica) (rate(ray_rayclassify_tokens_total[1m]))",
+    ),
+    "How full is the model?": (
+        "sum(rate(ray_rayclassify_tokens_total[5m])) / "
+        "sum(ray_rayclassify_capacity_tokens_per_second)",
+    ),
+    "How much is padding?": (
+        "sum(rate(ray_rayclassify_padding_tokens_total[5m])) / "
+        "(sum(rate(ray_rayclassify_padding_tokens_total[5m])) + "
+        "sum(rate(ray_rayclassify_tokens_total[5m])))",
+    ),
+    "Which labels does it give?": ("sum by (label) (rate(ray_rayclassify_labels_total[1h]))",),
+    "How sure is it?": (
+        "sum by (label) (rate(ray_rayclassify_score_sum[1h])) / "
+        "sum by (label) (rate(ray_rayclassify_score_count[1h]))",
+    ),
+}
+"""What people ask, and the queries that answer it."""
+
 _METRICS_HEAD = """\
 # Metrics
 
@@ -154,9 +194,9 @@ The port of the service itself hands out none: through a balancer they would be 
 - Each label has few values, and callers can invent none: no path, header, method or text.
 - Numbers are up to 15 s old: replicas hand them to Ray every 5 s, and Ray to the
   endpoint every 10 s.
-- **A histogram's series have the type gauge**: Ray's own histograms put each value into the middle of
-  its bucket, and cost more than a request may. `histogram_quantile` and `rate` don't mind. Sums
-  and counts are exact.
+- **A histogram's series have the type gauge**: Ray's own histograms put each value into the
+  middle of its bucket, and cost more than a request may. `histogram_quantile` and `rate` don't
+  mind. Sums and counts are exact.
 
 ## Ours
 
@@ -185,17 +225,7 @@ call of the Classifier is a micro-batch of many callers' texts.
 
 | question | query |
 |---|---|
-| How many requests a second? | `sum(rate(ray_rayclassify_requests_total[1m]))` |
-| How many fail, and how? | `sum by (outcome) (rate(ray_rayclassify_requests_total{{outcome!="ok"}}[1m]))` |
-| How slow is the slowest percent? | `histogram_quantile(0.99, sum by (le) (rate(ray_rayclassify_stage_seconds_bucket{{stage="http"}}[1m])))` |
-| Where does the time go? | `sum by (stage) (rate(ray_rayclassify_stage_seconds_sum[1m])) / sum by (stage) (rate(ray_rayclassify_stage_seconds_count[1m]))` |
-| Who is refused, and why? | `sum by (reason) (rate(ray_rayclassify_refused_total[1m]))` |
-| What waits? | `sum(ray_rayclassify_queue_tokens)`, `max(ray_rayclassify_queue_oldest_seconds)` |
-| Which replica is slow? | `sum by (replica) (rate(ray_rayclassify_stage_seconds_sum{{stage="model"}}[1m])) / sum by (replica) (rate(ray_rayclassify_tokens_total[1m]))` |
-| How full is the model? | `sum(rate(ray_rayclassify_tokens_total[5m])) / sum(ray_rayclassify_capacity_tokens_per_second)` |
-| How much is padding? | `sum(rate(ray_rayclassify_padding_tokens_total[5m])) / (sum(rate(ray_rayclassify_padding_tokens_total[5m])) + sum(rate(ray_rayclassify_tokens_total[5m])))` |
-| Which labels does it give? | `sum by (label) (rate(ray_rayclassify_labels_total[1h]))` |
-| How sure is it? | `sum by (label) (rate(ray_rayclassify_score_sum[1h])) / sum by (label) (rate(ray_rayclassify_score_count[1h]))` |
+{questions}
 """
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -234,8 +264,15 @@ def metrics_page() -> str:
     ]
     labels = [f"| `{label}` | {values} |" for label, values in LABELS.items()]
     served = [f"| `{name}` | {said} |" for name, said in SERVE_METRICS.items()]
+    asked = [
+        f"| {question} | {', '.join(f'`{query}`' for query in queries)} |"
+        for question, queries in QUESTIONS.items()
+    ]
     return _METRICS_HEAD.format(
-        metrics="\n".join(rows), labels="\n".join(labels), served="\n".join(served)
+        metrics="\n".join(rows),
+        labels="\n".join(labels),
+        served="\n".join(served),
+        questions="\n".join(asked),
     )
 
 

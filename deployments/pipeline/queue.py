@@ -235,7 +235,7 @@ class TokenQueue:
         return {piece.call.id for piece in self._slices}
 
     def oldest(self) -> float | None:
-        """When what has waited longest arrived, by the batcher's clock; None where nothing waits."""
+        """When what waits longest arrived, by the batcher's clock; None where nothing waits."""
         living = (piece.call for piece in self._slices if not piece.call.future.done())
         return min((call.arrived for call in living), default=None)
 

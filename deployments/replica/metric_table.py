@@ -32,8 +32,8 @@ Where = Literal["Tokenizer", "Classifier", "Postprocessor", "all"]
 class Metric:
     """One metric. help: a sentence, as Prometheus shows it. where: whose replicas have it.
 
-    labels: beside Serve's own. bounds: of a histogram's buckets, ascending. look: what it tells, and
-    when to worry.
+    labels: beside Serve's own. bounds: of a histogram's buckets, ascending. look: what it tells,
+    and when to worry.
     """
 
     name: str
@@ -151,7 +151,7 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "Tokenizer",
         "Calls to a replica that were made once more.",
-        "`lost` follows each death of a replica. `stuck` says that one is alive and answers nobody.",
+        "`lost` follows each death of a replica. `stuck` says that one lives and answers nobody.",
         ("cause",),
     ),
     Metric(
@@ -194,8 +194,8 @@ METRICS: tuple[Metric, ...] = (
         "counter",
         "Classifier",
         "Tokens that the model computed and that are no text's.",
-        "Its share of all tokens is waste. Packed models have some hundredths, GPUs none; where "
-        "`batching` of `engine_info` is `padded`, up to a third is usual.",
+        "Its share of all tokens is waste. Small where `batching` of `engine_info` is "
+        "`packed`; where it is `padded`, the more the lengths are mixed, the more.",
     ),
     Metric(
         "batch_texts",
@@ -218,8 +218,8 @@ METRICS: tuple[Metric, ...] = (
         "gauge",
         "Classifier",
         "Tokens that the model would read in a second, in full batches.",
-        "`rate(ray_rayclassify_tokens_total[5m])` over it is the load. A fall without a deploy: the "
-        "machine is shared or throttled.",
+        "`rate(ray_rayclassify_tokens_total[5m])` over it is the load. A fall without a deploy: "
+        "the machine is shared or throttled.",
     ),
     Metric(
         "engine_info",

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import ray
 from ray.serve.metrics import Counter, Gauge
 
 from deployments.pipeline.observer import Observer, Outcome, Retry, Stage
@@ -47,7 +48,7 @@ Key = tuple[str, ...]
 
 
 class Buckets:
-    """A histogram's counts, as one that Prometheus scrapes: how many, in which bucket, their sum."""
+    """A histogram's counts, as one that Prometheus scrapes: how many in which bucket, their sum."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -81,9 +82,7 @@ class _Labelled:
         self.sums = np.zeros(self.shape[0])
         self.unscored = np.zeros(self.shape[0], np.int64)
 
-    def add(
-        self, best: npt.NDArray[np.int64], scores: npt.NDArray[np.float32] | None
-    ) -> None:
+    def add(self, best: npt.NDArray[np.int64], scores: npt.NDArray[np.float32] | None) -> None:
         n_labels, n_buckets = self.shape
         places = np.minimum(best, n_labels - 1)
         if scores is None:
@@ -235,6 +234,21 @@ class RayObserver(Observer):
         except Exception as exc:  # metrics are no reason to stop
             logger.error("metrics could not be handed on: %s", type(exc).__name__)
         self._next(loop)
+
+
+async def metrics_addresses() -> list[str]:
+    """URLs of the endpoints of all living nodes; none outside of Ray."""
+    if not ray.is_initialized():
+        return []
+    nodes = await asyncio.to_thread(ray.nodes)
+    doors = {
+        (node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes if node["Alive"]
+    }
+    return [
+        f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+        for host, port in sorted(doors)
+        if port > 0
+    ]
 
 
 def _labels(key: Key) -> dict[str, str]:

@@ -66,7 +66,9 @@ def test_a_model_says_its_task_and_an_unknown_one_is_an_error() -> None:
 def test_texts_without_an_answer_are_not_counted_among_labels() -> None:
     class Heard(Observer):
         def labelled(self, labels: tuple[str, ...], best: Any, scores: Any) -> None:
-            self.counts = [(labels[i], round(float(s), 2)) for i, s in zip(best, scores, strict=True)]
+            self.counts = [
+                (labels[i], round(float(s), 2)) for i, s in zip(best, scores, strict=True)
+            ]
 
     heard = Heard()
     info = ModelInfo("m", None, ("a", "b"), "single_label_classification", 512, 1.0)
