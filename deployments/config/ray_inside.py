@@ -102,6 +102,9 @@ READ_IN: dict[str, tuple[str, ...]] = {
         *("def _internal_kv_get", "def _internal_kv_put", "def _internal_kv_initialized"),
     ),
     "dashboard/dashboard.py": ("--port-retries",),
+    "dashboard/modules/reporter/reporter_head.py": (
+        "/api/prometheus/sd",
+    ),  # deploying/dashboard.py
     # launch/child.py
     "_private/worker.py": ("dashboard at", "RAY_COLOR_PREFIX", "_metrics_export_port"),
     "_private/ray_constants.py": (
