@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 from uuid import uuid4
 
@@ -81,6 +82,10 @@ class Classifier(Replica):
         self._certificate = certificate(self._parts, self._engine.info()).to_json()
         self._deployed = settings.model.fingerprint
         self._observer = RayObserver()
+        engine = self._engine.info()
+        self._observer.about("engine_info", {**asdict(engine), "threads": engine.num_threads})
+        model = {**asdict(self._parts.info), "version": self._version}
+        self._observer.about("model_info", model)
         self._batcher = TokenBatcher(
             self._engine.predict,
             max_batch_tokens=live.max_batch_tokens,
@@ -88,6 +93,12 @@ class Classifier(Replica):
             run=thread,
             observer=self._observer,
         )
+        for name, read in (
+            ("queue_tokens", lambda: self._batcher.queued_tokens),
+            ("queue_oldest_seconds", lambda: self._batcher.oldest_s),
+            ("padding_tokens_total", lambda: self._engine.padding_tokens),
+        ):
+            self._observer.watch(name, read)
         for passed in passes:
             self._batcher.observe(*passed)
         self._name = uuid4().hex[:12]

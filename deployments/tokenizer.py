@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from deployments.http.app import create_app
 from deployments.http.call import read_call
 from deployments.http.dialects import dialects
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.observer import code_of, outcome_of
 from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
 from deployments.privacy.audit import AuditLog
@@ -25,7 +27,7 @@ from deployments.replica.base import (
     request_id_of_call,
     set_log_level,
 )
-from deployments.replica.metrics import RayObserver
+from deployments.replica.metrics import RayObserver, metrics_addresses
 from deployments.replica.model_chain import ModelChain
 from deployments.scaling.policy import AHEAD_S, BusyClock
 from deployments.settings import Settings
@@ -70,6 +72,7 @@ class Tokenizer(Replica, GrpcMethods):
             self._observer,
             spoken,
             self._callers,
+            metrics_addresses,
         )
 
     @cached_property
@@ -101,11 +104,25 @@ class Tokenizer(Replica, GrpcMethods):
         Raises:
             ServiceError: of the same kinds as over HTTP; see pipeline/errors.py.
         """
-        call = read_call(text, options, self._settings.limits, timeout_s, client)
-        results = await self.classify_inputs(call.inputs, call.timeout_s)
-        if self._audit is not None:
-            self._audit.record(call.inputs, results, request_id_of_call(), call.client or "handle")
-        return call.answer(results)
+        try:
+            call = read_call(text, options, self._settings.limits, timeout_s, client)
+            results = await self.classify_inputs(call.inputs, call.timeout_s)
+            if self._audit is not None:
+                caller = call.client or "handle"
+                self._audit.record(call.inputs, results, request_id_of_call(), caller)
+            failed = () if call.single else [r.code for r in results if isinstance(r, ServiceError)]
+            answer = call.answer(results)
+        except CancelledError:
+            self._observer.request("handle", "cancelled")
+            raise
+        except Exception as exc:
+            self._observer.refused(code_of(exc), 1)
+            self._observer.request("handle", outcome_of(exc))
+            raise
+        for code in failed:
+            self._observer.refused(code, 1)
+        self._observer.request("handle", "ok")
+        return answer
 
     async def classify_inputs(
         self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None

@@ -1,7 +1,7 @@
-"""Render docs/configuration.md from deployments/settings.py.
+"""Render docs/configuration.md from deployments/settings.py, and docs/metrics.md from
+deployments/replica/metric_table.py.
 
-What the page says of a setting stands in its field's description. What it says of Ray Serve's own
-keys stands here.
+What a page says of a setting or a metric stands there. What it says of Ray Serve's own stands here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import yaml
 from pydantic import BaseModel
 
 from deployments.config.capacity import DEFAULTS
+from deployments.replica.metric_table import LABELS, METRICS
 from deployments.settings import Settings
 from deployments.user_config import USER_CONFIGS
 from scripts.rendered import write_or_check
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "configuration.md"
+METRICS_PAGE = DOCS / "metrics.md"
 
 _HEAD = """\
 # Configuration
@@ -123,6 +126,108 @@ SERVE_KEYS = {
     "`num_cpus`, `num_gpus`. The Classifier takes its threads from `num_cpus`.",
 }
 
+# A test finds each name in Ray's source.
+SERVE_METRICS = {
+    "ray_serve_application_status": "By `application`: 6 where it runs, 5 while it is deployed, 1 "
+    "after a deploy that failed, 2 where it is unhealthy.",
+    "ray_serve_deployment_replica_healthy": "By `replica`: 1 or 0. Its count is the number of "
+    "replicas.",
+    "ray_serve_autoscaling_target_replicas": "By `deployment`: what Serve aims at.",
+    "ray_serve_replica_startup_latency_ms": "By `deployment`: what a start takes.",
+    "ray_serve_deployment_error_counter_total": "By `deployment`: calls that raised, those refused "
+    "by a full queue among them.",
+}
+"""Name → what it tells. Of Serve's some hundred, those that ours don't replace."""
+
+QUESTIONS = {
+    "How many requests a second?": ("sum(rate(ray_rayclassify_requests_total[1m]))",),
+    "How many fail, and how?": (
+        'sum by (outcome) (rate(ray_rayclassify_requests_total{outcome!="ok"}[1m]))',
+    ),
+    "How slow is the slowest percent?": (
+        "histogram_quantile(0.99, sum by (le) "
+        '(rate(ray_rayclassify_stage_seconds_bucket{stage="http"}[1m])))',
+    ),
+    "Where does the time go?": (
+        "sum by (stage) (rate(ray_rayclassify_stage_seconds_sum[1m])) / "
+        "sum by (stage) (rate(ray_rayclassify_stage_seconds_count[1m]))",
+    ),
+    "Who is refused, and why?": ("sum by (reason) (rate(ray_rayclassify_refused_total[1m]))",),
+    "What waits?": (
+        "sum(ray_rayclassify_queue_tokens)",
+        "max(ray_rayclassify_queue_oldest_seconds)",
+        "sum(ray_rayclassify_pending_texts)",
+    ),
+    "Which replica is slow?": (
+        'sum by (replica) (rate(ray_rayclassify_stage_seconds_sum{stage="model"}[1m])) / '
+        "sum by (replica) (rate(ray_rayclassify_tokens_total[1m]))",
+    ),
+    "How full is the model?": (
+        "sum(rate(ray_rayclassify_tokens_total[5m])) / "
+        "sum(ray_rayclassify_capacity_tokens_per_second)",
+    ),
+    "How much is padding?": (
+        "sum(rate(ray_rayclassify_padding_tokens_total[5m])) / "
+        "(sum(rate(ray_rayclassify_padding_tokens_total[5m])) + "
+        "sum(rate(ray_rayclassify_tokens_total[5m])))",
+    ),
+    "Which labels does it give?": ("sum by (label) (rate(ray_rayclassify_labels_total[1h]))",),
+    "How sure is it?": (
+        "sum by (label) (rate(ray_rayclassify_score_sum[1h])) / "
+        "sum by (label) (rate(ray_rayclassify_score_count[1h]))",
+    ),
+}
+"""What people ask, and the queries that answer it."""
+
+_METRICS_HEAD = """\
+# Metrics
+
+`python scripts/render_docs.py` writes this page from
+[metric_table.py](../deployments/replica/metric_table.py). A test fails where the two differ.
+[monitoring.md](monitoring.md) has a dashboard and alerts made of them.
+
+Each node of the cluster has one Prometheus endpoint, Ray's, at the port that
+[operations.md](operations.md#metrics) names. It hands out Ray's own metrics, Ray Serve's and ours.
+The port of the service itself hands out none: through a balancer they would be some node's.
+
+- Each series has `application`, `deployment` and `replica` beside the labels below.
+- Each label has few values, and callers can invent none: no path, header, method or text.
+- Numbers are up to 15 s old: replicas hand them to Ray every 5 s, and Ray to the
+  endpoint every 10 s.
+- **A histogram's series have the type gauge**: Ray's own histograms put each value into the
+  middle of its bucket, and cost more than a request may. `histogram_quantile` and `rate` don't
+  mind. Sums and counts are exact.
+
+## Ours
+
+| metric | type | of | labels | what it tells, and when to worry |
+|---|---|---|---|---|
+{metrics}
+
+A histogram has three series: `…_bucket` with `le`, `…_sum`, `…_count`.
+
+## Labels
+
+| label | values |
+|---|---|
+{labels}
+
+## Ray Serve's that are worth a look
+
+| metric | what it tells |
+|---|---|
+{served}
+
+Serve's own request metrics have labels that say little here: all dialects share one `route`, and a
+call of the Classifier is a micro-batch of many callers' texts.
+
+## Questions
+
+| question | query |
+|---|---|
+{questions}
+"""
+
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
@@ -132,8 +237,9 @@ def main(
         bool, typer.Option("--check", help="Write nothing; exit 1 with a diff if stale.")
     ] = False,
 ) -> None:
-    """Render docs/configuration.md from the settings' own descriptions."""
+    """Render docs/configuration.md and docs/metrics.md from what the code says of itself."""
     write_or_check(page(), PAGE, "scripts/render_docs.py", check=check)
+    write_or_check(metrics_page(), METRICS_PAGE, "scripts/render_docs.py", check=check)
 
 
 def page() -> str:
@@ -147,6 +253,27 @@ def page() -> str:
     for deployment, model in USER_CONFIGS.items():
         settings += _section(f"## `user_config` of the {deployment}", "user_config", model)
     return _HEAD.format(serve_keys="\n".join(serve_keys), settings="\n\n".join(settings))
+
+
+def metrics_page() -> str:
+    """All of docs/metrics.md."""
+    rows = [
+        f"| `ray_rayclassify_{metric.name}` | {metric.kind} | {metric.where} | "
+        f"{', '.join(f'`{label}`' for label in metric.labels)} | {metric.help} {metric.look} |"
+        for metric in METRICS
+    ]
+    labels = [f"| `{label}` | {values} |" for label, values in LABELS.items()]
+    served = [f"| `{name}` | {said} |" for name, said in SERVE_METRICS.items()]
+    asked = [
+        f"| {question} | {', '.join(f'`{query}`' for query in queries)} |"
+        for question, queries in QUESTIONS.items()
+    ]
+    return _METRICS_HEAD.format(
+        metrics="\n".join(rows),
+        labels="\n".join(labels),
+        served="\n".join(served),
+        questions="\n".join(asked),
+    )
 
 
 def _default_of(key: str) -> str:

@@ -13,14 +13,16 @@ from rich.console import Console
 
 from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
 from deployments.cli.exit_codes import DONE, NO
+from deployments.launch import ports
 from deployments.launch.environment import cluster_address, host_of
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import Plan, read_plan
 from deployments.launch.preflight import preflight
+from deployments.launch.targets import METRICS_PORT, announced
 from deployments.launch.token_file import secure_token
 
 if TYPE_CHECKING:
-    from deployments.launch.launcher import Launcher
+    from deployments.launch.launcher import Launcher, StopSignals
 
 
 def serve(
@@ -31,6 +33,17 @@ def serve(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Show all that Ray and Serve print.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            help="Where Prometheus finds the metrics.",
+            envvar="RAYCLASSIFY_METRICS_PORT",
+            show_default=f"{METRICS_PORT}, or where that is taken a free one",
+            min=1,
+            max=65_535,
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Start although the machine failed a check.")
     ] = False,
@@ -51,7 +64,7 @@ def serve(
     plan = read_plan(loaded)
     address = cluster_address()
     if address is None:
-        _check_machine(plan, loaded, force)
+        _check_machine(plan, loaded, force, metrics_port)
         ingress = choose_ingress(plan.wants_haproxy)
         console.print(str(ingress))
     else:
@@ -61,11 +74,16 @@ def serve(
             f"RAY_ADDRESS is {address}: deploying into that cluster. Ctrl-C shuts Serve down there "
             "and leaves the cluster running."
         )
-    raise typer.Exit(_run(Launcher(plan, ingress, console, verbose), loaded, console, timeout_s))
+    launcher = Launcher(
+        plan, ingress, console, verbose, metrics_port or ports.claimed(METRICS_PORT)
+    )
+    raise typer.Exit(_run(launcher, loaded, console, timeout_s))
 
 
-def _check_machine(plan: Plan, config: dict[str, Any], force: bool) -> None:
-    found = preflight(plan, config)
+def _check_machine(
+    plan: Plan, config: dict[str, Any], force: bool, metrics_port: int | None
+) -> None:
+    found = preflight(plan, config, metrics_port)
     for problem in found:
         _complain(f"{'error' if problem.fatal and not force else 'warning'}: {problem}")
     if any(problem.fatal for problem in found) and not force:
@@ -86,7 +104,7 @@ def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s
         ready = launcher.wait_ready(stop, timeout_s)
         if ready:
             _announce(launcher.plan, console)
-            launcher.follow(stop)
+            _follow(launcher, stop, console)
     except StartFailed as exc:
         failed = True
         _complain(f"error: {exc}", *(f"  {line}" for line in exc.lines))
@@ -105,6 +123,19 @@ def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s
     return DONE
 
 
+def _follow(launcher: Launcher, stop: StopSignals, console: Console) -> None:
+    """Until somebody asks to stop. Meanwhile Prometheus finds the metrics of a Ray of ours."""
+    if cluster_address() is not None:
+        launcher.follow(stop)
+        return
+    port = launcher.metrics_port
+    with announced(launcher.plan.port, port) as targets:
+        found = f" (file_sd_configs: {targets})" if targets else ""
+        console.print(f"Metrics for Prometheus: http://localhost:{port}/metrics{found}")
+        console.print("Ctrl-C stops it.")
+        launcher.follow(stop)
+
+
 def _complain(*lines: str) -> None:
     with contextlib.suppress(OSError):
         for line in lines:
@@ -120,7 +151,6 @@ def _announce(plan: Plan, console: Console) -> None:
         '-d \'{"text": "质量很好，会再来"}\'',
         f"  documentation, and a form to try it: {plan.url}/docs",
         *([f"  gRPC (Open Inference Protocol): {plan.grpc_address}"] if plan.grpc_port else ()),
-        "Ctrl-C stops it.",
         sep="\n",
         markup=False,
         soft_wrap=True,

@@ -66,6 +66,7 @@ def status(
         nodes = read_nodes(dashboard.nodes()) if waiting else []
         kept = {state.name: Kept(cluster.url, state.name) for state in states}
         scaling = {state.name: _scaling(dashboard, details, state) for state in states}
+        metrics = dashboard.metrics()
         begun = {s.name: _starts(dashboard, details, s.name) if starts else [] for s in states}
     if form is not Format.table:
         found = {
@@ -76,7 +77,7 @@ def status(
             for state in states
         }
         if form is Format.json:
-            print_json({"address": cluster.url, "applications": found})
+            print_json({"address": cluster.url, "metrics": metrics, "applications": found})
         else:
             print_csv(_COLUMNS, _rows(found))
     else:
@@ -87,6 +88,8 @@ def status(
                 typer.echo(f"  Classifier {name}:")
                 for line in start.lines(asked_for):
                     typer.echo(f"  {line}")
+        if metrics:
+            typer.echo(f"metrics for Prometheus: {' '.join(metrics)}")
         if not states:
             typer.echo("no application is deployed there: `rayclassify deploy CONFIG`")
     if not states or any(state.status != "RUNNING" for state in states):

@@ -102,7 +102,11 @@ READ_IN: dict[str, tuple[str, ...]] = {
         *("def _internal_kv_get", "def _internal_kv_put", "def _internal_kv_initialized"),
     ),
     "dashboard/dashboard.py": ("--port-retries",),
-    "_private/worker.py": ("dashboard at", "RAY_COLOR_PREFIX"),
+    "dashboard/modules/reporter/reporter_head.py": (
+        "/api/prometheus/sd",
+    ),  # deploying/dashboard.py
+    # launch/child.py
+    "_private/worker.py": ("dashboard at", "RAY_COLOR_PREFIX", "_metrics_export_port"),
     "_private/ray_constants.py": (
         *("RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES", "RAY_worker_niceness"),
     ),

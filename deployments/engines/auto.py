@@ -66,6 +66,11 @@ class AutoEngine:
         if self._engine is not None:
             self._engine.row_tokens = tokens
 
+    @property
+    def padding_tokens(self) -> int:
+        """See `Engine`."""
+        return 0 if self._engine is None else self._engine.padding_tokens
+
     def load(self) -> None:
         candidates = catalog.candidates(self._settings)
         if len(candidates) == 1:

@@ -24,10 +24,14 @@ class Engine(Protocol):
     """Runs the model. Called from one thread at a time, never from the event loop.
 
     row_tokens: tokens that it packs into one row of a batch, to be set as one likes, best to what
-    was measured; None where it packs none.
+    was measured; None where it packs none. padding_tokens: how many it has computed so far that
+    are no text's.
     """
 
     row_tokens: int | None
+
+    @property
+    def padding_tokens(self) -> int: ...
 
     def load(self) -> None:
         """Bring the model into memory and warm it; afterwards `predict` runs at full speed."""

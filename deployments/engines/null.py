@@ -11,6 +11,7 @@ class NullEngine:
     """The first label's logit is the text's token count, the second's is zero."""
 
     row_tokens: int | None = None
+    padding_tokens = 0
 
     def load(self) -> None:
         pass

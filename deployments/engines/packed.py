@@ -74,6 +74,7 @@ class PackedRunner:
             raise CannotPack(f"{type(model).__name__} runs in its own encoder anyway")
         self.model = model
         self.row_tokens = CPU_ROW_TOKENS
+        self.padding_tokens = 0
         self._head = HEADS[config.model_type]
         self._mean = pools_mean(config)
         self._n_threads = torch.get_num_threads()
@@ -137,7 +138,8 @@ class PackedRunner:
     def _run(self, row: Encoded) -> torch.Tensor:
         device, n = self.model.device, len(row)
         if self._on_cpu:
-            row = _filled(row)
+            texts, row = row, _filled(row)
+            self.padding_tokens += row.total_tokens - texts.total_tokens
         spans = Spans(row.lengths, device)
         positions = _position_ids(row, self._first_position, self._pad_token_id)
         types = None

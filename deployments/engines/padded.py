@@ -36,6 +36,7 @@ class PaddedRunner:
     ) -> None:
         self.model = model
         self.unchanged: Unchanged | None = None
+        self.padding_tokens = 0
         self._overhead_tokens = overhead_tokens
         self._alone = alone
         self._pad_token_id = int(getattr(model.config, "pad_token_id", None) or 0)
@@ -78,6 +79,7 @@ class PaddedRunner:
     @torch.inference_mode()
     def _forward(self, texts: list[Encoded]) -> np.ndarray:
         rows = pad(texts, self._pad_token_id)
+        self.padding_tokens += rows["input_ids"].size - sum(text.total_tokens for text in texts)
         names = list(self._takes)
         typed = any(text.token_type_ids is not None for text in texts)
         if self._zero_types or (self._any_types and typed):

@@ -67,6 +67,11 @@ class TorchEngine:
         if tokens and self._way is not None and isinstance(self._way.run, PackedRunner):
             self._way.run.row_tokens = tokens
 
+    @property
+    def padding_tokens(self) -> int:
+        """See `Engine`."""
+        return 0 if self._way is None else self._way.run.padding_tokens
+
     def load(self) -> None:
         torch.set_num_threads(self._num_threads)
         self._device = pick_device(self._engine_settings.device)

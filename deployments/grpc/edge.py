@@ -25,8 +25,8 @@ from deployments.http.dialects import name_in_urls
 from deployments.http.dialects.oip_inference import SERVER, Inference
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
-from deployments.pipeline.errors import NotFound, NotReady, ServiceError, TooLarge
-from deployments.pipeline.observer import SILENT, Observer
+from deployments.pipeline.errors import NotFound, NotReady, TooLarge
+from deployments.pipeline.observer import SILENT, Observer, Outcome, code_of, outcome_of
 from deployments.privacy.audit import AuditLog
 from deployments.settings import Settings
 
@@ -87,17 +87,27 @@ class GrpcEdge:
         try:
             if self._callers is not None and not rpc.open:
                 await admit(scope, self._callers, rpc.access_scope)
-            return await rpc.answer(request, scope)
+            answer = await rpc.answer(request, scope)
+            self._count(rpc, "ok")
+            return answer
         except CancelledError as exc:
+            self._count(rpc, "cancelled")
             exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold the text
             raise
         except Exception as exc:
+            if rpc.access_scope:
+                self._observer.refused(code_of(exc), 1)
+            self._count(rpc, outcome_of(exc))
             status = status_of(exc, scope)
             exc.__traceback__ = None
         context.set_code(status.code)
         context.set_details(status.error.message)
         context.set_trailing_metadata(status.trailing)
         return rpc.empty()
+
+    def _count(self, rpc: Rpc, outcome: Outcome) -> None:
+        if rpc.access_scope:  # a question to classify
+            self._observer.request("grpc", outcome)
 
     async def _server_live(self, request: object, scope: Scope) -> Message:
         return oip.ServerLiveResponse(live=True)
@@ -134,24 +144,18 @@ class GrpcEdge:
 
     async def _model_infer(self, request: oip.ModelInferRequest, scope: Scope) -> Message:
         started = time.perf_counter()
-        try:
-            size, limit = request.ByteSize(), self._limits.max_body_bytes
-            if size > limit:
-                raise TooLarge(
-                    f"The request has {size} bytes; the limit is {limit}. Send several requests."
-                )
-            question = await parsed(size, question_of, request, self._inference, scope)
-            now = time.perf_counter()
-            self._observer.stage("parse", now - started, len(question.inputs))
-            waits_s: float | None = scope.get(TIMEOUT_S)
-            if question.timeout_s is not None and waits_s is not None:
-                question = replace(question, timeout_s=min(question.timeout_s, waits_s))
-            answers = await self._answering.answers(question, scope)
-            response = response_of(question, answers, self._inference, scope)
-        except Exception as exc:
-            self._observer.refused(
-                exc.code if isinstance(exc, ServiceError) else "internal_error", 1
+        size, limit = request.ByteSize(), self._limits.max_body_bytes
+        if size > limit:
+            raise TooLarge(
+                f"The request has {size} bytes; the limit is {limit}. Send several requests."
             )
-            raise
+        question = await parsed(size, question_of, request, self._inference, scope)
+        now = time.perf_counter()
+        self._observer.stage("parse", now - started, len(question.inputs))
+        waits_s: float | None = scope.get(TIMEOUT_S)
+        if question.timeout_s is not None and waits_s is not None:
+            question = replace(question, timeout_s=min(question.timeout_s, waits_s))
+        answers = await self._answering.answers(question, scope)
+        response = response_of(question, answers, self._inference, scope)
         self._observer.stage("grpc", time.perf_counter() - started, 1)
         return response

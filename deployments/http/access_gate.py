@@ -10,6 +10,7 @@ from deployments.http.inputs import CLIENT
 from deployments.http.responses import error_answer
 from deployments.http.routes import Entry, Table
 from deployments.pipeline.errors import Forbidden, Unauthorized
+from deployments.pipeline.observer import SILENT, Observer, code_of, outcome_of
 from deployments.settings import AccessSettings
 
 _UNKNOWN = Entry("GET", "never", "classify")
@@ -21,15 +22,22 @@ ALLOWANCE = "rayclassify.allowance"
 class AccessGate:
     """Lets a request through to `app`, or answers 401, 403 or 429 in its place.
 
-    callers: who asks, shared with others that let them in; None makes its own.
+    callers: who asks, shared with others that let them in; None makes its own. observer: told who
+    is not let in, and why.
 
     Shut by default: a path that the table does not name needs a key with the scope `classify`.
     """
 
     def __init__(
-        self, app: ASGIApp, access: AccessSettings, entries: Table, callers: Callers | None = None
+        self,
+        app: ASGIApp,
+        access: AccessSettings,
+        entries: Table,
+        callers: Callers | None = None,
+        observer: Observer = SILENT,
     ) -> None:
         self._app = app
+        self._observer = observer
         self._entries = entries
         self._below = {
             path: below for path, below in entries.items() if path.endswith("/") and path != "/"
@@ -44,6 +52,9 @@ class AccessGate:
         try:
             await admit(scope, self._callers, entry.access_scope)
         except Exception as exc:
+            self._observer.refused(code_of(exc), 1)
+            if entry.dialect:
+                self._observer.request(entry.dialect, outcome_of(exc))
             answer = error_answer(exc, scope, entry.render_error)
             if isinstance(exc, Unauthorized):
                 answer.headers["WWW-Authenticate"] = "Bearer"

@@ -23,7 +23,7 @@ from deployments.http.openapi import openapi_route
 from deployments.http.responses import error_answer
 from deployments.http.routes import STREAM, table
 from deployments.http.service import ClassifyService
-from deployments.http.status_routes import family_mount, page_route, status_routes
+from deployments.http.status_routes import Addresses, family_mount, page_route, status_routes
 from deployments.http.stream_route import StreamRoute
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.observer import SILENT, Observer
@@ -41,11 +41,13 @@ def create_app(
     observer: Observer = SILENT,
     spoken: Sequence[Dialect] | None = None,
     callers: Callers | None = None,
+    metrics: Addresses | None = None,
 ) -> ASGIApp:
     """The application that serves `service` over HTTP, to whom `access` lets in.
 
     audit: where decisions are recorded. observer: told what happens to requests. spoken: the
-    dialects; None: all there are. callers: as AccessGate's.
+    dialects; None: all there are. callers: as AccessGate's. metrics: what GET / shows of their
+    addresses, but where keys are asked for: these are of machines inside.
 
     Raises:
         WrongFileError: the keys that `access` names can't be used.
@@ -67,7 +69,7 @@ def create_app(
                 for dialect in spoken
                 for page in dialect.pages.items()
             ),
-            *status_routes(service),
+            *status_routes(service, None if access.enabled else metrics),
             openapi_route(entries, access),
             *docs_routes(),
             *(family_mount(dialect, entries) for dialect in spoken if isinstance(dialect, Family)),
@@ -83,7 +85,7 @@ def create_app(
     rest.router.redirect_slashes = False
     app: ASGIApp = _Shortcut(posts, rest)
     if access.enabled:
-        app = AccessGate(app, access, entries, callers)
+        app = AccessGate(app, access, entries, callers, observer)
     if access.cors_origins:
         # Outside the gate: a browser's preflight carries no key.
         app = CORSMiddleware(

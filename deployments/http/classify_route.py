@@ -17,7 +17,7 @@ from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
-from deployments.pipeline.observer import SILENT, Observer
+from deployments.pipeline.observer import SILENT, Observer, code_of, outcome_of
 from deployments.pipeline.types import Answer, TextInput, TimedAnswer
 from deployments.privacy.audit import AuditLog
 from deployments.settings import LimitSettings
@@ -150,17 +150,19 @@ class ClassifyRoute:
         try:
             content = await self._content(scope, receive, times)
         except ClientDisconnect:
+            self._observer.request(self._speaker(scope).name, "cancelled")
             return
         except CancelledError as exc:
+            self._observer.request(self._speaker(scope).name, "cancelled")
             exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold the text
             raise
         except Exception as exc:
-            answer = error_answer(exc, scope, self._speaker(scope).render_error)
+            speaker = self._speaker(scope)
+            answer = error_answer(exc, scope, speaker.render_error)
             # Its frames hold the text, and one of them the error: only the collector would end it.
             exc.__traceback__ = None
-            self._observer.refused(
-                exc.code if isinstance(exc, ServiceError) else "internal_error", 1
-            )
+            self._observer.refused(code_of(exc), 1)
+            self._observer.request(speaker.name, outcome_of(exc))
             await answer(scope, receive, send)
             return
         media_type, more, status = b"application/json", ANSWER_HEADERS, 200
@@ -177,6 +179,7 @@ class ClassifyRoute:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         self._observer.stage("http", time.perf_counter() - started, 1)
+        self._observer.request(self._speaker(scope).name, "ok")
 
     async def _content(self, scope: Scope, receive: Receive, times: Times) -> bytes | Rendered:
         """The body of the 200; every other status is an exception."""

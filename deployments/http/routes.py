@@ -14,6 +14,8 @@ from deployments.pipeline.errors import NotReady, UnsupportedMediaType
 
 DOCS_ASSETS = "/docs/assets/"
 STREAM = "/classify/stream"
+STREAM_NAME = "stream"
+"""In the place of a dialect's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Entry:
     """One method of a path. open: who needs no key.
 
     access_scope: what a key needs; None where any will do. operation: OpenAPI's; None where the
-    document leaves it out. render_error: how a refusal reads.
+    document leaves it out. render_error: how a refusal reads. dialect: of a question to classify;
+    empty of all others.
     """
 
     method: str
@@ -29,6 +32,7 @@ class Entry:
     access_scope: AccessScope | None = None
     operation: Json | None = None
     render_error: RenderError = rendered
+    dialect: str = ""
 
 
 Table = Mapping[str, Sequence[Entry]]
@@ -51,7 +55,7 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> Table:
             "GET", "always", None, _get("ready", "Is the model loaded and warm?", "Health")
         ),
         "/info": Entry("GET", "never", None, _get("info", "Which model, on which device?", "Info")),
-        STREAM: Entry("POST", "never", "classify", _stream()),
+        STREAM: Entry("POST", "never", "classify", _stream(), dialect=STREAM_NAME),
         "/": Entry("GET", "if docs_public"),
         "/docs": Entry("GET", "if docs_public"),
         DOCS_ASSETS: Entry("GET", "if docs_public"),
@@ -64,7 +68,17 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> Table:
         render = dialect.render_error
         operation = dialect.operation(with_keys)
         claimed = [
-            (path, Entry("POST", "never", dialect.access_scope, _numbered(operation, i), render))
+            (
+                path,
+                Entry(
+                    "POST",
+                    "never",
+                    dialect.access_scope,
+                    _numbered(operation, i),
+                    render,
+                    dialect.name,
+                ),
+            )
             for i, path in enumerate(dialect.paths)
         ]
         claimed += [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -14,9 +16,12 @@ from deployments.http.responses import JSONAnswer, error_answer
 from deployments.http.routes import Table
 from deployments.http.service import ClassifyService
 
+Addresses = Callable[[], Awaitable[Sequence[str]]]
+"""Where the metrics of each node are, as URLs."""
 
-def status_routes(service: ClassifyService) -> list[Route]:
-    """Routes for probes and people."""
+
+def status_routes(service: ClassifyService, metrics: Addresses | None = None) -> list[Route]:
+    """Routes for probes and people. metrics: shown to all who ask; None shows none."""
 
     async def health(request: Request) -> Response:
         return JSONAnswer({"status": "ok"})
@@ -28,11 +33,14 @@ def status_routes(service: ClassifyService) -> list[Route]:
     async def info(request: Request) -> Response:
         return JSONAnswer(await service.info("certificate" in request.query_params))
 
+    async def start(request: Request) -> Response:
+        return index(request, await metrics() if metrics is not None else ())
+
     return [
         Route("/health", health),
         Route("/ready", ready),
         Route("/info", info),
-        Route("/", index),
+        Route("/", start),
     ]
 
 
@@ -68,7 +76,7 @@ def family_mount(dialect: Family, entries: Table) -> Mount:
     return Mount(dialect.prefix.rstrip("/"), answer)
 
 
-async def index(request: Request) -> Response:
+def index(request: Request, metrics: Sequence[str]) -> Response:
     """People land on the documentation, programs on a list of what there is."""
     root = request.scope.get("root_path", "")
     vary = {"Vary": "Accept"}
@@ -82,6 +90,7 @@ async def index(request: Request) -> Response:
             "docs": f"{root}/docs",
             "openapi": f"{root}/openapi.json",
             "info": f"{root}/info",
+            **({"metrics": metrics} if metrics else {}),
         },
         headers=vary,
     )

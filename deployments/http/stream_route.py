@@ -28,6 +28,7 @@ from deployments.http.responses import (
     request_id_of,
     told,
 )
+from deployments.http.routes import STREAM_NAME
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import (
     NotReady,
@@ -35,7 +36,7 @@ from deployments.pipeline.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
-from deployments.pipeline.observer import SILENT, Observer
+from deployments.pipeline.observer import SILENT, Observer, code_of, outcome_of
 from deployments.pipeline.types import Answer, TextInput, flow_of
 from deployments.privacy.audit import AuditLog
 from deployments.settings import LimitSettings
@@ -76,6 +77,8 @@ class StreamRoute:
             stream = _Stream(self, scope)
             await self.service.readiness()
         except ServiceError as exc:
+            self.observer.refused(code_of(exc), 1)
+            self.observer.request(STREAM_NAME, outcome_of(exc))
             await error_answer(exc, scope)(scope, receive, send)
             return
         headers = [(b"content-type", NDJSON.encode()), *ANSWER_HEADERS]
@@ -83,11 +86,14 @@ class StreamRoute:
         try:
             await stream.run(receive, send)
         except (ClientDisconnect, TimeoutError):
+            self.observer.request(STREAM_NAME, "cancelled")
             return  # nobody is there, or nobody reads: the server ends the connection
         except CancelledError as exc:
+            self.observer.request(STREAM_NAME, "cancelled")
             exc.__traceback__ = None  # Serve keeps it in a cycle; its frames hold texts
             raise
         await send({"type": "http.response.body", "body": b""})
+        self.observer.request(STREAM_NAME, "ok")
 
 
 class _Stream:

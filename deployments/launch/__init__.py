@@ -1,5 +1,7 @@
 """Start the service on this machine, wait until it answers, and leave nothing behind.
 
+- child: `serve run CONFIG` in a new Ray, at whose metrics port: Serve's own command has no word for
+  it
 - environment: What the child `serve run` finds: its directory, its environment, and the config it
   is given
 - ingress: The HTTP proxy in front: HAProxy where its binary runs, else Serve's own; how its door
@@ -12,6 +14,8 @@
 - processes: The processes of one run: found by the run's name in their environment, or by the
   session that they share with such a process; stopped by pid
 - progress: How far a start has come: what `serve run` prints, and what Ray's dashboard says
+- targets: Where Prometheus finds the metrics of what runs on this machine: a file that it looks at
+  again
 - token_file: Ray's token: whoever holds it can run code in the cluster, so its file is its owner's
   alone
 

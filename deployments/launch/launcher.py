@@ -29,6 +29,7 @@ from deployments.launch.environment import (
 from deployments.launch.ingress import Ingress, drain
 from deployments.launch.plan import Plan
 from deployments.launch.progress import StartFailed
+from deployments.launch.targets import METRICS_PORT
 from deployments.pipeline.causes import is_loud, is_warning
 from deployments.privacy.coredump import forbid_core_dumps
 
@@ -64,7 +65,15 @@ class StopSignals:
 class Launcher:
     """One run of the service. Its directory goes after a clean stop and stays after a failure."""
 
-    def __init__(self, plan: Plan, ingress: Ingress, console: Console, verbose: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        ingress: Ingress,
+        console: Console,
+        verbose: bool,
+        metrics_port: int = METRICS_PORT,
+    ) -> None:
+        self.metrics_port = metrics_port
         self.plan, self.ingress = plan, ingress
         self.run_dir = new_run_dir()
         self.log = self.run_dir / "serve.log"
@@ -79,7 +88,10 @@ class Launcher:
     def start(self, config: dict[str, Any]) -> None:
         """Begins `serve run` in a session of its own: the terminal's Ctrl-C reaches only us."""
         env = dict(os.environ)
+        # Not the script `serve`: where pip installs for a user, it is not beside Python.
+        command = ["-m", "ray.serve.scripts", "run"]
         if cluster_address() is None:
+            command = ["-m", "deployments.launch.child", str(self.metrics_port)]
             env = child_environment(self.run_dir, self.plan, self.ingress)
             config = child_config(config, self.ingress, Path.cwd())
         path = self.run_dir / "config.yaml"
@@ -87,8 +99,7 @@ class Launcher:
         forbid_core_dumps()  # nor of HAProxy and Ray, through which texts go too
         with self.log.open("wb") as log:
             self._child = subprocess.Popen(  # noqa: S603
-                # Not the script `serve`: where pip installs for a user, it is not beside Python.
-                [sys.executable, "-m", "ray.serve.scripts", "run", str(path)],
+                [sys.executable, *command, str(path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -67,6 +67,13 @@ def first_free(preferred: int, taken: Iterable[int] = ()) -> int:
     return port
 
 
+def claimed(preferred: int) -> int:
+    """The preferred port, to be this process's for as long as it lives, or one of `next_port`."""
+    if is_free(preferred) and claim_door(preferred):
+        return preferred
+    return next_port()
+
+
 def next_port() -> int:
     """A port that nobody listens on and no other process claims; another one at each call.
 

@@ -25,12 +25,16 @@ NEEDED_MEMORY_BYTES = 2_000_000_000
 NEEDED_SHARED_MEMORY_BYTES = 536_870_912
 
 
-def preflight(plan: Plan, config: dict[str, Any]) -> list[Problem]:
-    """All that `rayclassify serve` looks at; empty if everything that it needs is there."""
+def preflight(plan: Plan, config: dict[str, Any], metrics_port: int | None = None) -> list[Problem]:
+    """All that `rayclassify serve` looks at; empty if everything that it needs is there.
+
+    metrics_port: where somebody named one.
+    """
     return [
         *check_leftovers(),
         *check_port(plan.host, plan.port),
-        *(check_port(plan.host, plan.grpc_port, "grpc_options") if plan.grpc_port else ()),
+        *(check_port(plan.host, plan.grpc_port, "grpc_options.port") if plan.grpc_port else ()),
+        *(check_port("", metrics_port, "--metrics-port") if metrics_port else ()),
         *check_memory(),
         *check_shared_memory(),
         *check_files(config),
@@ -78,16 +82,16 @@ def _unreadable(path: Path) -> str | None:
     return None if os.access(path, os.R_OK) else "can't be read by this user"
 
 
-def check_port(host: str, port: int, options: str = "http_options") -> Iterator[Problem]:
-    """The port of these `options` must be free, and the address this machine's."""
-    other_port = f"or set {options}.port to a free one."
+def check_port(host: str, port: int, setting: str = "http_options.port") -> Iterator[Problem]:
+    """The port of this `setting` must be free, and the address this machine's."""
+    other_port = f"or set {setting} to a free one."
     error = ports.why_not(port, host)
     if error is None and not ports.claim_door(port, host):
         who = "another `rayclassify serve`"
         yield Problem("", f"{who} is about to listen on port {port}. Stop it, {other_port}")
     if error is not None and error.errno != errno.EADDRINUSE:
         yield Problem(
-            options,
+            setting.rpartition(".")[0],
             f"host {host!r}, port {port} can't be listened on here ({error.strerror}). Set host to "
             "127.0.0.1 for this machine alone, or to 0.0.0.0, and port to 1024 or more.",
         )

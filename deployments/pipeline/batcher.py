@@ -95,6 +95,12 @@ class TokenBatcher:
         return self._queue.tokens
 
     @property
+    def oldest_s(self) -> float:
+        """How long the oldest text of the queue has waited; 0 where none waits."""
+        arrived = self._queue.oldest()
+        return 0.0 if arrived is None else self._clock() - arrived
+
+    @property
     def pass_age_s(self) -> float:
         """How long the forward pass under way has run; 0 where there is none."""
         return 0.0 if self._pass_started is None else self._clock() - self._pass_started

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.tokenize import INLINE_S, EncodedTexts, TextEncoder
 from deployments.pipeline.types import Encoded, Int32, Options, TextInput
@@ -102,10 +103,14 @@ def fast_tokenizer(reference: Tokenizer) -> FastTokenizer | None:
 class FastEncoder:
     """A TextEncoder whose single texts go through a faster tokenizer. See `tasks.Encoder`.
 
-    To be had from `faster`, which proves that it gives the same.
+    To be had from `faster`, which proves that it gives the same. observer: told of each text that
+    is encoded twice.
     """
 
-    def __init__(self, reference: TextEncoder, fast: FastTokenizer) -> None:
+    def __init__(
+        self, reference: TextEncoder, fast: FastTokenizer, observer: Observer = SILENT
+    ) -> None:
+        self._observer = observer
         self.max_length = reference.max_length
         self.inline_chars = reference.inline_chars
         self.untruncated = reference.untruncated
@@ -132,7 +137,11 @@ class FastEncoder:
     def check(self, inputs: Sequence[TextInput]) -> bool:
         """Whether both give the same for these; if not, the reference does all from now on."""
         encoded = self._encoded(inputs)
-        if encoded is None or _same(encoded, self._reference.encode(inputs)):
+        if encoded is None:
+            return True
+        same = _same(encoded, self._reference.encode(inputs))
+        self._observer.tokenizer_checked(same=same)
+        if same:
             return True
         self._fast = None
         logger.error(
@@ -211,7 +220,9 @@ class FastEncoder:
 
 
 def faster(
-    reference: Encoder, make: Callable[[Tokenizer], FastTokenizer | None] = fast_tokenizer
+    reference: Encoder,
+    make: Callable[[Tokenizer], FastTokenizer | None] = fast_tokenizer,
+    observer: Observer = SILENT,
 ) -> Encoder:
     """The reference, or where another gives the same ids in less time, that with the reference."""
     if not isinstance(reference, TextEncoder) or reference.type_ids == "always":
@@ -219,7 +230,7 @@ def faster(
     fast = make(reference.untruncated)
     if fast is None:
         return reference
-    found = FastEncoder(reference, fast)
+    found = FastEncoder(reference, fast, observer)
     if found.prove():
         return found
     logger.info("a faster tokenizer gives other ids: `tokenizers` does all of it")

@@ -18,6 +18,7 @@ import numpy as np
 
 from deployments.pipeline.errors import NotReady, ServiceError
 from deployments.pipeline.fast_tokenizer import faster
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.token_ids import encoded
@@ -74,15 +75,18 @@ class Encodings:
 
 
 class LiveModels:
-    """ask: see `Ask`. redactor: takes personal data out of a text before it is encoded."""
+    """ask: see `Ask`. redactor: takes personal data out of a text before it is encoded. observer:
+    told of texts that are encoded twice."""
 
     def __init__(
         self,
         ask: Ask,
         redactor: Redacts | None = None,
         clock: Callable[[], float] = time.monotonic,
+        observer: Observer = SILENT,
     ) -> None:
         self._ask = ask
+        self._observer = observer
         self._redactor = redactor
         self._clock = clock
         # Version → model, the one met first in front.
@@ -127,7 +131,7 @@ class LiveModels:
     def add(self, parts: ModelParts) -> None:
         """Makes one known. Others are forgotten where there are too many."""
         version = parts.version
-        model = LiveModel(version, parts, faster(parts.encoder()))
+        model = LiveModel(version, parts, faster(parts.encoder(), observer=self._observer))
         self.heard_of(version)
         met = {**self._met, version: model}
         while len(met) > MAX_MODELS:

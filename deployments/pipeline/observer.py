@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
 Stage = Literal["http", "grpc", "parse", "tokenize", "queue", "model", "postprocess"]
 """http, grpc: a whole request, from its head to its answer. queue: from a text's arrival at the
 Classifier to its forward pass. The others are the work itself."""
+
+Outcome = Literal["ok", "client_error", "refused", "timeout", "server_error", "cancelled"]
+"""What became of a request. refused: told to come again later, by 429 or 503. cancelled: its client
+went away. A list of which some texts got an error is ok."""
+
+Retry = Literal["lost", "stuck"]
+"""Why a call was made again: its replica died with it, or was joined by another as it took long."""
+
+
+def outcome_of(exc: BaseException) -> Outcome:
+    """What became of a request that ended with this error."""
+    if not isinstance(exc, ServiceError):
+        return "server_error"
+    if isinstance(exc, Overloaded | NotReady):
+        return "refused"
+    if isinstance(exc, DeadlineExceeded):
+        return "timeout"
+    return "client_error" if exc.status < 500 else "server_error"
+
+
+def code_of(exc: BaseException) -> str:
+    """As `Observer.refused` takes it."""
+    return exc.code if isinstance(exc, ServiceError) else ServiceError.code
 
 
 class Observer:
     """Does nothing. Subclasses override what they want to know.
 
     Called on the event loop, between other people's requests: a method must return within some
-    microseconds and must not raise. No method is ever given a text.
+    microseconds and must not raise. No method is ever given a text, nor a name that callers choose.
     """
+
+    def request(self, dialect: str, outcome: Outcome) -> None:
+        """A request to classify has ended. dialect: `Dialect.name`, or stream, grpc or handle."""
 
     def stage(self, stage: Stage, seconds: float, n_texts: int) -> None:
         """A stage took so long for so many texts together."""
@@ -29,11 +60,34 @@ class Observer:
     def refused(self, reason: str, n_texts: int) -> None:
         """So many texts, or one request, got an error. reason: `ServiceError.code`."""
 
-    def labelled(self, counts: Mapping[str, int]) -> None:
-        """Label → how many texts were just given it."""
+    def labelled(
+        self,
+        labels: tuple[str, ...],
+        best: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32] | None,
+    ) -> None:
+        """Texts were given labels. labels: all of the model's; best: each text's, by its place
+        among them, int64 [n]. scores: of those labels, 0 to 1, float32 [n]; None where they are no
+        such numbers."""
+
+    def retried(self, cause: Retry) -> None:
+        """A call to a replica was made once more."""
+
+    def quarantined(self) -> None:
+        """A text was found guilty of killing its process, or of hanging with it."""
+
+    def tokenizer_checked(self, *, same: bool) -> None:
+        """A text was encoded a second time, by the reference. Called from one thread of its own."""
 
     def working(self, stats: Mapping[str, float]) -> None:
         """How a replica stands, several times a second; see scaling/policy.py for the names."""
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        """`read()`, on the event loop, tells how a number stands. name: a metric's, as in
+        replica/metric_table.py."""
+
+    def about(self, name: str, facts: Mapping[str, object]) -> None:
+        """What does not change as long as the process lives, such as the model."""
 
 
 SILENT = Observer()

@@ -23,6 +23,7 @@ from itertools import count
 import numpy as np
 
 from deployments.pipeline.errors import DeadlineExceeded, PredictionFailed, ServiceError
+from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.retry import Attempts, Hung, LostReplica
 from deployments.pipeline.types import (
     Deadlines,
@@ -55,10 +56,18 @@ class Quarantine:
     """`predict`, by several tries, so that a text that kills its process fails alone.
 
     predict: one try, with batch, deadlines, flows, whether alone, and call_id; raises LostReplica.
-    holding: the `call_id` of all calls that replicas have and get on with.
+    holding: the `call_id` of all calls that replicas have and get on with. observer: told of each
+    text that is found guilty.
     """
 
-    def __init__(self, predict: Predict, attempts: Attempts, holding: Holding) -> None:
+    def __init__(
+        self,
+        predict: Predict,
+        attempts: Attempts,
+        holding: Holding,
+        observer: Observer = SILENT,
+    ) -> None:
+        self._observer = observer
         self._predict = predict
         self._attempts = attempts
         self._holding = holding
@@ -204,6 +213,7 @@ class Quarantine:
         while len(self._refused) >= MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
         self._refused[_key(text)] = asyncio.get_running_loop().time() + REFUSED_S
+        self._observer.quarantined()
         logger.error("a text of %d tokens killed or hung its process, alone", text.total_tokens)
 
     def _is_refused(self, text: Encoded) -> bool:

@@ -234,6 +234,11 @@ class TokenQueue:
         """Of all calls of which something waits."""
         return {piece.call.id for piece in self._slices}
 
+    def oldest(self) -> float | None:
+        """When what waits longest arrived, by the batcher's clock; None where nothing waits."""
+        living = (piece.call for piece in self._slices if not piece.call.future.done())
+        return min((call.arrived for call in living), default=None)
+
     def drain(self) -> list[Call]:
         """Empties it. The calls of which something waited."""
         calls: dict[Call, None] = {}

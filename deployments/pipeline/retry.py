@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, ServiceError
+from deployments.pipeline.observer import SILENT, Observer
 
 logger = logging.getLogger(__name__)
 
@@ -81,10 +82,19 @@ class Attempts:
 
     lost, stuck: what pays for calls made again, and for those that join others. Two budgets: calls
     that are stuck with a replica are lost with it later. loading: until `loaded()` a call waits for
-    the first replica and counts as stuck only after half its time.
+    the first replica and counts as stuck only after half its time. observer: told of each further
+    try.
     """
 
-    def __init__(self, lost: RetryBudget, stuck: RetryBudget, *, loading: bool = False) -> None:
+    def __init__(
+        self,
+        lost: RetryBudget,
+        stuck: RetryBudget,
+        *,
+        loading: bool = False,
+        observer: Observer = SILENT,
+    ) -> None:
+        self._observer = observer
         self._budget, self._joining = lost, stuck
         self._longest_s = math.inf if loading else 0.0
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -150,6 +160,7 @@ class Attempts:
                         # Not paid for: the replica had not begun with it.
                         failed.clear()
                         await asyncio.sleep(min(ENDING_S, max(deadline - loop.time(), 0.0)))
+                        self._observer.retried("lost")
                     else:
                         lost += 1
                         if lost >= tries or isinstance(failed[0], Hung):
@@ -157,6 +168,7 @@ class Attempts:
                         failed.clear()
                         if not self._budget.spend():
                             raise NotReady(_DYING, 2.0)
+                        self._observer.retried("lost")
                     joined = 0
                 else:
                     if held is not None:
@@ -172,6 +184,7 @@ class Attempts:
                         continue
                     logger.warning("no answer after %.1f s, asking another", patience_s)
                     joined += 1
+                    self._observer.retried("stuck")
                 stuck_at = loop.time() + min(patience_s, (deadline - loop.time()) / 2)
                 pending.add(loop.create_task(_awaited(call)))
         finally:

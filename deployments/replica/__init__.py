@@ -4,6 +4,7 @@
 - cluster_store: What an application's replicas have found out, kept with the cluster instead of a
   node's disk
 - holding: Which calls Classifiers hold, and get on with: asked of all of them
+- metric_table: Every metric of ours: its name, its kind, its labels, and what it is for
 - metrics: What happens, as Prometheus metrics at Ray's own metrics endpoint of each node
 - model_chain: All that an ingress holds of one model, from a text's arrival to its answer
 - updates: What a replica sees of an update of its application: others that serve, and how it went

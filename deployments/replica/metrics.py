@@ -1,90 +1,255 @@
-"""What happens, as Prometheus metrics at Ray's own metrics endpoint of each node."""
+"""What happens, as Prometheus metrics at Ray's own metrics endpoint of each node.
+
+A record in one of Ray's metrics takes 5 µs here; a histogram's takes as much again in Ray's agent,
+which sets each value to the middle of its bucket. So a replica counts by itself, for less than a
+microsecond, and hands Ray the sums every `FLUSH_S`. Histograms go as their cumulative series.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+import asyncio
+import contextvars
+import logging
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from ray.serve.metrics import Counter, Gauge, Histogram
+import numpy as np
+import numpy.typing as npt
+import ray
+from ray.serve.metrics import Counter, Gauge
 
-from deployments.pipeline.observer import Observer, Stage
+from deployments.pipeline.observer import Observer, Outcome, Retry, Stage
+from deployments.replica.metric_table import (
+    BY_NAME,
+    MAX_LABELS,
+    OTHER_LABELS,
+    PREFIX,
+    SCORES,
+)
 from deployments.scaling.policy import AHEAD_S, BUSY, TOKENS_PER_S, WAIT_S
 
-# From a parsed body to a request at its limit.
-_SECONDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
-# A record takes 5 µs in a worker of Ray's (2 cores of AMD EPYC), and a request has several: a
-# sample will do, at 0.2 µs.
-SAMPLE_S = 0.05
+logger = logging.getLogger(__name__)
+
+# Ray drops a gauge that nobody has set for 20 s, and sends what it has every 10 s.
+FLUSH_S = 5.0
+
 WORKING = {
-    BUSY: "Share of the time in which the replica worked, 0 to 1.",
-    WAIT_S: "Seconds that what waits at the Classifier will take.",
-    TOKENS_PER_S: "Tokens that the model reads in a second, in full batches.",
-    AHEAD_S: "Seconds that all that an ingress has taken in would take one Classifier.",
+    BUSY: "busy_ratio",
+    WAIT_S: "wait_seconds",
+    TOKENS_PER_S: "capacity_tokens_per_second",
+    AHEAD_S: "ahead_seconds",
 }
-"""Number of `record_autoscaling_stats` → what it says."""
-_TEXTS = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
+"""Number of `record_autoscaling_stats` → its metric."""
+
+Key = tuple[str, ...]
+"""A metric's name, and the values of its labels."""
+
+
+class Buckets:
+    """A histogram's counts, as one that Prometheus scrapes: how many in which bucket, their sum."""
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+
+class _Histograms(dict[Key, Buckets]):
+    def __missing__(self, key: Key) -> Buckets:
+        self[key] = found = Buckets(BY_NAME[key[0]].bounds)
+        return found
+
+
+class _Labelled:
+    """How often each label of a model was given, by its score: numpy does all texts at once.
+
+    cells: int64 [labels, buckets]; sums: float64 [labels].
+    """
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        rest = (OTHER_LABELS,) if len(labels) > MAX_LABELS else ()
+        self.names = (*labels[:MAX_LABELS], *rest)
+        self.shape = len(self.names), len(SCORES) + 1
+        self.cells = np.zeros(self.shape, np.int64)
+        self.sums = np.zeros(self.shape[0])
+        self.unscored = np.zeros(self.shape[0], np.int64)
+
+    def add(self, best: npt.NDArray[np.int64], scores: npt.NDArray[np.float32] | None) -> None:
+        n_labels, n_buckets = self.shape
+        places = np.minimum(best, n_labels - 1)
+        if scores is None:
+            self.unscored += np.bincount(places, minlength=n_labels)
+            return
+        cells = places * n_buckets + np.searchsorted(_SCORES, scores)
+        self.cells += np.bincount(cells, minlength=n_labels * n_buckets).reshape(self.shape)
+        self.sums += np.bincount(places, scores, n_labels)
+
+
+# Of the scores' own type: 0.99 as float32 is in the bucket up to 0.99.
+_SCORES = np.asarray(SCORES, np.float32)
 
 
 class RayObserver(Observer):
-    """Counts what one replica does. Serve's tags say which replica of which deployment it is.
+    """Counts what one replica does, under the names of metric_table.py.
 
-    Metrics: rayclassify_stage_seconds (stage), rayclassify_batch_texts, rayclassify_tokens_total,
-    rayclassify_truncated_texts_total, rayclassify_refused_total (reason),
-    rayclassify_labels_total (label), rayclassify_busy, rayclassify_wait_s,
-    rayclassify_tokens_per_s, rayclassify_ahead_s.
+    Serve's labels say which replica of which deployment of which application it is.
     """
 
     def __init__(self) -> None:
-        self._next: dict[str, float] = {}  # stage → when it is recorded again
-        self._stage_seconds = Histogram(
-            "rayclassify_stage_seconds",
-            description="Seconds that a stage took, of a sample of requests and batches.",
-            boundaries=_SECONDS,
-            tag_keys=("stage",),
-        )
-        self._batch_texts = Histogram(
-            "rayclassify_batch_texts",
-            description="Texts in one forward pass.",
-            boundaries=_TEXTS,
-        )
-        self._tokens = Counter("rayclassify_tokens_total", description="Tokens the model read.")
-        self._truncated = Counter(
-            "rayclassify_truncated_texts_total",
-            description="Texts of which the model read only a part.",
-        )
-        self._refused = Counter(
-            "rayclassify_refused_total",
-            description="Texts, or whole requests, that got an error.",
-            tag_keys=("reason",),
-        )
-        self._working = {
-            name: Gauge(f"rayclassify_{name}", description=description)
-            for name, description in WORKING.items()
-        }
-        self._labels = Counter(
-            "rayclassify_labels_total", description="Texts by label.", tag_keys=("label",)
-        )
+        self._counts: defaultdict[Key, float] = defaultdict(float)
+        self._histograms = _Histograms()
+        self._gauges: dict[Key, float] = {}
+        self._reads: dict[str, tuple[Callable[[], float], float]] = {}
+        self._labels: dict[tuple[str, ...], _Labelled] = {}
+        self._told: dict[Key, float] = {}
+        self._of_ray: dict[str, Any] = {}
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # a test that flushes itself
+            return
+        self._next(loop)
+
+    def request(self, dialect: str, outcome: Outcome) -> None:
+        self._counts["requests_total", dialect, outcome] += 1
 
     def stage(self, stage: Stage, seconds: float, n_texts: int) -> None:
-        now = time.monotonic()
-        if now >= self._next.get(stage, 0.0):
-            self._next[stage] = now + SAMPLE_S
-            self._stage_seconds.observe(seconds, {"stage": stage})
+        self._histograms["stage_seconds", stage].add(seconds)
+        self._counts["texts_total", stage] += n_texts
 
     def batch(self, n_texts: int, tokens: int, longest: int) -> None:
-        self._batch_texts.observe(n_texts)
-        self._tokens.inc(tokens)
+        self._histograms["batch_texts",].add(n_texts)
+        self._histograms["batch_tokens",].add(tokens)
+        self._counts["tokens_total",] += tokens
 
     def truncated(self, n_texts: int) -> None:
-        self._truncated.inc(n_texts)
+        self._counts["truncated_texts_total",] += n_texts
 
     def refused(self, reason: str, n_texts: int) -> None:
-        self._refused.inc(n_texts, {"reason": reason})
+        self._counts["refused_total", reason] += n_texts
 
-    def labelled(self, counts: Mapping[str, int]) -> None:
-        for label, n in counts.items():
-            self._labels.inc(n, {"label": label})
+    def labelled(
+        self,
+        labels: tuple[str, ...],
+        best: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float32] | None,
+    ) -> None:
+        if (found := self._labels.get(labels)) is None:
+            found = self._labels[labels] = _Labelled(labels)
+        found.add(best, scores)
+
+    def retried(self, cause: Retry) -> None:
+        self._counts["retries_total", cause] += 1
+
+    def quarantined(self) -> None:
+        self._counts["quarantined_texts_total",] += 1
+
+    def tokenizer_checked(self, *, same: bool) -> None:
+        self._counts["tokenizer_checks_total",] += 1
+        if not same:
+            self._counts["tokenizer_differences_total",] += 1
 
     def working(self, stats: Mapping[str, float]) -> None:
         for name, value in stats.items():
-            self._working[name].set(value)
+            self._gauges[WORKING[name],] = value
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        # What a counter counted before, as a model's first passes, is nobody's traffic.
+        self._reads[name] = read, read() if BY_NAME[name].kind == "counter" else 0.0
+
+    def about(self, name: str, facts: Mapping[str, object]) -> None:
+        self._gauges[name, *(str(facts[label]) for label in BY_NAME[name].labels)] = 1.0
+
+    def flush(self) -> None:
+        """Hands all numbers to Ray."""
+        for name, (read, before) in self._reads.items():
+            if BY_NAME[name].kind == "counter":
+                self._counts[name,] = read() - before
+            else:
+                self._gauges[name,] = read()
+        self._flush_labels()
+        # Copies: another thread may count meanwhile.
+        for key, value in list(self._counts.items()):
+            if (more := value - self._told.get(key, 0.0)) > 0:
+                self._told[key] = value
+                self._counter(key[0]).inc(more, _labels(key))
+        for key, value in list(self._gauges.items()):
+            self._gauge(key[0]).set(value, _labels(key))
+        for key, buckets in list(self._histograms.items()):
+            self._flush_histogram(key, buckets.counts, buckets.sum)
+
+    def _flush_labels(self) -> None:
+        # Of all models with this label: in an update there are two.
+        cells: dict[str, npt.NDArray[np.int64]] = {}
+        sums: defaultdict[str, float] = defaultdict(float)
+        counts: defaultdict[str, int] = defaultdict(int)
+        for found in self._labels.values():
+            for i, label in enumerate(found.names):
+                row = found.cells[i]
+                counts[label] += int(row.sum() + found.unscored[i])
+                cells[label] = cells.get(label, 0) + row
+                sums[label] += float(found.sums[i])
+        for label, count in counts.items():
+            self._counts["labels_total", label] = count
+            if cells[label].any():
+                self._flush_histogram(("score", label), cells[label].tolist(), sums[label])
+
+    def _flush_histogram(self, key: Key, counts: list[int], total: float) -> None:
+        name, labels = key[0], _labels(key)
+        bounds = (*map(str, BY_NAME[name].bounds), "+Inf")
+        up_to = 0
+        for bound, count in zip(bounds, counts, strict=True):
+            up_to += count
+            self._gauge(name, "_bucket", "le").set(up_to, {**labels, "le": bound})
+        self._gauge(name, "_sum").set(total, labels)
+        self._gauge(name, "_count").set(up_to, labels)
+
+    def _counter(self, name: str) -> Counter:
+        if (found := self._of_ray.get(name)) is None:
+            metric = BY_NAME[name]
+            found = Counter(PREFIX + name, metric.help, metric.labels)
+            self._of_ray[name] = found
+        return found
+
+    def _gauge(self, name: str, end: str = "", *more: str) -> Gauge:
+        if (found := self._of_ray.get(name + end)) is None:
+            metric = BY_NAME[name]
+            found = Gauge(PREFIX + name + end, metric.help, (*metric.labels, *more))
+            self._of_ray[name + end] = found
+        return found
+
+    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.call_later(FLUSH_S, self._tick, loop, context=contextvars.Context())
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self.flush()
+        except Exception as exc:  # metrics are no reason to stop
+            logger.error("metrics could not be handed on: %s", type(exc).__name__)
+        self._next(loop)
+
+
+async def metrics_addresses() -> list[str]:
+    """URLs of the endpoints of all living nodes; none outside of Ray."""
+    if not ray.is_initialized():
+        return []
+    nodes = await asyncio.to_thread(ray.nodes)
+    doors = {
+        (node["NodeManagerAddress"], node["MetricsExportPort"]) for node in nodes if node["Alive"]
+    }
+    return [
+        f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+        for host, port in sorted(doors)
+        if port > 0
+    ]
+
+
+def _labels(key: Key) -> dict[str, str]:
+    return dict(zip(BY_NAME[key[0]].labels, key[1:], strict=True))

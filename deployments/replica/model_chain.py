@@ -89,16 +89,18 @@ class ModelChain:
         # Not in a message of gRPC's: a tokenizer may have 20 MB, the message 4 MiB.
         self._parts_call = classifier.options(method_name="parts", _by_reference=True)
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
-        self._models = LiveModels(self._ask_for_parts, redactor_of(settings.redaction))
+        self._models = LiveModels(
+            self._ask_for_parts, redactor_of(settings.redaction), observer=observer
+        )
         self.tokens = TokenViews(self._models.tokenizer)
         self._long_texts = ThreadPoolExecutor(1, thread_name_prefix="long-texts")
         batching, limits = settings.batching, settings.limits
         lost, stuck = (RetryBudget(reserve=batching.max_inflight_batches) for _ in range(2))
-        self._predicting = Attempts(lost, stuck, loading=True)
-        self._postprocessing = Attempts(lost, stuck, loading=True)
+        self._predicting = Attempts(lost, stuck, loading=True, observer=observer)
+        self._postprocessing = Attempts(lost, stuck, loading=True, observer=observer)
         self._asking = Attempts(lost, stuck)
         self._holding = Holding(classifier)
-        quarantine = Quarantine(self._predict, self._predicting, self._holding)
+        quarantine = Quarantine(self._predict, self._predicting, self._holding, observer)
         self._pipeline = Pipeline(
             self._encode,
             quarantine.predict,
@@ -116,6 +118,7 @@ class ModelChain:
             gate=self._gate,
             work_of=lambda item: work_of(item, self._max_chars),
         )
+        observer.watch("pending_texts", lambda: self._gate.pending)
         self._max_chars = 0  # known once the model is
         self._ready = Readiness(limits.max_pending_texts, limits.max_queue_s)
         self.loading = asyncio.get_running_loop().create_task(

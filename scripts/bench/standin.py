@@ -25,6 +25,7 @@ class WaitingEngine:
     """Answers as the null engine does, after tokens / TOKENS_PER_S seconds."""
 
     row_tokens: int | None = None
+    padding_tokens = 0
 
     def load(self) -> None:
         pass

@@ -9,7 +9,7 @@ import re
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -17,15 +17,26 @@ import yaml
 from deployments.bench.dialects import DIALECTS
 from deployments.cli.exit_codes import EXIT_CODES
 from deployments.config.capacity import DEFAULTS
+from deployments.http.dialects import DIALECTS as OTHERS
+from deployments.http.dialects import dialects
 from deployments.http.schemas import Prediction, components
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import read_plan
 from deployments.launch.preflight import check_port
 from deployments.pipeline import errors
-from deployments.settings import Settings
+from deployments.pipeline.observer import Outcome, Retry, Stage
+from deployments.replica.metric_table import BY_NAME, LABELS, METRICS, Metric
+from deployments.settings import DialectSettings, Settings
 from deployments.user_config import USER_CONFIGS, PostprocessorUserConfig
+from scripts.render_docs import (
+    METRICS_PAGE,
+    QUESTIONS,
+    SERVE_KEYS,
+    SERVE_METRICS,
+    kind,
+    metrics_page,
+)
 from scripts.render_docs import PAGE as CONFIGURATION
-from scripts.render_docs import SERVE_KEYS, kind
 from scripts.render_docs import page as configuration_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +76,53 @@ def settings() -> list[tuple[str, Any]]:
 def test_the_page_of_settings_is_rendered_from_them() -> None:
     stale = "run `python scripts/render_docs.py`"
     assert CONFIGURATION.read_text(encoding="utf-8") == configuration_page(), stale
+
+
+def test_the_page_of_metrics_is_rendered_from_their_table() -> None:
+    stale = "run `python scripts/render_docs.py`"
+    assert METRICS_PAGE.read_text(encoding="utf-8") == metrics_page(), stale
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=[metric.name for metric in METRICS])
+def test_a_metric_is_named_as_prometheus_wants_it(metric: Metric) -> None:
+    """https://prometheus.io/docs/practices/naming"""
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", metric.name)
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert not re.search(r"_(ms|s|us|kb|mb|percent)$", metric.name), "base units, written out"
+    assert metric.help.endswith(".")
+    assert set(metric.labels) <= set(LABELS)
+    assert list(metric.bounds) == sorted(metric.bounds)
+    assert bool(metric.bounds) == (metric.kind == "histogram")
+
+
+def test_the_values_of_labels_are_those_that_there_are() -> None:
+    def told(label: str) -> set[str]:
+        return set(re.findall(r"`([a-z_]+)`", LABELS[label]))
+
+    settings = Settings()
+    spoken = dialects(settings.limits, DialectSettings(spoken=[*OTHERS]))
+    assert told("dialect") == {*(one.name for one in spoken), "stream", "grpc", "handle"}
+    assert told("stage") == set(get_args(Stage))
+    assert told("outcome") == set(get_args(Outcome))
+    assert told("cause") == set(get_args(Retry))
+    assert len(BY_NAME) == len(METRICS)
+
+
+def test_the_queries_of_the_page_ask_for_what_there_is() -> None:
+    there = {name for metric in METRICS for name in metric.series}
+    for query in (query for queries in QUESTIONS.values() for query in queries):
+        asked = set(re.findall(r"\bray_\w+", query))
+        assert asked
+        assert asked <= there, query
+
+
+def test_what_the_page_says_of_serves_metrics_serve_has() -> None:
+    from ray.serve import _private
+
+    (folder,) = _private.__path__
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(folder).glob("*.py"))
+    for name in SERVE_METRICS:
+        assert f'"{name.removeprefix("ray_").removesuffix("_total")}"' in source, name
 
 
 def test_every_setting_has_its_heading_default_and_description() -> None:

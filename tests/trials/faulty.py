@@ -31,6 +31,7 @@ class FaultyEngine:
     """Answers right, but where a character of `FAULTS` stands."""
 
     row_tokens: int | None = None
+    padding_tokens = 0
 
     def load(self) -> None:
         ids = encoder().ids

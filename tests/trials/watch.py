@@ -22,6 +22,7 @@ _REPLICA = "ray::ServeReplica:classify:"
 _BY_ARGUMENT = {
     "deployments.cli": "rayclassify serve",
     "ray.serve.scripts": "serve run",
+    "deployments.launch.child": "serve run",
     "tests.trials.handles": "caller by handle",
     "dashboard.py": "dashboard",
     "log_monitor.py": "log monitor",

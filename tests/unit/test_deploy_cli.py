@@ -84,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
             "/api/version": {"session_name": "session_1"},
             "/api/serve/applications/": self.server.told,
             "/nodes?view=summary": {"data": self.server.nodes},
+            "/api/prometheus/sd": [{"labels": {"job": "ray"}, "targets": ["10.0.0.1:8080"]}],
         }
         self._answer(answers.get(self.path), 200 if self.path in answers else 404)
 
@@ -332,6 +333,8 @@ def test_status_of_all_as_json_and_its_exit_code(dashboard: Dashboard) -> None:
     assert result.exit_code == 0
     told = json.loads(result.output)
     assert told["applications"]["classify"]["status"] == "RUNNING"
+    assert told["metrics"] == ["http://10.0.0.1:8080/metrics"]
+    assert "metrics for Prometheus: http://10.0.0.1:8080/metrics" in run("status").output
     assert told["applications"]["echo"]["deployments"]["Echo"]["running"] == 1
     dashboard.told["applications"]["echo"]["status"] = "UNHEALTHY"
     assert run("status", "--json").exit_code == 1

@@ -65,11 +65,13 @@ def test_a_model_says_its_task_and_an_unknown_one_is_an_error() -> None:
 
 def test_texts_without_an_answer_are_not_counted_among_labels() -> None:
     class Heard(Observer):
-        def labelled(self, counts: Any) -> None:
-            self.counts = dict(counts)
+        def labelled(self, labels: tuple[str, ...], best: Any, scores: Any) -> None:
+            self.counts = [
+                (labels[i], round(float(s), 2)) for i, s in zip(best, scores, strict=True)
+            ]
 
     heard = Heard()
     info = ModelInfo("m", None, ("a", "b"), "single_label_classification", 512, 1.0)
     logits = Logits(np.asarray([[1, 0], [1, 0], [0, 1]], np.float32), {1: ValueError("no")})  # type: ignore[dict-item]
     TextClassification().decoder(info, observer=heard).decode(logits, [Options()] * 3)
-    assert heard.counts == {"a": 1, "b": 1}
+    assert heard.counts == [("a", 0.73), ("b", 0.73)]

@@ -90,10 +90,11 @@ class Rendered:
 class Dialect(Protocol):
     """One way of asking. Instances are shared by all requests, so they hold no state of one.
 
-    paths: answered by POST. access_scope: what a key needs for them. pages: path → what a GET
-    answers there.
+    name: as metrics have it. paths: answered by POST. access_scope: what a key needs for them.
+    pages: path → what a GET answers there.
     """
 
+    name: str
     paths: tuple[str, ...]
     access_scope: AccessScope
     pages: Mapping[str, Page]

@@ -25,6 +25,7 @@ class ClassifyDialect:
     """See `Dialect`."""
 
     paths: tuple[str, ...] = ("/classify",)
+    name = "classify"
     access_scope: AccessScope = "classify"
     pages: Mapping[str, Page] = {}
 

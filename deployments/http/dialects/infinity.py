@@ -52,6 +52,7 @@ class InfinityDialect:
     """See `Dialect`."""
 
     paths: tuple[str, ...] = ("/infinity/classify",)
+    name = "infinity"
     access_scope: AccessScope = "classify"
     pages: Mapping[str, Page] = {}
 

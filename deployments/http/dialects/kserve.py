@@ -45,6 +45,7 @@ _decoder = msgspec.json.Decoder(_Request)
 class KserveDialect:
     """See `Dialect` and `Family`."""
 
+    name = "kserve"
     access_scope: AccessScope = "classify"
     prefix = "/v1/models/"
 

@@ -104,6 +104,7 @@ class McpDialect:
     """See `Dialect`."""
 
     paths: tuple[str, ...] = ("/mcp",)
+    name = "mcp"
     access_scope: AccessScope = "classify"
     pages: Mapping[str, Page] = {}
 

@@ -46,6 +46,7 @@ class ModerationsDialect:
     """See `Dialect`."""
 
     paths: tuple[str, ...] = ("/v1/moderations",)
+    name = "openai"
     access_scope: AccessScope = "classify"
     pages: Mapping[str, Page]
 

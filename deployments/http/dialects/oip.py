@@ -55,6 +55,7 @@ _decoder = msgspec.json.Decoder(InferRequest)
 class OipDialect:
     """See `Dialect`, `Family` and `ReadsMore`."""
 
+    name = "oip"
     access_scope: AccessScope = "classify"
     prefix = "/v2/"
     media_types = (*ACCEPTED, OCTETS)

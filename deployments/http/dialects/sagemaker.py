@@ -79,6 +79,7 @@ class SagemakerDialect:
     """See `Dialect`."""
 
     paths: tuple[str, ...] = ("/invocations",)
+    name = "sagemaker"
     access_scope: AccessScope = "classify"
 
     def __init__(self, limits: LimitSettings, settings: DialectSettings, model: str) -> None:

@@ -69,6 +69,7 @@ class TeiDialect:
     """See `Dialect`."""
 
     paths: tuple[str, ...] = ("/predict", "/")
+    name = "tei"
     access_scope: AccessScope = "classify"
 
     def __init__(self, limits: LimitSettings, settings: DialectSettings, model: str) -> None:

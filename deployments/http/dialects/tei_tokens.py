@@ -48,6 +48,7 @@ _rows_decoder = msgspec.json.Decoder(_Rows)
 class _OfTokens:
     """What both have in common."""
 
+    name = "tei_tokens"
     access_scope: AccessScope = "classify"
     pages: Mapping[str, Page] = {}
 

@@ -87,6 +87,7 @@ _decoder = msgspec.json.Decoder(_Request)
 class VertexDialect:
     """See `Dialect`."""
 
+    name = "vertex"
     access_scope: AccessScope = "classify"
 
     def __init__(

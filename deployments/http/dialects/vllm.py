@@ -60,6 +60,7 @@ class VllmDialect:
     """See `Dialect`."""
 
     paths: tuple[str, ...] = ("/v1/classify", "/vllm/classify")
+    name = "vllm"
     access_scope: AccessScope = "classify"
     pages: Mapping[str, Page] = {}
 

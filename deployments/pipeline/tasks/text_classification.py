@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,7 +60,8 @@ class LabelDecoder:
         """One answer per text; those of rows in `logits.errors` mean nothing."""
         scores = self._scores(logits.values)
         # Stable, so that equal scores keep the model's own order.
-        ranked = np.argsort(-scores, axis=1, kind="stable").tolist()
+        order = np.argsort(-scores, axis=1, kind="stable")
+        ranked = order.tolist()
         digits = self._defaults.round_scores
         probabilities, raw = _readable(scores, digits), _readable(logits.values, digits)
         # None of the two changes the order.
@@ -79,10 +79,12 @@ class LabelDecoder:
             )
             for i, one in enumerate(options)
         ]
-        failed = logits.errors or {}
-        self._observer.labelled(
-            Counter(answer["label"] for i, answer in enumerate(answers) if i not in failed)
-        )
+        best, top = order[:, 0], scores.max(axis=1)
+        if logits.errors:
+            failed = list(logits.errors)
+            best, top = np.delete(best, failed), np.delete(top, failed)
+        is_share = self._model.problem_type != REGRESSION
+        self._observer.labelled(self._model.labels, best, top if is_share else None)
         return answers
 
     def _answer(

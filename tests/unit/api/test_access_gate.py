@@ -14,6 +14,7 @@ from stand_in import LIMITS, Client, LengthClassifier
 from deployments.access.keys import hash_of, new_token
 from deployments.http.app import create_app
 from deployments.http.openapi import openapi_document
+from deployments.pipeline.observer import Observer
 from deployments.privacy.audit import AuditLog
 from deployments.settings import AccessSettings, AuditSettings
 
@@ -316,3 +317,33 @@ def test_the_page_and_its_assets_are_not_guessed_at(client):
 def test_nobody_is_sent_elsewhere_with_text_and_key(client, refused, path):
     answer = client.request("POST", path, content=b'{"text": "a"}')
     refused(answer, 404, "not_found")
+
+
+def test_who_is_kept_out_is_counted_by_the_dialect_that_was_asked(service, keys_file):
+    class Heard(Observer):
+        def __init__(self) -> None:
+            self.told: list[tuple[str, ...]] = []
+
+        def request(self, dialect, outcome):
+            self.told.append((dialect, outcome))
+
+        def refused(self, reason, n_texts):
+            self.told.append((reason,))
+
+    heard = Heard()
+    client = Client(
+        create_app(service, LIMITS, AccessSettings(keys_file=str(keys_file)), observer=heard)
+    )
+    assert client.classify({"text": "a"}).status_code == 401
+    assert client.request("POST", "/predict", headers=bearer("explainer")).status_code == 403
+    assert client.request("POST", "/made-up/path").status_code == 401
+    assert client.request("POST", "/classify/stream").status_code == 401
+    assert heard.told == [
+        ("unauthorized",),
+        ("classify", "client_error"),
+        ("forbidden",),
+        ("tei", "client_error"),
+        ("unauthorized",),
+        ("unauthorized",),
+        ("stream", "client_error"),
+    ]

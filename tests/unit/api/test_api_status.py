@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from stand_in import LIMITS, Client
 
+from deployments.http.app import create_app
 from deployments.http.docs import STATIC
+from deployments.settings import AccessSettings
 
 
 def test_health_says_that_the_process_lives(client, service):
@@ -38,6 +41,19 @@ def test_programs_get_an_index_and_people_the_documentation(client, prefixed):
     browser = prefixed.get("/", headers={"accept": "text/html,*/*;q=0.8"})
     assert (browser.status_code, browser.headers["location"]) == (307, "/nlp/docs")
     assert browser.headers["vary"] == "Accept"
+
+
+def test_the_index_names_metrics_elsewhere_but_not_where_keys_are_asked_for(service, tmp_path):
+    async def addresses():
+        return ["http://10.0.0.1:8080/metrics"]
+
+    client = Client(create_app(service, LIMITS, metrics=addresses))
+    assert client.get("/").json()["metrics"] == ["http://10.0.0.1:8080/metrics"]
+    assert client.get("/metrics").status_code == 404
+    (tmp_path / "keys.json").write_text('{"keys": []}')
+    access = AccessSettings(keys_file=str(tmp_path / "keys.json"), docs_public=True)
+    client = Client(create_app(service, LIMITS, access, metrics=addresses))
+    assert "metrics" not in client.get("/").json()
 
 
 def test_the_docs_page_forbids_everything_from_elsewhere(client):

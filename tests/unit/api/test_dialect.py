@@ -20,6 +20,7 @@ from deployments.settings import AccessSettings
 class Lines:
     """A text a line in, a label a line out. Shared by all requests, so it holds no state."""
 
+    name = "lines"
     paths: tuple[str, ...] = ("/lines", "/v1/lines")
     access_scope: Any = "explain"
     pages: Mapping[str, Any] = {}
