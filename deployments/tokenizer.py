@@ -13,6 +13,7 @@ from deployments.grpc.methods import GrpcMethods
 from deployments.http.app import create_app
 from deployments.http.call import read_call
 from deployments.http.dialects import dialects
+from deployments.http.request_log import REQUESTS
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
@@ -82,6 +83,7 @@ class Tokenizer(Replica, GrpcMethods):
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)
         set_log_level(self._live.log_level)
+        REQUESTS.one_in = self._live.access_log_one_in
 
     @raises_service_errors
     async def classify(
@@ -101,11 +103,19 @@ class Tokenizer(Replica, GrpcMethods):
         Raises:
             ServiceError: of the same kinds as over HTTP; see pipeline/errors.py.
         """
-        call = read_call(text, options, self._settings.limits, timeout_s, client)
-        results = await self.classify_inputs(call.inputs, call.timeout_s)
-        if self._audit is not None:
-            self._audit.record(call.inputs, results, request_id_of_call(), call.client or "handle")
-        return call.answer(results)
+        try:
+            call = read_call(text, options, self._settings.limits, timeout_s, client)
+            results = await self.classify_inputs(call.inputs, call.timeout_s)
+            if self._audit is not None:
+                caller = call.client or "handle"
+                self._audit.record(call.inputs, results, request_id_of_call(), caller)
+            if not call.single:
+                errors = [result for result in results if isinstance(result, ServiceError)]
+                REQUESTS.partly(errors, len(results), request_id_of_call())
+            return call.answer(results)
+        except ServiceError as exc:
+            REQUESTS.refused(exc, request_id_of_call())
+            raise
 
     async def classify_inputs(
         self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None

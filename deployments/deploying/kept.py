@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import platformdirs
 import yaml
 
 from deployments.deploying.merging import CannotDeploy
 from deployments.deploying.serve_state import same_config
+from deployments.launch.kept_logs import STATE_DIR_ENV, state_dir
 from deployments.model.cache import write_wholly
 
-STATE_DIR_ENV = "RAYCLASSIFY_STATE_DIR"
 AT_MOST = 10
 _HEAD = "# Served, and kept by `rayclassify deploy`: "
 _TIME = "%Y-%m-%dT%H-%M-%S.%fZ"
@@ -49,9 +47,7 @@ class Kept:
     """
 
     def __init__(self, url: str, app: str) -> None:
-        named = os.environ.get(STATE_DIR_ENV)
-        base = Path(named) if named else Path(platformdirs.user_state_dir("rayclassify"))
-        self._cluster = base / _as_name(url.partition("://")[2] or url)
+        self._cluster = state_dir() / _as_name(url.partition("://")[2] or url)
         self.directory = self._cluster / _as_name(app)
 
     def served(self) -> list[Served]:
