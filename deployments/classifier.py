@@ -74,8 +74,13 @@ class Classifier(Replica):
                 with step("warm_up"):
                     return loaded, timed_passes(loaded)
 
-        with made_for_good():
-            loaded, passes = thread.wait_for(load_and_time)
+        logger.info("loads model %s with %d threads", settings.model.id, num_threads)
+        try:
+            with made_for_good():
+                loaded, passes = thread.wait_for(load_and_time)
+        except Exception as exc:
+            logger.error("ends: model %s did not load, %s", settings.model.id, kind_and_place(exc))
+            raise
         self._parts, self._engine = loaded.parts, loaded.engine
         self._version = self._parts.version
         # Once: a version is a hash over all of a tokenizer.
@@ -104,9 +109,12 @@ class Classifier(Replica):
         self._name = uuid4().hex[:12]
         self._health = ModelHealth(self._batcher, live.max_pass_s, self._parts.info.max_length)
         self._watch: asyncio.Task[None] | None = None
+        engine = self._engine.info()
         logger.info(
-            "model %s, version %s, loaded in %.1f s; certificate: %s",
-            settings.model.id, self._version, time.time() - started,
+            "model %s, version %s, loaded in %.1f s: engine %s %s on %s, %d threads, batches %s, "
+            "chosen by %s; certificate: %s",
+            settings.model.id, self._version, time.time() - started, engine.engine, engine.dtype,
+            engine.device, engine.num_threads, engine.batching, engine.selected_by,
             json.dumps(self._certificate, ensure_ascii=False),
         )  # fmt: skip
         start = Start(started, time.time(), steps.seconds)

@@ -27,6 +27,7 @@ class Postprocessor(Replica):
         self._decoders: dict[str, Decoder] = {}
         self._live: PostprocessorUserConfig | None = None
         self._observer = RayObserver()
+        logger.info("ready; it loads nothing: the first call for a model brings its labels")
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(PostprocessorUserConfig, user_config, self._live)
@@ -47,7 +48,10 @@ class Postprocessor(Replica):
             if info is None:
                 return None
             decoder = self._decoder_for(info)
-            logger.info("decodes for model %s: %s", logits.model, info.model)
+            logger.info(
+                "decodes for model %s, version %s: %d labels, %s",
+                info.model, logits.model, len(info.labels), info.problem_type,
+            )  # fmt: skip
         self._decoders[logits.model] = decoder
         while len(self._decoders) > MAX_MODELS:
             del self._decoders[next(iter(self._decoders))]

@@ -14,6 +14,7 @@ from deployments.grpc.methods import GrpcMethods
 from deployments.http.app import create_app
 from deployments.http.call import read_call
 from deployments.http.dialects import dialects
+from deployments.http.request_log import REQUESTS
 from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.observer import code_of, outcome_of
 from deployments.pipeline.token_views import Token
@@ -85,6 +86,7 @@ class Tokenizer(Replica, GrpcMethods):
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live_settings(TokenizerUserConfig, user_config, self._live)
         set_log_level(self._live.log_level)
+        REQUESTS.one_in = self._live.access_log_one_in
 
     @raises_service_errors
     async def classify(
@@ -110,7 +112,7 @@ class Tokenizer(Replica, GrpcMethods):
             if self._audit is not None:
                 caller = call.client or "handle"
                 self._audit.record(call.inputs, results, request_id_of_call(), caller)
-            failed = () if call.single else [r.code for r in results if isinstance(r, ServiceError)]
+            errors = [r for r in results if isinstance(r, ServiceError)]
             answer = call.answer(results)
         except CancelledError:
             self._observer.request("handle", "cancelled")
@@ -118,9 +120,13 @@ class Tokenizer(Replica, GrpcMethods):
         except Exception as exc:
             self._observer.refused(code_of(exc), 1)
             self._observer.request("handle", outcome_of(exc))
+            if isinstance(exc, ServiceError):
+                REQUESTS.refused(exc, request_id_of_call())
             raise
-        for code in failed:
-            self._observer.refused(code, 1)
+        if errors:  # of a list: a single text's is raised
+            for error in errors:
+                self._observer.refused(error.code, 1)
+            REQUESTS.partly(errors, len(results), request_id_of_call())
         self._observer.request("handle", "ok")
         return answer
 

@@ -18,6 +18,12 @@ class TokenizerUserConfig(Strict):
         default="INFO",
         description="Keeps our logs from this level up. Set it to DEBUG to look for a fault.",
     )
+    access_log_one_in: PositiveInt | None = Field(
+        default=None,
+        description="Logs one of so many answered requests, with its id, status, sizes and time; "
+        "null logs none, as metrics count them all. Set it to 1 to look for a fault, to 1000 "
+        "under load. Refused and failed requests are logged anyway.",
+    )
 
 
 class ClassifierUserConfig(Strict):

@@ -31,6 +31,13 @@ CPU_SELECTOR = {"pool": "cpu"}
 # Under the throughput flag a handle works in an event loop only, unless its router has a loop of
 # its own. Pods have the flag, so Ray jobs there need that loop; Serve's replicas do not.
 ROUTER_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
+# `kubectl logs` shows what replicas say; with `encoding: JSON` a JSON object a line. Serve's files
+# in the volume `ray-logs` stay. The second is Ray's: workers write where `ray start` does.
+LOGS_TO_STDOUT = {
+    "RAY_SERVE_LOG_TO_STDERR": "1",
+    "RAY_LOG_TO_STDERR": "1",
+    "RAY_BACKEND_LOG_JSON": "1",
+}
 # A pod that is told to go: first it leaves the Service, then Ray drains it. Serve uses what is left
 # beyond a replica's own shutdown to start another one elsewhere; then the processes end.
 DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
@@ -173,7 +180,8 @@ def serve_config(config: dict[str, Any]) -> dict[str, Any]:
 def environment(config: dict[str, Any]) -> dict[str, str]:
     """Variables that every Ray container needs before `ray start`."""
     options = config.get("controller_options") or {}
-    return {**((options.get("runtime_env") or {}).get("env_vars") or {}), ROUTER_LOOP: "1"}
+    flags = (options.get("runtime_env") or {}).get("env_vars") or {}
+    return {**flags, ROUTER_LOOP: "1", **LOGS_TO_STDOUT}
 
 
 def _environment(variables: dict[str, str]) -> str:

@@ -12,6 +12,7 @@
 - formats: what a command prints: a table for people, JSON or CSV for programmes
 - info: `rayclassify info`: what the running service serves, and how
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
+- logs: `rayclassify logs`: what all replicas on this machine say, now or in a run that has ended
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - serve: `rayclassify serve`: check, start, wait, follow, stop
 - status: `rayclassify status`: what is deployed, what serves, and why it has so many replicas
@@ -36,6 +37,7 @@ from deployments.cli.doctor import doctor
 from deployments.cli.exit_codes import epilog
 from deployments.cli.info import info
 from deployments.cli.keys import app as keys
+from deployments.cli.logs import logs
 from deployments.cli.serve import serve
 from deployments.cli.status import status
 from deployments.cli.tune import tune
@@ -70,7 +72,9 @@ def main(
     """
 
 
-for _command in (serve, deploy, status, rollback, check, doctor, classify, info, bench, tune):
+for _command in (
+    *(serve, deploy, status, rollback, logs, check, doctor, classify, info, bench, tune),
+):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")
 app.add_typer(keys, name="keys")

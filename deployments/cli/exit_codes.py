@@ -59,6 +59,11 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         WRONG: "a file is wrong",
         UNREACHABLE: "a server can't be asked: not there, another dialect, no key",
     },
+    "logs": {
+        DONE: "the lines are printed",
+        NO: "there are no logs on this machine",
+        UNREACHABLE: "several clusters run here, and none was named",
+    },
     "tune": {
         DONE: "the tuned config is written",
         NO: "nothing could be measured",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from deployments.cli.exit_codes import DONE, NO
 from deployments.launch import ports
 from deployments.launch.environment import cluster_address, host_of
 from deployments.launch.ingress import choose_ingress
+from deployments.launch.kept_logs import LOG_FILE, RUNS, keep, keep_what_died
 from deployments.launch.plan import Plan, read_plan
 from deployments.launch.preflight import preflight
 from deployments.launch.targets import METRICS_PORT, announced
@@ -47,6 +47,9 @@ def serve(
     force: Annotated[
         bool, typer.Option("--force", help="Start although the machine failed a check.")
     ] = False,
+    keep_logs: Annotated[
+        int, typer.Option("--keep-logs", help="Of how many ended runs the logs are kept.", min=0)
+    ] = RUNS,
 ) -> None:
     """Start the service on this machine; Ctrl-C stops it and all that it started.
 
@@ -74,10 +77,11 @@ def serve(
             f"RAY_ADDRESS is {address}: deploying into that cluster. Ctrl-C shuts Serve down there "
             "and leaves the cluster running."
         )
+    keep_what_died(keep_logs)
     launcher = Launcher(
         plan, ingress, console, verbose, metrics_port or ports.claimed(METRICS_PORT)
     )
-    raise typer.Exit(_run(launcher, loaded, console, timeout_s))
+    raise typer.Exit(_run(launcher, loaded, console, timeout_s, keep_logs))
 
 
 def _check_machine(
@@ -93,7 +97,9 @@ def _check_machine(
         _complain(f"warning: {told}")
 
 
-def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s: float) -> int:
+def _run(
+    launcher: Launcher, config: dict[str, Any], console: Console, timeout_s: float, keep_logs: int
+) -> int:
     from deployments.launch.launcher import StopSignals
     from deployments.launch.progress import StartFailed
 
@@ -114,11 +120,14 @@ def _run(launcher: Launcher, config: dict[str, Any], console: Console, timeout_s
     if survivors:
         pids = " ".join(str(process.pid) for process in survivors)
         _complain(f"error: these would not end: kill -9 {pids}")
-    if failed:
         _complain(f"The whole log: {launcher.log}")
-    if survivors or failed:
         return NO
-    shutil.rmtree(launcher.run_dir, ignore_errors=True)
+    kept = keep(launcher.run_dir, max(keep_logs, int(failed)))
+    if failed:
+        _complain(f"The whole log: {kept / LOG_FILE if kept else launcher.log}")
+        return NO
+    if kept:
+        launcher.tell(f"Its logs are kept: {kept}")
     launcher.tell("Stopped.")
     return DONE
 
@@ -151,6 +160,7 @@ def _announce(plan: Plan, console: Console) -> None:
         '-d \'{"text": "质量很好，会再来"}\'',
         f"  documentation, and a form to try it: {plan.url}/docs",
         *([f"  gRPC (Open Inference Protocol): {plan.grpc_address}"] if plan.grpc_port else ()),
+        "  logs of all replicas, now and later: rayclassify logs --follow",
         sep="\n",
         markup=False,
         soft_wrap=True,

@@ -94,6 +94,7 @@ READ_IN: dict[str, tuple[str, ...]] = {
     "serve/_private/common.py": ("ServeReplica:",),
     "serve/_private/deployment_state.py": ("have taken more than",),  # deploying/serve_state.py
     "serve/_private/logging_utils.py": ("def log_access_log_filter",),  # replica/base.py
+    "_common/formatters.py": ("class JSONFormatter",),  # replica/base.py
     "serve/context.py": (  # replica/base.py
         *("def _get_internal_replica_context", "def _get_serve_request_context"),
     ),

@@ -23,6 +23,8 @@ from deployments.http.body import parsed
 from deployments.http.classify_route import Answering
 from deployments.http.dialects import name_in_urls
 from deployments.http.dialects.oip_inference import SERVER, Inference
+from deployments.http.request_log import REQUESTS
+from deployments.http.responses import request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import NotFound, NotReady, TooLarge
@@ -157,5 +159,8 @@ class GrpcEdge:
             question = replace(question, timeout_s=min(question.timeout_s, waits_s))
         answers = await self._answering.answers(question, scope)
         response = response_of(question, answers, self._inference, scope)
-        self._observer.stage("grpc", time.perf_counter() - started, 1)
+        took_s = time.perf_counter() - started
+        self._observer.stage("grpc", took_s, 1)
+        if REQUESTS.one_in is not None:
+            REQUESTS.answered(200, took_s, request_id_of(scope), scope)
         return response

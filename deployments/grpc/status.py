@@ -7,6 +7,7 @@ from typing import NamedTuple
 from grpc import StatusCode
 from starlette.types import Scope
 
+from deployments.http.request_log import REQUESTS
 from deployments.http.responses import request_id_of, retry_after, told
 from deployments.pipeline.errors import (
     ServiceError,
@@ -39,7 +40,8 @@ class Status(NamedTuple):
 
 def status_of(exc: Exception, scope: Scope) -> Status:
     """The status of any exception. What is not a ServiceError is logged, and told to nobody."""
-    error = told(exc, request_id_of(scope))
+    error = told(exc, request_id := request_id_of(scope))
+    REQUESTS.refused(error, request_id, scope)
     seconds = retry_after(error)
     trailing = [] if seconds is None else [("retry-after", seconds)]
     return Status(CODES.get(error.status, StatusCode.INTERNAL), error, trailing)

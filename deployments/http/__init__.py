@@ -14,6 +14,8 @@
 - lines: A body that is lines of JSON, read as it arrives; and what one line asks
 - media_types: The content types that a request's body may have
 - openapi: GET /openapi.json: OpenAPI 3.1, made of the structs that decode requests
+- request_log: Which requests got an error, and a sample of those that got none: a line each, never
+  a text
 - responses: Answers in JSON: bodies, and the one way from an exception to a status
 - routes: The one table of paths: what answers there, what a key needs for it, how OpenAPI shows it
 - schemas: The JSON that goes in and out

@@ -13,6 +13,7 @@ from deployments.http.access_gate import ALLOWANCE
 from deployments.http.body import HeldBytes, read_question
 from deployments.http.dialects.base import SPEAKER, Dialect, Question, Rendered
 from deployments.http.inputs import CLIENT
+from deployments.http.request_log import N_TEXTS, REQUESTS
 from deployments.http.responses import ANSWER_HEADERS, error_answer, request_id_of
 from deployments.http.serve_edge import TIMEOUT_S
 from deployments.http.service import ClassifyService
@@ -82,6 +83,7 @@ class Answering:
             ServiceError: the whole request has no answer.
         """
         inputs = question.inputs
+        scope[N_TEXTS] = len(inputs)
         timeout_s = question.timeout_s or scope.get(TIMEOUT_S)
         if question.ask is not None:
             self._charge(scope, max(1, len(inputs)))
@@ -96,9 +98,11 @@ class Answering:
         self._charge(scope, len(inputs))
         answers = await self._classified(inputs, scope, timeout_s, times)
         _raise_if_refused(inputs, answers)
-        for answer in answers:
-            if isinstance(answer, ServiceError):
-                self._observer.refused(answer.code, 1)
+        errors = [answer for answer in answers if isinstance(answer, ServiceError)]
+        if errors:
+            REQUESTS.partly(errors, len(answers), request_id_of(scope))
+            for error in errors:
+                self._observer.refused(error.code, 1)
         return answers
 
     def _charge(self, scope: Scope, n_texts: int) -> None:
@@ -178,8 +182,11 @@ class ClassifyRoute:
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
-        self._observer.stage("http", time.perf_counter() - started, 1)
+        took_s = time.perf_counter() - started
+        self._observer.stage("http", took_s, 1)
         self._observer.request(self._speaker(scope).name, "ok")
+        if REQUESTS.one_in is not None:
+            REQUESTS.answered(status, took_s, request_id_of(scope), scope)
 
     async def _content(self, scope: Scope, receive: Receive, times: Times) -> bytes | Rendered:
         """The body of the 200; every other status is an exception."""

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from deployments.http.request_log import REQUESTS
 from deployments.pipeline.errors import (
     BadRequest,
     MethodNotAllowed,
@@ -90,6 +91,7 @@ def error_answer(exc: Exception, scope: Scope, render: RenderError = rendered) -
         error = told(exc, request_id)
         if (seconds := retry_after(error)) is not None:
             headers["Retry-After"] = seconds
+    REQUESTS.refused(error, request_id, scope)
     status, body = render(error, request_id)
     return JSONAnswer(msgspec.Raw(body), status, headers)
 

@@ -21,6 +21,7 @@ from deployments.http.dialects.base import at_place
 from deployments.http.inputs import CLIENT, caller_of
 from deployments.http.lines import Line, asked, lines_of
 from deployments.http.media_types import NDJSON
+from deployments.http.request_log import REQUESTS
 from deployments.http.responses import (
     ANSWER_HEADERS,
     encode_json,
@@ -161,6 +162,8 @@ class _Stream:
         results = await self._results(inputs)
         if self._route.audit is not None:
             self._route.audit.record(inputs, results, self._request_id, self._scope.get(CLIENT))
+        errors = [result for result in results if isinstance(result, ServiceError)]
+        REQUESTS.partly(errors, len(results), self._request_id)
         told = []
         for line, (key, _), result in zip(lines, asking, results, strict=True):
             if isinstance(result, ServiceError):

@@ -6,7 +6,9 @@
   is given
 - ingress: The HTTP proxy in front: HAProxy where its binary runs, else Serve's own; how its door
   closes
+- kept_logs: The logs of the last runs: kept however a run ends, within so many runs and bytes
 - launcher: `serve run` as a child: started, watched until it answers, followed, stopped
+- log_lines: Serve's log files as lines: of all its processes on one machine, in the order of time
 - plan: What a Serve config asks of the machine, read from the checked YAML
 - ports: Which TCP ports are taken, by whom, and which are claimed by a start that is under way
 - preflight: What would make the start fail, found before it: each finding with number, limit and

@@ -27,6 +27,7 @@ from deployments.launch.environment import (
     new_run_dir,
 )
 from deployments.launch.ingress import Ingress, drain
+from deployments.launch.kept_logs import LOG_FILE, OWNER_FILE
 from deployments.launch.plan import Plan
 from deployments.launch.progress import StartFailed
 from deployments.launch.targets import METRICS_PORT
@@ -63,7 +64,7 @@ class StopSignals:
 
 
 class Launcher:
-    """One run of the service. Its directory goes after a clean stop and stays after a failure."""
+    """One run of the service. Its directory goes with its processes; `kept_logs` keeps the logs."""
 
     def __init__(
         self,
@@ -76,8 +77,9 @@ class Launcher:
         self.metrics_port = metrics_port
         self.plan, self.ingress = plan, ingress
         self.run_dir = new_run_dir()
-        self.log = self.run_dir / "serve.log"
+        self.log = self.run_dir / LOG_FILE
         self.log.touch()
+        (self.run_dir / OWNER_FILE).write_text(processes.owner_name(), encoding="utf-8")
         self._output = progress.ChildLog(self.log)
         self._console, self._verbose = console, verbose
         self._session = progress.local_session()

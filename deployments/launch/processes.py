@@ -69,6 +69,11 @@ def owner_of(process: psutil.Process) -> int | None:
         return None
 
 
+def has_ended(owner: str, run_dir: Path) -> bool:
+    """Whether neither the launcher of a run lives nor any process of it. owner: its name."""
+    return _living_owner(owner) is None and not of_run(run_dir)
+
+
 def owner_name() -> str:
     """This process, so named that a later process with the same pid is not taken for it."""
     me = psutil.Process()

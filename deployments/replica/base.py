@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
+from logging.handlers import MemoryHandler
 from typing import Any, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from ray._common.formatters import JSONFormatter
 from ray.exceptions import RayError, RayTaskError
 from ray.serve._private.logging_utils import log_access_log_filter
 from ray.serve.context import _get_internal_replica_context, _get_serve_request_context
@@ -59,10 +62,45 @@ def set_log_level(level: str) -> None:
     if dropped and serve.level == logging.INFO:
         # Serve makes its access log's record of every call only to drop it then: 4 % of our time.
         serve.setLevel(logging.WARNING)
+    _stream_as_the_file(serve.handlers)
     ours = logging.getLogger("deployments")
     ours.setLevel(level)
-    ours.handlers = serve.handlers
+    ours.handlers = [_AtOnce(serve)] if serve.handlers else []
     ours.propagate = not ours.handlers
+
+
+class _AtOnce(logging.Handler):
+    """Hands our records to Serve's handlers, and what these hold back to its file.
+
+    With the throughput flags Serve keeps up to 1,000 records in memory, and what a replica had said
+    was gone with it. Ours are few: the request path has none, but for a bounded number of errors.
+    """
+
+    def __init__(self, serve: logging.Logger) -> None:
+        super().__init__()
+        self._serve = serve
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for handler in self._serve.handlers:
+            if record.levelno >= handler.level:
+                handler.handle(record)
+                handler.flush()
+
+
+def _stream_as_the_file(handlers: list[logging.Handler]) -> None:
+    """Where Serve's log also goes to the process's output (RAY_SERVE_LOG_TO_STDERR=1) and its
+    encoding is JSON: to stdout, in JSON. Serve itself writes text to stderr whatever it is."""
+    files = [handler for handler in handlers if isinstance(handler, MemoryHandler)]
+    for file in files:
+        as_json = file.target and file.target.formatter
+        if not isinstance(as_json, JSONFormatter):
+            return
+        for handler in handlers:
+            if type(handler) is logging.StreamHandler and handler.formatter is not as_json:
+                handler.setFormatter(as_json)
+                handler.setStream(sys.stdout)
+                for found in file.filters:
+                    handler.addFilter(found)
 
 
 @contextmanager

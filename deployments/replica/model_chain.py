@@ -209,6 +209,7 @@ class ModelChain:
 
     async def _become_ready(self) -> None:
         warm, loop = TextInput("ready?"), asyncio.get_running_loop()
+        began = loop.time()
         while True:
             try:
                 await self._models.meet()
@@ -225,6 +226,10 @@ class ModelChain:
         self._predicting.loaded()
         self._postprocessing.loaded()
         self._ready.begin()
+        logger.info(
+            "ready after %.1f s: a text has gone through the whole chain; dialects %s",
+            loop.time() - began, ", ".join(self._settings.dialects.spoken),
+        )  # fmt: skip
 
     async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)

@@ -181,6 +181,7 @@ def test_every_pod_has_serves_flags_and_the_same_image() -> None:
         assert {e["name"]: e["value"] for e in container["env"]} == {
             **flags,
             "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+            **render_k8s.LOGS_TO_STDOUT,
             # Of workers; what runs on the head can go nowhere else.
             **({} if pod is PODS[0] else {render_k8s.DRAIN: "180"}),
         }

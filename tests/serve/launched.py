@@ -56,7 +56,8 @@ class Run:
 @contextmanager
 def serve(config: Path, within_s: float = START_S + STOP_S, **env: str) -> Iterator[Run]:
     """Starts it; in the end nothing of it is left, whatever the test has found."""
-    env = {**os.environ, "RAY_ADDRESS": "", "PYTHONPATH": str(ROOT), **env}
+    kept = {"RAYCLASSIFY_STATE_DIR": str(config.parent / "state")}
+    env = {**os.environ, **kept, "RAY_ADDRESS": "", "PYTHONPATH": str(ROOT), **env}
     with started(
         [sys.executable, "-m", "deployments.cli", "serve", config.name],
         config.parent,

@@ -17,6 +17,7 @@ from launched import START_S, STOP_S, serve
 from running import without_numbers
 
 from deployments.launch import ports, processes
+from deployments.launch.log_lines import LogDirectory
 from deployments.launch.preflight import check_leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +38,9 @@ def config(tmp_path: Path, port: int) -> Path:
     path = tmp_path / "config.yaml"
     path.write_text(re.sub(r"port: 8000\b", f"port: {port}", text), encoding="utf-8")
     return path
+
+
+REPLICA_LOGS = "ray/session_latest/logs/serve/replica_*.log"
 
 
 def of_run(run_dir: Path) -> list[psutil.Process]:
@@ -63,12 +67,23 @@ def test_start_ask_and_interrupt(config: Path, port: int) -> None:
         assert run.wait_for("Ready:") == f"Ready: http://localhost:{port}"
         assert seed_client(port) in {"positive", "negative"}
         assert len(of_run(run.dir)) > 5
+        assert all(path.stat().st_size for path in run.dir.glob(REPLICA_LOGS))
         assert run.interrupt() == 0, run.lines
         assert run.lines[-1] == "Stopped."
         assert of_run(run.dir) == []
         assert not run.dir.exists()
         assert ports.is_free(port)
     assert any("/classify -H 'Content-Type: application/json'" in line for line in run.lines)
+    (kept,) = [line for line in run.lines if line.startswith("Its logs are kept: ")]
+    said = LogDirectory(Path(kept.partition(": ")[2]) / "serve").read()
+    by_replica: dict[str, str] = {}
+    for line in said:
+        by_replica[line.source] = by_replica.get(line.source, "") + line.message
+    assert "loaded in " in by_replica["Classifier"]
+    assert "ready after " in by_replica["Tokenizer"]
+    assert "decodes for model " in by_replica["Postprocessor"]
+    for name in ("Tokenizer", "Classifier", "Postprocessor"):
+        assert "this replica ends: " in by_replica[name]
 
 
 # A method each of Serve's replicas, and of Ray's workers, raylets, object stores, GCS and agents.
@@ -232,7 +247,8 @@ def test_a_model_that_does_not_load_is_told_in_a_few_lines(config: Path, tmp_pat
         assert run.process.wait(STOP_S) == 1
         assert run.process.stdout is not None
         rest = run.process.stdout.read().splitlines()
-        assert any(str(run.dir) in line for line in rest)
+        log = next(line for line in rest if line.startswith("The whole log: "))
+        assert Path(log.partition(": ")[2]).is_file()
         assert len(rest) < 15, rest
         assert of_run(run.dir) == []
 

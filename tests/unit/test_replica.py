@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import re
@@ -17,10 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
-from ray.serve._private.logging_utils import log_access_log_filter
+from ray.serve._private.common import ServeComponentType
+from ray.serve._private.logging_utils import configure_component_logger, log_access_log_filter
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.schema import LoggingConfig
 
 from deployments.http.schemas import ClassifyRequest
+from deployments.launch.log_lines import parsed
 from deployments.pipeline.errors import (
     EmptyText,
     NotReady,
@@ -110,6 +114,51 @@ def test_records_of_calls_are_made_only_where_the_access_log_is_kept(
     assert serve.isEnabledFor(logging.INFO) == made
     serve.warning("still said")
     assert [record.getMessage() for record in records] == ["still said"]
+
+
+def serve_logger(file: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """As Serve sets it up in a replica under the throughput flag, with the output beside it."""
+    monkeypatch.setattr("ray.serve._private.logging_utils.RAY_SERVE_LOG_TO_STDERR", True)
+    configure_component_logger(
+        component_name="classify_Tokenizer",
+        component_id="abc",
+        component_type=ServeComponentType.REPLICA,
+        logging_config=LoggingConfig(encoding=encoding, logs_dir=str(file.parent)),
+        max_bytes=0,
+        backup_count=0,
+        buffer_size=1_000,
+    )
+    return logging.getLogger("ray.serve")
+
+
+@pytest.mark.parametrize("encoding", ["TEXT", "JSON"])
+def test_what_a_replica_says_is_in_its_file_at_once_and_on_stdout_in_json(
+    tmp_path: Path,
+    encoding: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    records: list[logging.LogRecord],
+) -> None:
+    serve = logging.getLogger("ray.serve")
+    serve.handlers = []
+    serve_logger(tmp_path / "x.log", encoding, monkeypatch)
+    set_log_level("INFO")
+    logging.getLogger("deployments.x").info("hello", extra={"request_id": "id-1", "texts": 3})
+    (path,) = tmp_path.glob("*.log")
+    lines = path.read_text().splitlines()
+    assert len(lines) == 1, "it waits in Serve's buffer"
+    printed = capsys.readouterr()
+    if encoding == "TEXT":
+        assert lines[0].endswith("classify_Tokenizer abc id-1 -- hello")
+        assert printed.err.splitlines() == lines
+    else:
+        assert printed.out.splitlines() == lines
+        told = json.loads(lines[0])
+        assert (told["message"], told["request_id"], told["texts"]) == ("hello", "id-1", 3)
+        assert told["deployment"] == "classify_Tokenizer"
+    line = parsed(lines[0])
+    assert line is not None
+    assert (line.source, line.process, line.request_id) == ("Tokenizer", "abc", "id-1")
 
 
 def test_a_callers_mistake_is_not_logged(records: list[logging.LogRecord]) -> None:
