@@ -26,7 +26,7 @@ class Postprocessor(Replica):
         # By the model's version, the one used last at the end.
         self._decoders: dict[str, Decoder] = {}
         self._live: PostprocessorUserConfig | None = None
-        self._observer = RayObserver()
+        self._observer = RayObserver("Postprocessor")
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         self._live = live = live_settings(PostprocessorUserConfig, user_config, self._live)
