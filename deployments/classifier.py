@@ -86,7 +86,7 @@ class Classifier(Replica):
         # Once: a version is a hash over all of a tokenizer.
         self._certificate = certificate(self._parts, self._engine.info()).to_json()
         self._deployed = settings.model.fingerprint
-        self._observer = RayObserver()
+        self._observer = RayObserver("Classifier")
         engine = self._engine.info()
         self._observer.about("engine_info", {**asdict(engine), "threads": engine.num_threads})
         model = {**asdict(self._parts.info), "version": self._version}

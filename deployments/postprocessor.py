@@ -26,7 +26,7 @@ class Postprocessor(Replica):
         # By the model's version, the one used last at the end.
         self._decoders: dict[str, Decoder] = {}
         self._live: PostprocessorUserConfig | None = None
-        self._observer = RayObserver()
+        self._observer = RayObserver("Postprocessor")
         logger.info("ready; it loads nothing: the first call for a model brings its labels")
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:

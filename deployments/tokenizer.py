@@ -50,7 +50,7 @@ class Tokenizer(Replica, GrpcMethods):
         self._settings = settings
         self._live: TokenizerUserConfig | None = None
         self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
-        self._observer = RayObserver()
+        self._observer = RayObserver("Tokenizer")
         self._callers = Callers(settings.access) if settings.access.enabled else None
         self._chain = ModelChain(
             settings,

@@ -99,6 +99,7 @@ READ_IN: dict[str, tuple[str, ...]] = {
         *("def _get_internal_replica_context", "def _get_serve_request_context"),
     ),
     "serve/scripts.py": ("Submitted deploy config",),
+    "util/metrics.py": ("def _record",),  # replica/metrics.py
     "experimental/internal_kv.py": (  # replica/cluster_store.py
         *("def _internal_kv_get", "def _internal_kv_put", "def _internal_kv_initialized"),
     ),

@@ -13,7 +13,7 @@ import logging
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,11 @@ from deployments.pipeline.observer import Observer, Outcome, Retry, Stage
 from deployments.replica.metric_table import (
     BY_NAME,
     MAX_LABELS,
+    METRICS,
     OTHER_LABELS,
     PREFIX,
     SCORES,
+    Where,
 )
 from deployments.scaling.policy import AHEAD_S, BUSY, TOKENS_PER_S, WAIT_S
 
@@ -45,6 +47,11 @@ WORKING = {
 
 Key = tuple[str, ...]
 """A metric's name, and the values of its labels."""
+
+_FROM_THE_START: list[Key] = [
+    *((m.name,) for m in METRICS if m.kind == "counter" and not m.labels),
+    *(("retries_total", cause) for cause in get_args(Retry)),
+]
 
 
 class Buckets:
@@ -100,10 +107,12 @@ _SCORES = np.asarray(SCORES, np.float32)
 class RayObserver(Observer):
     """Counts what one replica does, under the names of metric_table.py.
 
-    Serve's labels say which replica of which deployment of which application it is.
+    Serve's labels say which replica of which deployment of which application it is. where: the
+    deployment.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, where: Where) -> None:
+        self._unborn = [key for key in _FROM_THE_START if BY_NAME[key[0]].where == where]
         self._counts: defaultdict[Key, float] = defaultdict(float)
         self._histograms = _Histograms()
         self._gauges: dict[Key, float] = {}
@@ -175,6 +184,10 @@ class RayObserver(Observer):
             else:
                 self._gauges[name,] = read()
         self._flush_labels()
+        while self._unborn:
+            key = self._unborn.pop()
+            # `inc` takes no 0. A counter that begins at 1 has not grown, for Prometheus.
+            self._counter(key[0])._record(0.0, _labels(key))
         # Copies: another thread may count meanwhile.
         for key, value in list(self._counts.items()):
             if (more := value - self._told.get(key, 0.0)) > 0:

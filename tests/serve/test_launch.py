@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from running import without_numbers
 from deployments.launch import ports, processes
 from deployments.launch.log_lines import LogDirectory
 from deployments.launch.preflight import check_leftovers
+from deployments.launch.targets import STATE_DIR_ENV
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,8 +65,21 @@ def seed_client(port: int) -> str:
 
 
 def test_start_ask_and_interrupt(config: Path, port: int) -> None:
-    with serve(config) as run:
+    metrics_port = ports.next_port()
+    state = config.parent / "state"
+    named = {STATE_DIR_ENV: str(state), "RAYCLASSIFY_METRICS_PORT": str(metrics_port)}
+    with serve(config, **named) as run:
         assert run.wait_for("Ready:") == f"Ready: http://localhost:{port}"
+        targets = state / "prometheus" / f"{port}.json"
+        assert run.wait_for("Metrics") == (
+            f"Metrics for Prometheus: http://localhost:{metrics_port}/metrics "
+            f"(file_sd_configs: {targets})"
+        )
+        (group,) = json.loads(targets.read_text())
+        scraped = requests.get(f"http://{group['targets'][0]}/metrics", timeout=10)
+        assert "ray_rayclassify_model_info{" in scraped.text
+        told = requests.get(f"http://127.0.0.1:{port}/", timeout=10).json()["metrics"]
+        assert [url.rpartition(":")[2] for url in told] == [f"{metrics_port}/metrics"]
         assert seed_client(port) in {"positive", "negative"}
         assert len(of_run(run.dir)) > 5
         assert all(path.stat().st_size for path in run.dir.glob(REPLICA_LOGS))
@@ -73,6 +88,7 @@ def test_start_ask_and_interrupt(config: Path, port: int) -> None:
         assert of_run(run.dir) == []
         assert not run.dir.exists()
         assert ports.is_free(port)
+        assert not targets.exists()
     assert any("/classify -H 'Content-Type: application/json'" in line for line in run.lines)
     (kept,) = [line for line in run.lines if line.startswith("Its logs are kept: ")]
     said = LogDirectory(Path(kept.partition(": ")[2]) / "serve").read()

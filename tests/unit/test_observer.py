@@ -68,7 +68,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> Heard:
     """Told by a Tokenizer and its Postprocessor, of the texts that follow."""
     heard = Heard()
     for stage in ("tokenizer", "postprocessor"):
-        monkeypatch.setattr(f"deployments.{stage}.RayObserver", lambda: heard)
+        monkeypatch.setattr(f"deployments.{stage}.RayObserver", lambda where: heard)
     return heard
 
 
@@ -139,12 +139,18 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, ...], float]:
         told[key(self, tags)] = value
 
     monkeypatch.setattr(ray_metrics.Counter, "inc", inc)
+
+    def begin(self: Any, value: float, tags: Any) -> None:
+        assert value == 0
+        told[key(self, tags)] = value
+
+    monkeypatch.setattr(ray_metrics.Counter, "_record", begin)
     monkeypatch.setattr(ray_metrics.Gauge, "set", set_)
     return told
 
 
 def test_a_flush_hands_ray_all_that_was_counted(recorded: dict[tuple[str, ...], float]) -> None:
-    observer = metrics.RayObserver()
+    observer = metrics.RayObserver("Tokenizer")
     padding = 100.0
     observer.watch("padding_tokens_total", lambda: padding)
     observer.watch("queue_tokens", lambda: 7.0)
@@ -198,7 +204,7 @@ def test_a_flush_hands_ray_all_that_was_counted(recorded: dict[tuple[str, ...], 
 def test_scores_are_counted_by_label_and_labels_without_end_together(
     recorded: dict[tuple[str, ...], float],
 ) -> None:
-    observer = metrics.RayObserver()
+    observer = metrics.RayObserver("Postprocessor")
     labels = tuple(f"l{i}" for i in range(MAX_LABELS + 5))
     best = np.asarray([0, 0, MAX_LABELS - 1, MAX_LABELS, MAX_LABELS + 4])
     observer.labelled(labels, best, np.asarray([0.95, 0.4, 0.2, 0.3, 0.3], np.float32))
@@ -222,12 +228,14 @@ def test_it_flushes_by_itself(
     monkeypatch.setattr(metrics, "FLUSH_S", 0.01)
 
     async def main() -> None:
-        metrics.RayObserver().request("tei", "refused")
+        metrics.RayObserver("Tokenizer").request("tei", "refused")
         while not recorded:  # noqa: ASYNC110 - nobody tells when
             await asyncio.sleep(0.01)
 
     asyncio.run(main())
-    assert recorded == {("requests_total", "tei", "refused"): 1}
+    assert {key: n for key, n in recorded.items() if n} == {("requests_total", "tei", "refused"): 1}
+    # From the start, or the first of them would not be seen to grow.
+    assert recorded["retries_total", "lost"] == recorded["quarantined_texts_total",] == 0
 
 
 @pytest.mark.parametrize(
