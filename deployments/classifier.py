@@ -151,7 +151,15 @@ class Classifier(Replica):
             self._watch = loop.create_task(watching, context=contextvars.Context())
         logits = await self._batcher.submit(mine, timeouts_s, flows, alone, call_id)
         batcher = self._batcher
-        load = Load(self._name, batcher.tokens_per_s, batcher.queued_tokens, self._start_s)
+        load = Load(
+            self._name,
+            batcher.tokens_per_s,
+            batcher.queued_tokens,
+            self._start_s,
+            batcher.passes,
+            batcher.read_texts,
+            batcher.read_tokens,
+        )
         return Logits(logits.values, logits.errors, self._version, load, logits.model_s)
 
     async def parts(self, known: Collection[str] = ()) -> ModelParts | None:

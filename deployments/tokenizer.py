@@ -28,6 +28,7 @@ from deployments.replica.base import (
     request_id_of_call,
     set_log_level,
 )
+from deployments.replica.cluster_view import ClusterView
 from deployments.replica.metrics import RayObserver, metrics_addresses
 from deployments.replica.model_chain import ModelChain
 from deployments.scaling.policy import AHEAD_S, BusyClock
@@ -52,6 +53,7 @@ class Tokenizer(Replica, GrpcMethods):
         self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
         self._observer = RayObserver("Tokenizer")
         self._callers = Callers(settings.access) if settings.access.enabled else None
+        self._cluster = ClusterView()
         self._chain = ModelChain(
             settings,
             classifier,
@@ -159,3 +161,14 @@ class Tokenizer(Replica, GrpcMethods):
     async def info(self, certificate: bool = False) -> dict[str, Any]:
         """See `ModelChain.info`."""
         return await self._chain.info(certificate)
+
+    async def state(self) -> dict[str, Any]:
+        """See `ClassifyService.state`."""
+        state = self._chain.state()
+        name, application, deployments = await self._cluster.seen()
+        return {
+            "application": application,
+            "deployments": deployments,
+            "ingress": {"replica": name, **state["ingress"]},
+            "classifiers": state["classifiers"],
+        }

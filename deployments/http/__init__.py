@@ -6,7 +6,8 @@
 - call: `classify(text, **options)` in Python: by a handle of the service, or of a LocalClassifier
 - classify_route: POST to a dialect's paths: the hot path, plain ASGI
 - dialects: Ways of asking over HTTP: whose JSON it is, and at which paths
-- docs: GET /docs: Swagger UI from the package, so that it works where no CDN is reached
+- docs: Pages from the package, so that they work where no CDN is reached: Swagger UI, the
+  playground
 - examples: Requests, answers and errors as the documentation shows them
 - forms: Forms → ClassifyRequest
 - inputs: ClassifyRequest → what the service classifies, for whom
@@ -22,7 +23,7 @@
 - serve_edge: Around Ray Serve's own part of a request, before it reads a header and after it says
   an error
 - service: What the HTTP edge asks of whoever classifies
-- status_routes: GET /health, /ready, /info and /: what the service says about itself
+- status_routes: GET /health, /ready, /info, /state and /: what the service says about itself
 - stream_route: POST /classify/stream: a line of JSON in, a line of JSON out, for as long as the
   sender has some
 

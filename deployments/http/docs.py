@@ -1,7 +1,8 @@
-"""GET /docs: Swagger UI from the package, so that it works where no CDN is reached."""
+"""Pages from the package, so that they work where no CDN is reached: Swagger UI, the playground."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,6 +14,9 @@ from starlette.types import Scope
 from deployments.http.responses import NOSNIFF
 
 STATIC = Path(__file__).parent / "static"
+
+# After an update no page may run with half of its scripts from a cache.
+_ASK_AGAIN = (b"cache-control", b"no-cache")
 
 _POLICY = "; ".join(
     (
@@ -39,15 +43,22 @@ def docs_routes() -> list[BaseRoute]:
 class _Assets(StaticFiles):
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
-        response.raw_headers.append(NOSNIFF)
+        response.raw_headers += (NOSNIFF, _ASK_AGAIN)
         return response
 
 
 async def docs_page(request: Request) -> Response:
+    return html_page("docs.html")
+
+
+def html_page(name: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A page of static/ that may load nothing from elsewhere, nor run what stands in itself."""
     return FileResponse(
-        STATIC / "docs.html",
+        STATIC / name,
         media_type="text/html",
         headers={
+            **(headers or {}),
+            "Cache-Control": "no-cache",
             "Content-Security-Policy": _POLICY,
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",

@@ -92,6 +92,32 @@ ANSWERS: dict[str, Any] = {
         "update": None,
         "certificate": None,
     },
+    "state": {
+        "application": {"name": "classify", "status": "RUNNING"},
+        "deployments": [
+            {"name": "Tokenizer", "status": "HEALTHY", "replicas": {"RUNNING": 1}},
+            {"name": "Classifier", "status": "UPSCALING", "replicas": {"RUNNING": 1, "STARTING": 1}},
+            {"name": "Postprocessor", "status": "HEALTHY", "replicas": {"RUNNING": 1}},
+        ],
+        "ingress": {
+            "replica": "k2v9x1ab",
+            "pending_texts": 12,
+            "max_pending_texts": 2048,
+            "ahead_s": 0.08,
+            "refused_requests": 0,
+        },
+        "classifiers": [
+            {
+                "replica": "9f31c07a5e20",
+                "heard_s": 0.012,
+                "queued_tokens": 410,
+                "tokens_per_s": 21800,
+                "passes": 5120,
+                "read_texts": 40960,
+                "read_tokens": 1310720,
+            }
+        ],
+    },
 }
 
 

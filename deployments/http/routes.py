@@ -55,6 +55,8 @@ def table(dialects: Sequence[Dialect], with_keys: bool = False) -> Table:
             "GET", "always", None, _get("ready", "Is the model loaded and warm?", "Health")
         ),
         "/info": Entry("GET", "never", None, _get("info", "Which model, on which device?", "Info")),
+        # It tells of all callers' load, so not to each of them.
+        "/state": Entry("GET", "never", "admin", _get("state", "How busy is it?", "State")),
         STREAM: Entry("POST", "never", "classify", _stream(), dialect=STREAM_NAME),
         "/": Entry("GET", "if docs_public"),
         "/docs": Entry("GET", "if docs_public"),
@@ -141,7 +143,7 @@ def _get(name: str, summary: str, schema: str) -> Json:
             "content": {JSON: {"schema": ref(schema), "example": example}},
         }
     }
-    if name != "health":
+    if name not in ("health", "state"):
         responses["503"] = error_response([NotReady("The model is loading. Try again soon.")])
     operation: Json = {"operationId": name, "tags": ["Service"], "summary": summary}
     if name == "info":

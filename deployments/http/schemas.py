@@ -182,9 +182,61 @@ class Info(Struct):
     ] = None
 
 
+class Application(Struct):
+    """As Ray Serve calls it."""
+
+    name: str
+    status: Annotated[str, Meta(description="Ray Serve's word: `RUNNING`, `DEPLOYING`, …")]
+
+
+class DeploymentState(Struct):
+    """One of the three deployments, in the whole cluster."""
+
+    name: str
+    status: Annotated[str, Meta(description="Ray Serve's word: `HEALTHY`, `UPSCALING`, …")]
+    replicas: Annotated[
+        dict[str, int], Meta(description="`RUNNING`, `STARTING` and so on, to how many there are.")
+    ]
+
+
+class IngressState(Struct):
+    """The Tokenizer replica that answered; through a balancer each answer may be another's."""
+
+    replica: str
+    pending_texts: Annotated[int, Meta(description="Taken in here and not answered yet.")]
+    max_pending_texts: int
+    ahead_s: Annotated[
+        float, Meta(description="How long these would take one Classifier, in seconds.")
+    ]
+    refused_requests: Annotated[
+        int, Meta(description="Answered 429 by the gate here, since this replica started.")
+    ]
+
+
+class ClassifierState(Struct):
+    """A Classifier, as it last said of itself to the replica that answered."""
+
+    replica: str
+    heard_s: Annotated[float, Meta(description="So many seconds ago.")]
+    queued_tokens: Annotated[int, Meta(description="Waiting there for the model.")]
+    tokens_per_s: Annotated[int, Meta(description="What it can read in full batches.")]
+    passes: Annotated[int, Meta(description="Forward passes since it started.")]
+    read_texts: int
+    read_tokens: int
+
+
+class State(Struct):
+    """How busy the service is: two answers tell tokens a second and the mean batch."""
+
+    application: Application | None
+    deployments: list[DeploymentState]
+    ingress: IngressState
+    classifiers: list[ClassifierState]
+
+
 def components() -> dict[str, Any]:
     """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
-    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Update, Info]
+    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Update, Info, State]
     schemas = msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
     # Decoding leaves the items of a list open, for later; callers and generators must know them.
     schemas["ClassifyRequest"]["properties"]["text"] |= _TEXTS

@@ -51,3 +51,8 @@ class ClassifyService(Protocol):
         certificate: with what was proven of the model.
         """
         ...
+
+    async def state(self) -> dict[str, Any]:
+        """What `GET /state` answers: the fields of schemas.State, JSON-ready. Also before it is
+        ready, and soon: whoever has nothing to say of a part leaves it empty."""
+        ...

@@ -1,4 +1,4 @@
-"""GET /health, /ready, /info and /: what the service says about itself."""
+"""GET /health, /ready, /info, /state and /: what the service says about itself."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from deployments.http.dialects.base import Dialect, Family, Page
+from deployments.http.docs import html_page
 from deployments.http.responses import JSONAnswer, error_answer
 from deployments.http.routes import Table
 from deployments.http.service import ClassifyService
@@ -36,10 +37,14 @@ def status_routes(service: ClassifyService, metrics: Addresses | None = None) ->
     async def start(request: Request) -> Response:
         return index(request, await metrics() if metrics is not None else ())
 
+    async def state(request: Request) -> Response:
+        return JSONAnswer(await service.state())
+
     return [
         Route("/health", health),
         Route("/ready", ready),
         Route("/info", info),
+        Route("/state", state),
         Route("/", start),
     ]
 
@@ -77,16 +82,17 @@ def family_mount(dialect: Family, entries: Table) -> Mount:
 
 
 def index(request: Request, metrics: Sequence[str]) -> Response:
-    """People land on the documentation, programs on a list of what there is."""
+    """People get the playground, programs a list of what there is."""
     root = request.scope.get("root_path", "")
     vary = {"Vary": "Accept"}
     if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(f"{root}/docs", headers=vary)
+        return html_page("playground.html", vary)
     return JSONAnswer(
         {
             "service": "rayclassify",
             "status": "alive",  # what KServe's client looks for here
             "classify": f"POST {root}/classify",
+            "playground": f"{root}/",
             "docs": f"{root}/docs",
             "openapi": f"{root}/openapi.json",
             "info": f"{root}/info",

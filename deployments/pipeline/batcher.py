@@ -74,6 +74,7 @@ class TokenBatcher:
         self.max_queue_tokens = max_queue_tokens
         self.target_p99_ms = target_p99_ms
         self.failed_batches = 0
+        self.passes = self.read_texts = self.read_tokens = 0  # of callers, since it was made
         self.running: list[Slice] = []
         self.curve = CostCurve()
         self._abandoned = False
@@ -281,6 +282,9 @@ class TokenBatcher:
         n_texts = sum(map(len, parts))
         self._observer.stage("model", elapsed_s, n_texts)
         self._observer.batch(n_texts, tokens, longest)
+        self.passes += 1
+        self.read_texts += n_texts
+        self.read_tokens += tokens
         logger.debug("%d tokens in %.4f s; %d wait", tokens, elapsed_s, self.queued_tokens)
 
     def observe(self, tokens: int, longest: int, elapsed_s: float) -> None:

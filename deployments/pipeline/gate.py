@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from typing import Any
 
 from deployments.pipeline.errors import NotReady, Overloaded
 from deployments.pipeline.types import WEIGHTS, Flow, Load, Priority, TextInput
@@ -91,6 +92,10 @@ class Capacity:
         rate = self.per_s(now)
         return None if rate is None else rate / len(self._loads)
 
+    def loads(self, now: float) -> list[tuple[Load, float]]:
+        """What each Classifier said last, and how many seconds ago."""
+        return [(load, now - at) for load, at in self._loads.values()]
+
     def queued(self, now: float) -> float:
         """Work of all ingress replicas that waits at the Classifiers, if they said so lately."""
         tokens = sum(load.queued_tokens for load, at in self._loads.values() if now - at <= FRESH_S)
@@ -122,12 +127,13 @@ class _Waiting:
 class Gate:
     """Counts what was taken in and not answered yet, and refuses what would wait too long.
 
-    pending: texts. max_queue_s: how long an interactive text may be expected to wait.
+    pending: texts. refused: requests, since it was made. max_queue_s: how long an interactive text may be expected to wait.
     max_pending: texts that may wait in all; beyond it, each client has its share of them.
     """
 
     def __init__(self, max_pending: int, max_queue_s: float, clock: Callable[[], float]) -> None:
         self.pending = 0
+        self.refused = 0
         self.capacity = Capacity()
         self._max_pending = max_pending
         self._max_queue_s = max_queue_s
@@ -141,8 +147,12 @@ class Gate:
             Overloaded: it would wait too long, or too many texts wait. Never where nothing waits.
         """
         if self.pending:
-            self._refuse_if_full(flow, n_texts)
-            self._refuse_if_slow(flow, work, timeout_s)
+            try:
+                self._refuse_if_full(flow, n_texts)
+                self._refuse_if_slow(flow, work, timeout_s)
+            except Overloaded:
+                self.refused += 1
+                raise
         else:
             self.capacity.wake(self._clock())
         self._waiting[flow.priority].add(flow.client, n_texts, work)
@@ -156,6 +166,29 @@ class Gate:
     def heard(self, load: Load) -> None:
         """To be called with what each answer of a Classifier says."""
         self.capacity.heard(load, self._clock())
+
+    def state(self) -> dict[str, Any]:
+        """The parts `ingress` and `classifiers` of `GET /state`, JSON-ready."""
+        return {
+            "ingress": {
+                "pending_texts": self.pending,
+                "max_pending_texts": self._max_pending,
+                "ahead_s": round(self.ahead_s(), 4),
+                "refused_requests": self.refused,
+            },
+            "classifiers": [
+                {
+                    "replica": load.replica,
+                    "heard_s": round(ago_s, 3),
+                    "queued_tokens": load.queued_tokens,
+                    "tokens_per_s": round(load.tokens_per_s),
+                    "passes": load.passes,
+                    "read_texts": load.read_texts,
+                    "read_tokens": load.read_tokens,
+                }
+                for load, ago_s in self.capacity.loads(self._clock())
+            ],
+        }
 
     def ahead_s(self) -> float:
         """How long all that was taken in here would take one Classifier; 0 where nobody knows."""

@@ -219,13 +219,16 @@ class Load(NamedTuple):
 
     replica: its name. tokens_per_s: what it reads in full batches; 0 where that is not known yet.
     queued_tokens: how many wait there for the model. start_s: how long its start took, from Ray's
-    process to its first answer.
+    process to its first answer. passes, read_texts, read_tokens: what it has done since then.
     """
 
     replica: str
     tokens_per_s: float
     queued_tokens: int
     start_s: float = 5.0
+    passes: int = 0
+    read_texts: int = 0
+    read_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 - base: What all three deployments share: logs, live settings, and errors across processes
 - cluster_store: What an application's replicas have found out, kept with the cluster instead of a
   node's disk
+- cluster_view: What Serve's controller says of the application that a replica belongs to
 - holding: Which calls Classifiers hold, and get on with: asked of all of them
 - metric_table: Every metric of ours: its name, its kind, its labels, and what it is for
 - metrics: What happens, as Prometheus metrics at Ray's own metrics endpoint of each node

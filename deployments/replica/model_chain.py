@@ -157,6 +157,10 @@ class ModelChain:
         """How long all that was taken in here would take one Classifier."""
         return self._gate.ahead_s()
 
+    def state(self) -> dict[str, Any]:
+        """See `Gate.state`."""
+        return self._gate.state()
+
     async def _none_runs(self) -> NotReady | None:
         """The error of who waited in vain for a Classifier to start, if none runs."""
         start_s = self._gate.capacity.start_s

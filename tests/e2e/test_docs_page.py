@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import socket
 import threading
 import time
@@ -14,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
+from chromium import PATIENCE_S, chromium, hosts_asked, needs_chromium
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions as seen
@@ -26,27 +25,7 @@ from deployments.pipeline.errors import ServiceError
 from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import LimitSettings
 
-CHROMIUM = shutil.which("chromium")
-CHROMEDRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or CHROMEDRIVER is None,
-    reason="no chromium and chromedriver: apt-get install chromium chromium-driver",
-)
-
-PATIENCE_S = 30
-
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,1600",
-)
+pytestmark = needs_chromium
 
 
 class LengthClassifier:
@@ -91,23 +70,8 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(str(CHROMEDRIVER)))
-    yield driver
-    driver.quit()
-
-
-def requested_urls(browser: webdriver.Chrome) -> list[str]:
-    events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
-    return [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
+    with chromium(tmp_path) as driver:
+        yield driver
 
 
 def test_the_page_classifies_a_text_and_talks_to_nobody_else(
@@ -131,7 +95,4 @@ def test_the_page_classifies_a_text_and_talks_to_nobody_else(
     assert '"label": "long"' in answer.text
 
     assert browser.get_log("browser") == []
-    urls = [urlsplit(url) for url in requested_urls(browser)]
-    # The browser's own pages have addresses too: chrome://, data:.
-    hosts = {url.netloc for url in urls if url.scheme in ("http", "https", "ws", "wss")}
-    assert hosts == {urlsplit(address).netloc}
+    assert hosts_asked(browser) == {urlsplit(address).netloc}

@@ -79,6 +79,9 @@ class LengthClassifier:
     async def info(self, certificate: bool = False) -> dict[str, Any]:
         return {"model": "length", "labels": ["long", "short"]}
 
+    async def state(self) -> dict[str, Any]:
+        return {"application": None, "deployments": [], "ingress": {}, "classifiers": []}
+
 
 class Client:
     """Blocking requests to an ASGI app; exceptions that leave the app fail the test."""

@@ -1,0 +1,372 @@
+"""A real browser uses the playground: a real model answers, and the network is looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import axe_core_python
+import pytest
+from chromium import PATIENCE_S, chromium, hosts_asked, needs_chromium
+from local_service import LocalService
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+from served import serving
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from deployments.access.keys import hash_of, new_token
+from deployments.http.app import create_app
+from deployments.settings import AccessSettings, LimitSettings
+
+pytestmark = needs_chromium
+
+AXE = Path(axe_core_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
+GOOD, BAD = "质量很好，会再来", "包装破了，客服也不理人"
+
+
+@pytest.fixture(scope="module")
+def service(demo_model: Path) -> Iterator[LocalService]:
+    service = LocalService(demo_model)
+    yield service
+    service.local.close()
+
+
+@pytest.fixture(scope="module")
+def address(service: LocalService) -> Iterator[str]:
+    """Under a prefix, as Serve mounts it for `route_prefix: /nlp`."""
+    app = Starlette(routes=[Mount("/nlp", create_app(service, LimitSettings()))])
+    with serving(app) as url:
+        yield f"{url}/nlp/"
+
+
+@pytest.fixture(scope="module")
+def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with chromium(tmp_path_factory.mktemp("chromium"), "--lang=en") as driver:
+        yield driver
+
+
+class Page:
+    """The playground as a person sees it."""
+
+    def __init__(self, browser: webdriver.Chrome) -> None:
+        self.browser = browser
+
+    def open(self, address: str) -> None:
+        self.browser.get(address)
+        self.until(lambda: self["model"].text)
+
+    def __getitem__(self, name: str) -> WebElement:
+        return self.browser.find_element(By.ID, name)
+
+    def find(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        return [one.text for one in self.find(selector)]
+
+    def until(self, what: Callable[[], Any]) -> Any:
+        return WebDriverWait(self.browser, PATIENCE_S, 0.05).until(lambda _: what())
+
+    def choose(self, name: str, value: str) -> None:
+        self.find(f'input[name="{name}"][value="{value}"]')[0].click()
+
+    def write(self, text: str, field: str = "text") -> None:
+        """As pasted: all of it in one event."""
+        self.browser.execute_script(
+            "const [field, text] = arguments; field.value = text;"
+            "field.dispatchEvent(new Event('input', {bubbles: true}))",
+            self[field],
+            text,
+        )
+
+    def code(self, language: str) -> str:
+        self.choose("code", language)
+        return self["snippet"].text
+
+
+@pytest.fixture
+def page(one_browser: webdriver.Chrome, address: str) -> Iterator[Page]:
+    """Freshly opened, with nothing kept of another test; quiet and among itself in the end."""
+    page = Page(one_browser)
+    one_browser.get(address)
+    one_browser.execute_script("localStorage.clear(); sessionStorage.clear()")
+    one_browser.get_log("browser")
+    one_browser.get_log("performance")
+    page.open(address)
+    yield page
+    assert one_browser.get_log("browser") == []
+    assert hosts_asked(one_browser) == {urlsplit(one_browser.current_url).netloc}
+
+
+def test_labels_follow_what_is_typed_and_earlier_requests_end(page, service):
+    page["text"].send_keys(GOOD)
+    page.until(lambda: page.texts(".single .label") == ["positive"])
+    assert page.texts(".bars .name") == ["positive", "negative"]
+    assert page["said"].get_attribute("textContent").startswith("positive, ")
+    assert page.texts("#stage-list dt") == ["network", "HTTP", "tokenizing", "waiting", "model"]
+
+    asked, service.delay_s = service.asked, 60.0
+    page.write(GOOD + GOOD)
+    page.until(lambda: service.asked == asked + 1)
+    service.delay_s = 0.0
+    cancelled = service.cancelled
+    page.write(BAD)
+    page.until(lambda: page.texts(".single .label") == ["negative"])
+    page.until(lambda: service.cancelled == cancelled + 1)
+
+
+def test_lines_pairs_and_options(page):
+    page["top-k"].send_keys("1")
+    page.choose("mode", "lines")
+    page.write(f"{GOOD}\n\n{BAD}\n")
+    page.until(lambda: page.texts(".rows .label") == ["positive", "negative"])
+
+    page.choose("mode", "pair")
+    page.write(GOOD)
+    page.until(lambda: page.texts(".empty") == ["Write both halves of the pair."])
+    page.write(BAD, "text-pair")
+    page.until(lambda: page.find(".single .label"))
+    assert len(page.find(".bars li")) == 1
+    page["raw"].click()
+    page.until(lambda: "%" not in page.find(".single .figure")[0].text)
+
+
+def test_the_place_is_shown_where_a_text_was_cut(page):
+    page.write("这家店很好。" * 200)
+    page.until(lambda: page.find("del"))
+    note = page.texts(".cut .small")[0]
+    assert note.startswith("Cut after character ")
+    assert "of 1,200. The model read 512 tokens" in note
+    kept = page.texts(".around span")[0].removeprefix("…")
+    assert len(kept) == 90
+    assert (kept + page.texts(".around del")[0])[:120] in "这家店很好。" * 40
+
+    page["cut"].click()
+    page.until(lambda: "the limit is 512" in page["notice"].text)
+    assert not page.find(".single")
+    # The browser itself notes a 413 in the console.
+    assert "413" in page.browser.get_log("browser")[0]["message"]
+
+
+def test_the_code_shown_gives_the_answer_shown(page):
+    page["top-k"].send_keys("1")
+    page.write("“It's” " + GOOD)
+    page.until(lambda: page.find(".single"))
+    label = page.texts(".single .label")[0]
+
+    curl = subprocess.run(["bash", "-c", page.code("curl")], capture_output=True, check=True)
+    assert json.loads(curl.stdout)["label"] == label
+
+    python = subprocess.run(
+        [sys.executable, "-c", page.code("python")], capture_output=True, text=True, check=True
+    )
+    assert label in python.stdout
+
+    shown = page.code("javascript").replace("console.log", "done")
+    answer = page.browser.execute_async_script(
+        "const done = arguments[arguments.length - 1];"
+        f"(async () => {{ {shown} }})()"
+    )
+    assert (answer["label"], len(answer["scores"])) == (label, 1)
+
+    page["copy"].click()
+    page.until(lambda: page["copy"].text == "Copied")
+
+
+def test_a_table_comes_back_with_labels_and_errors_row_by_row(page, tmp_path):
+    table = tmp_path / "reviews.csv"
+    rows = [f'{i},"{GOOD}, ""{i}"""' if i % 2 else f"{i},{BAD}" for i in range(300)]
+    rows[7] = "7,"
+    table.write_text("number,review\r\n" + "\r\n".join(rows) + "\r\n", encoding="gb18030")
+    page.browser.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+    )
+
+    page.choose("mode", "csv")
+    page["file"].send_keys(str(table))
+    page.until(lambda: page["run"].is_displayed())
+    assert page.texts("#column option") == ["number", "review"]
+    assert page["column"].get_attribute("value") == "1"
+    page["start"].click()
+    page.until(lambda: page["said"].get_attribute("textContent") == "Done: 300 rows, 1 with an error.")
+    assert page.find("progress")[0].get_attribute("value") == "1"
+    assert page.texts("tbody tr:nth-child(2) .label") == ["positive"]
+    assert "empty" in page.texts("tbody tr:nth-child(8) .why")[0]
+
+    page["download"].click()
+    labelled = tmp_path / "reviews-labelled.csv"
+    page.until(labelled.exists)
+    read = labelled.read_text(encoding="utf-8-sig").splitlines()
+    assert read[0] == "number,review,label,score,error"
+    assert read[2].startswith(f'1,"{GOOD}, ""1""",positive,')
+    assert len(read) == 301
+    assert read[8].startswith("7,,,,text is empty")
+    assert "--text-column 'review'" in page.code("curl")
+
+
+def test_a_key_is_asked_for_kept_in_the_tab_and_refusals_say_what_to_do(page, service, tmp_path):
+    tokens = {name: new_token() for name in ("shop", "poor", "explainer", "admin")}
+    more: dict[str, dict[str, Any]] = {
+        "poor": {"texts_per_day": 1},
+        "explainer": {"scopes": ["explain"]},
+        "admin": {"scopes": ["admin"]},
+    }
+    keys = [{"id": n, "sha256": hash_of(v), **more.get(n, {})} for n, v in tokens.items()]
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": keys}))
+    access = AccessSettings(keys_file=str(tmp_path / "keys.json"))
+
+    def use(key: str) -> None:
+        if not page["key-dialog"].is_displayed():
+            page["key-open"].click()
+        page["key"].clear()
+        page["key"].send_keys(key, Keys.ENTER)
+
+    with serving(create_app(service, LimitSettings(), access)) as url:
+        page.browser.get(url)
+        page.until(lambda: page["key-dialog"].is_displayed())
+        assert "asks for a key" in page["notice"].get_attribute("textContent")
+        use("nonsense")
+        page.until(lambda: "not valid" in page["notice"].get_attribute("textContent"))
+        use(tokens["explainer"])
+        page.until(lambda: page["model"].text)
+        page.write(GOOD)
+        page.until(lambda: "scope classify" in page["notice"].text)
+        use(tokens["shop"])
+        page.until(lambda: page.texts(".single .label") == ["positive"])
+        assert "scope admin" in page["state-note"].text
+        assert not page["state"].is_displayed()
+        assert "$RAYCLASSIFY_KEY" in page.code("curl")
+        assert tokens["shop"] not in page.browser.page_source
+        use(tokens["poor"])
+        page.until(lambda: "Trying again in" in page["notice"].text)
+        use(tokens["admin"])
+        page.until(lambda: page["state"].is_displayed())
+
+        kept = "return [localStorage.length, document.cookie, sessionStorage['rayclassify.key']]"
+        assert page.browser.execute_script(kept) == [0, "", tokens["admin"]]
+        page.browser.switch_to.new_window("tab")
+        page.browser.get(url)
+        page.until(lambda: page["key-dialog"].is_displayed())
+        page.browser.close()
+        page.browser.switch_to.window(page.browser.window_handles[0])
+        # The browser itself notes each 401, 403 and 429 in the console.
+        noted = [entry["message"] for entry in page.browser.get_log("browser")]
+        assert all("Failed to load resource" in message for message in noted)
+
+
+def test_the_state_moves_with_the_load_and_is_asked_only_while_somebody_looks(page, service):
+    page.until(lambda: page["state"].is_displayed())
+    assert page.texts(".replicas .name") == ["Tokenizer", "Classifier", "Postprocessor"]
+
+    def tokens_per_s() -> int:
+        figure = page.find(".tile .big")[0].get_attribute("textContent")
+        return int(figure.replace(",", ""))
+
+    page.choose("mode", "lines")
+    page.write("\n".join([GOOD] * 20))
+    page.until(lambda: tokens_per_s() > 0)
+    assert "20.0" in page.texts(".tile .big")[2]
+
+    page.browser.execute_script(
+        "window.asked = 0; const old = window.fetch;"
+        "window.fetch = (...given) => { window.asked += 1; return old(...given); };"
+        "Object.defineProperty(document, 'visibilityState', {value: 'hidden', configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    hidden = "setTimeout(arguments[arguments.length - 1], 2500, window.asked)"
+    page.browser.execute_async_script(hidden)
+    assert page.browser.execute_script("return window.asked") == 0
+    page.browser.execute_script(
+        "delete document.visibilityState; document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    page.until(lambda: page.browser.execute_script("return window.asked"))
+
+
+def faults(page: Page) -> list[str]:
+    """What axe-core finds that matters to somebody who can't see, or has only a keyboard."""
+    page.browser.execute_script(AXE)
+    found = page.browser.execute_async_script(
+        "axe.run().then(arguments[arguments.length - 1])"
+    )["violations"]
+    return [
+        f"{one['id']}: {[node['html'] for node in one['nodes']][:3]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize(("colours", "language"), [("light", "en"), ("dark", "zh")])
+def test_axe_finds_nothing_in_either_language_and_colours(page, colours, language):
+    page.browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": colours}]},
+    )
+    assert page["theme"].get_attribute("aria-pressed") in ("true", "false")
+    if language == "zh":
+        page["language"].click()
+        assert page.find("h1")[0].text == "输入文本，得到标签。"
+        assert page.find("html")[0].get_attribute("lang") == "zh-CN"
+    page.write("这家店很好。" * 200)
+    page.until(lambda: page.find("del"))
+    page.until(lambda: page["state"].is_displayed())
+    assert faults(page) == []
+    page.choose("mode", "lines")
+    page.write(f"{GOOD}\n{BAD}")
+    page.until(lambda: page.find(".rows"))
+    assert faults(page) == []
+    page.choose("mode", "csv")
+    assert faults(page) == []
+    page["key-open"].click()
+    assert faults(page) == []
+    page["key-close"].click()
+
+
+def test_dark_and_chinese_are_kept_and_a_phone_has_room(page, address):
+    def background() -> str:
+        return page.find("body")[0].value_of_css_property("background-color")
+
+    light = background()
+    page["theme"].click()
+    assert background() != light
+    page["language"].click()
+    page.open(address)
+    assert background() != light
+    assert page["theme"].get_attribute("aria-pressed") == "true"
+    assert page.texts("h1") == ["输入文本，得到标签。"]
+
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True},
+    )
+    page.write("这家店很好。" * 200)
+    page.until(lambda: page.find("del"))
+    for mode in ("one", "pair", "lines", "csv"):
+        page.choose("mode", mode)
+        widths = "return [document.documentElement.scrollWidth, window.innerWidth]"
+        assert page.browser.execute_script(widths) == [360, 360]
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_keyboard_is_enough(page):
+    def focused() -> WebElement:
+        return page.browser.switch_to.active_element
+
+    focused().send_keys(Keys.TAB, Keys.ENTER)
+    assert focused().get_attribute("id") == "text"
+    focused().send_keys(GOOD)
+    page.until(lambda: page.texts(".single .label") == ["positive"])
+    page.find('input[name="mode"][value="one"]')[0].send_keys(Keys.ARROW_RIGHT)
+    page.until(lambda: page.find(".rows"))
+    page["key-open"].send_keys(Keys.ENTER)
+    assert focused().get_attribute("id") == "key"
+    focused().send_keys(Keys.ESCAPE)
+    assert focused().get_attribute("id") == "key-open"

@@ -1,0 +1,85 @@
+"""A real model behind the HTTP edge, in this process and without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deployments.http.call import Call
+from deployments.local import LocalClassifier
+from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.gate import Gate
+from deployments.pipeline.token_views import Token, TokenViews
+from deployments.pipeline.types import Answer, Load, TextInput
+from deployments.settings import LimitSettings
+
+
+class LocalService:
+    """Implements `ClassifyService`. Its state is that of one Classifier, as a Gate hears of it.
+
+    cancelled: requests that ended before their answer. delay_s: waited before each answer.
+    """
+
+    def __init__(self, model: Path) -> None:
+        self.local = LocalClassifier({"model": {"id": str(model)}})
+        self.cancelled, self.delay_s, self.asked = 0, 0.0, 0
+        self._gate = Gate(1_024, 5.0, time.monotonic)
+        encoder = self.local.loaded.parts.encoder()
+        self._views = TokenViews(lambda: encoder.untruncated)
+        self._passes = self._texts = self._tokens = 0
+
+    async def classify_inputs(
+        self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
+    ) -> list[Answer | ServiceError]:
+        self.asked += 1
+        try:
+            await asyncio.sleep(self.delay_s)
+            running = self.local._run(Call([*inputs], timeout_s, "", False))
+            loop = self.local._loop
+            answers = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(running, loop))
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        self._passes += 1
+        self._texts += len(answers)
+        self._tokens += sum(a["tokens"] for a in answers if not isinstance(a, ServiceError))
+        self._gate.heard(Load("one", 9_000.0, 0, 5.0, self._passes, self._texts, self._tokens))
+        return answers
+
+    async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
+        return await self._views.tokenize(texts, add_special_tokens)
+
+    async def decode(self, rows: Sequence[list[int]], skip_special_tokens: bool) -> list[str]:
+        return await self._views.decode(rows, skip_special_tokens)
+
+    async def readiness(self) -> None:
+        return None
+
+    async def info(self, certificate: bool = False) -> dict[str, Any]:
+        known, engine = self.local.loaded.parts.info, self.local.loaded.engine.info()
+        return {
+            "model": Path(known.model).name,
+            "labels": list(known.labels),
+            "problem_type": known.problem_type,
+            "max_length": known.max_length,
+            "engine": engine.engine,
+            "device": engine.device,
+            "dtype": engine.dtype,
+            "limits": LimitSettings().model_dump(include={"max_batch_texts"}),
+            "dialects": ["tei"],
+        }
+
+    async def state(self) -> dict[str, Any]:
+        state = self._gate.state()
+        return {
+            "application": {"name": "classify", "status": "RUNNING"},
+            "deployments": [
+                {"name": name, "status": "HEALTHY", "replicas": {"RUNNING": 1}}
+                for name in ("Tokenizer", "Classifier", "Postprocessor")
+            ],
+            "ingress": {"replica": "here", **state["ingress"]},
+            "classifiers": state["classifiers"],
+        }
