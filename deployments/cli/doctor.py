@@ -7,8 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -87,7 +86,7 @@ def doctor(
             "machine": facts,
             "num_threads": num_threads,
             "peak_gflops": gflops,
-            "engine": {"why": pick.why, "rows": [row.to_json() for row in pick.rows]},
+            "engine": {"why": pick.why, "rows": [asdict(row) for row in pick.rows]},
         }
         sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     if pick.error:
@@ -110,35 +109,28 @@ def _pick(settings: Settings, num_threads: int, measure: bool) -> Pick:
     """What would run, by the code that decides it at a start."""
     if settings.engine.name == "none":
         return Pick("args.engine.name is none: the service answers without a model.", [])
-    from deployments.engines import catalog, isolation
-    from deployments.engines.auto import AutoEngine
-    from deployments.engines.base import EngineUnavailable
+    from deployments.engines.auto import AutoEngine, candidates
     from deployments.model.source import ModelNotFound, model_info
 
     try:
         model_info(settings.model)
-        candidates = catalog.candidates(settings.engine)
-    except (ModelNotFound, EngineUnavailable, ValueError) as exc:
+        dtypes = candidates(settings.engine)
+    except (ModelNotFound, ValueError) as exc:
         return Pick(str(exc), [], error=True)
-    if len(candidates) == 1:
-        return Pick(f"{candidates[0]}: all that the config allows here; not measured.", [])
+    if settings.engine.dtype != "auto":
+        return Pick(f"torch {dtypes[0]}: all that the config allows here; not measured.", [])
+    engine = AutoEngine(settings.model, settings.engine, num_threads)
     if not measure:
-        kept = AutoEngine(settings.model, settings.engine, num_threads).cached()
-        if kept is None:
-            names = ", ".join(map(str, candidates))
+        kept = engine.cached()
+        if not kept:
+            names = ", ".join(f"torch {dtype}" for dtype in dtypes)
             return Pick(f"not measured yet. The first start chooses among: {names}.", [])
-        return Pick(f"{kept[0].candidate}: measured earlier, and the next start takes it.", kept)
-    with Console(stderr=True).status("measuring engines") as status:
-
-        def on_row(row: Measured) -> None:
-            status.update(f"measuring {len(candidates)} engines: {row.candidate} done")
-
-        measuring = partial(isolation.measure, on_row=on_row)
-        engine = AutoEngine(settings.model, settings.engine, num_threads, measure=measuring)
-        rows = engine.measure_anew(candidates)
+        return Pick(f"torch {kept[0].dtype}: measured earlier, and the next start takes it.", kept)
+    with Console(stderr=True).status(f"measuring {len(dtypes)} engines"):
+        rows = engine.measured(anew=True)
     if not rows or not rows[0].chosen:
         return Pick("none of the engines runs this model here.", rows, error=True)
-    return Pick(f"{rows[0].candidate}: the fastest here that agrees with the model.", rows)
+    return Pick(f"torch {rows[0].dtype}: the fastest here that agrees with the model.", rows)
 
 
 def machine_facts() -> dict[str, Any]:
@@ -212,10 +204,9 @@ def _show_pick(out: Console, settings: Settings, num_threads: int, pick: Pick) -
         out.print(table(pick.rows), soft_wrap=True)
     out.print(f"→ {pick.why}", style="bold")
     if pick.rows and pick.rows[0].chosen:
-        name, dtype = pick.rows[0].candidate.name, pick.rows[0].candidate.dtype
         out.print(
-            f"To start without measuring anywhere, set name: {name} and dtype: {dtype} under "
-            "args.engine."
+            f"To start without measuring anywhere, set name: torch and dtype: {pick.rows[0].dtype} "
+            "under args.engine."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,8 +18,6 @@ from deployments.cli.classify import read_lines
 from deployments.cli.exit_codes import NO, WRONG
 
 if TYPE_CHECKING:
-    from deployments.engines.catalog import Candidate
-    from deployments.engines.measurement import Measured
     from deployments.pipeline.types import Encoded
     from deployments.settings import Settings
     from deployments.tuning.choice import Result
@@ -178,13 +176,8 @@ def _search(
     with Progress(*columns, console=err, transient=True, redirect_stdout=False) as progress:
         try:
             task = progress.add_task("engines against float32", total=None)
-            candidates = _candidates(
-                load,
-                cores,
-                failures,
-                lambda row: progress.update(task, description=f"{row.candidate} checked"),
-            )
-            search = Search(setups(candidates, layouts(cores), load), load, budget_s)
+            dtypes = _dtypes(load, cores, failures)
+            search = Search(setups(dtypes, layouts(cores), load), load, budget_s)
             for setup in search.run():
                 progress.update(
                     task,
@@ -200,34 +193,30 @@ def _search(
     return list(search.results.values()), failures, stopped
 
 
-def _candidates(
-    load: Workload, cores: int, failures: list[str], on_row: Callable[[Measured], None]
-) -> list[Candidate]:
-    """Engines worth measuring under load: they agree with float32, and aren't hopelessly slow."""
-    from deployments.engines import catalog, isolation
-    from deployments.engines.base import EngineUnavailable
+def _dtypes(load: Workload, cores: int, failures: list[str]) -> list[str]:
+    """Precisions worth measuring under load: they agree with float32, and aren't hopelessly
+    slow."""
+    from deployments.engines import isolation
+    from deployments.engines.auto import candidates
 
     try:
-        candidates = catalog.candidates(load.engine)
-    except (EngineUnavailable, ValueError) as exc:
+        dtypes = candidates(load.engine)
+    except ValueError as exc:
         _fail(str(exc))
-    if len(candidates) == 1:
-        return candidates
-    others = tuple(c for c in candidates if c != catalog.REFERENCE)
-    rows = isolation.measure(
-        isolation.Task(load.model, load.engine, cores, (catalog.REFERENCE, *others)), on_row
-    )
+    if len(dtypes) == 1:
+        return dtypes
+    rows = isolation.measure(load.model, load.engine, cores, dtypes)
     fastest = max((row.speed for row in rows if row.agrees), default=0.0)
-    failures += [f"{row.candidate}: {row.verdict}" for row in rows if not row.agrees]
+    failures += [f"torch {row.dtype}: {row.verdict}" for row in rows if not row.agrees]
     able = [row for row in rows if row.agrees and row.speed >= _HOPELESS * fastest]
     able.sort(key=lambda row: -row.speed)  # the most promising first, if time should run out
     failures += [
-        f"{row.candidate}: left out, {row.speed:.3g} texts/s on the probe where the fastest has "
+        f"torch {row.dtype}: left out, {row.speed:.3g} texts/s on the probe where the fastest has "
         f"{fastest:.3g}"
         for row in rows
         if row.agrees and row not in able
     ]
-    return [row.candidate for row in able if row.candidate in candidates]
+    return [row.dtype for row in able]
 
 
 def _table(results: Sequence[Result], chosen: Result) -> Table:
@@ -245,8 +234,8 @@ def _table(results: Sequence[Result], chosen: Result) -> Table:
         mark = "chosen" if result is chosen else "front" if result in front else ""
         table.add_row(
             mark,
-            setup.candidate.name,
-            setup.candidate.dtype,
+            "torch",
+            setup.dtype,
             str(setup.replicas),
             str(setup.num_threads),
             str(setup.max_batch_tokens),

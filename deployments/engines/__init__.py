@@ -1,11 +1,8 @@
 """Ways of running a model, and choosing one, all behind the `Engine` protocol. No Ray, no HTTP.
 
 - attention: Attention inside each text of a packed row, without a mask over the whole row
-- auto: The fastest engine here that agrees with the model, found by measurement at the first start
+- auto: The fastest precision here that agrees with the model, measured once for a kind of machine
 - base: The one protocol behind which every way of running the model stands
-- catalog: Which ways of running a model there are to choose from on this device, and how each is
-  made
-- choices: Choices of engines that are kept: which of them still hold, and one measurer at a time
 - cpu: What this CPU is and which instructions it has for multiplying matrices
 - disentangled: DeBERTa without padding: attention by relative positions inside runs of equal
   length, the rest in one row
@@ -14,7 +11,7 @@
 - gemm: What this CPU or GPU reaches in the matrix products that BERT is made of
 - hardware: Which device and precision to run on: what was asked for, or the best that is here
 - ids: Which token ids a model has rows for: what lies outside is found before a pass, on any device
-- isolation: Measures candidates in a process of their own
+- isolation: Measures precisions in a process of their own
 - kept: What a start found out about a model on this kind of machine, kept for the next ones
 - linear: Linear layers as fast as the CPU multiplies: weights laid out once, activation in the
   product
@@ -22,7 +19,7 @@
   all
 - loading: Loading a classifier's weights, strictly: what would answer at random is refused
 - machine: What this machine has to give
-- measurement: Candidates measured one after the other: whether they agree, and how fast they are
+- measurement: Precisions measured one after the other: whether they agree, and how fast they are
 - null: No model at all: what is left is what the chain itself costs
 - packed: Texts without padding: all of a batch in one row, each attending to itself only
 - padded: Padded rows, grouped by length so that little is padding: for what can't run packed
@@ -65,11 +62,11 @@ def make_engine(settings: Settings, num_threads: int, store: Store | None = None
         from deployments.engines.null import NullEngine
 
         return NullEngine()
-    if "auto" in {settings.engine.name, settings.engine.dtype}:
+    if settings.engine.dtype == "auto":
         from deployments.engines.auto import AutoEngine
 
-        return AutoEngine(settings.model, settings.engine, num_threads, store=store)
-    from deployments.engines.catalog import Candidate, make
+        return AutoEngine(settings.model, settings.engine, num_threads, store)
+    from deployments.engines.torch_engine import TorchEngine
 
-    named = Candidate(settings.engine.name, settings.engine.dtype)
-    return make(named, settings.model, settings.engine, num_threads, store=store)
+    named = settings.engine.model_copy(update={"name": "torch"})
+    return TorchEngine(settings.model, named, num_threads, store)

@@ -1,4 +1,4 @@
-"""Measures candidates in a process of their own.
+"""Measures precisions in a process of their own.
 
 What they leave behind (threads, memory, another library's patches) ends with it, and one that
 crashes, by an instruction that this CPU has not or for want of memory, takes no replica along.
@@ -8,155 +8,101 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, TextIO
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TextIO
 
-from deployments.engines.catalog import Candidate, make
-from deployments.engines.measurement import PROCESS, Measured, Measurement
+from deployments.engines.measurement import REFERENCE, Measured, Measurement
 from deployments.settings import EngineSettings, ModelSettings
 
-# An engine without a row by then hangs: far beyond what loading a large model takes.
-HANGS_S = 120.0
+# A process that takes longer hangs: far beyond what loading a large model takes.
+HANGS_S = 300.0
 _MODULE = __name__
+Task = tuple[ModelSettings, EngineSettings, int, Sequence[str]]  # the arguments of `measure`
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is to be measured. candidates: the reference first."""
-
-    model: ModelSettings
-    engine: EngineSettings
-    num_threads: int
-    candidates: tuple[Candidate, ...]
-
-
-OnRow = Callable[[Measured], None]
-
-
-def measure(task: Task, on_row: OnRow = lambda row: None) -> list[Measured]:
-    """A row for each candidate, in their order; a crash of the process is the row of the candidate
-    that it was at. `on_row` is called with each row as soon as it is known.
+def measure(
+    model: ModelSettings, engine: EngineSettings, num_threads: int, dtypes: Sequence[str]
+) -> list[Measured]:
+    """A row for each precision; a crash of the process is the row of the one that it was at.
 
     Raises:
         OSError: no process can be started here.
     """
-    rows: list[Measured] = []
-    while len(rows) < len(task.candidates):
-        first = task.candidates[:1] if rows else ()  # the others need its answers again
-        rest = task.candidates[len(rows) :]
-        new, end = _run(replace(task, candidates=(*first, *rest)), len(task.candidates), on_row)
-        rows += new[len(first) :]
-        if len(rows) < len(task.candidates):
-            rows.append(Measured(task.candidates[len(rows)], verdict=f"failed: {end}"))
-            on_row(rows[-1])
-            if len(rows) == 1:
-                return rows  # there is no reference
-    return rows
+    rows: dict[str, Measured] = {}
+    left = list(dtypes)
+    while left:
+        # After a crash the others need the reference's answers again.
+        asked = [REFERENCE, *(dtype for dtype in left if dtype != REFERENCE)]
+        new, end = _run((model, engine, num_threads, asked))
+        rows |= {row.dtype: row for row in new}
+        left = [dtype for dtype in asked if dtype not in rows]
+        if left:
+            crashed = left.pop(0)
+            rows[crashed] = Measured(crashed, verdict=f"failed: {end}")
+            if crashed == REFERENCE:
+                break  # there is nothing to compare the others with
+    return list(rows.values())
 
 
-def _run(task: Task, n: int, on_row: OnRow) -> tuple[list[Measured], str]:
-    """The rows that one process came to, and how it ended. n: how many engines share the time."""
-    request = {
-        "model": task.model.model_dump(),
-        "engine": task.engine.model_dump(),
-        "num_threads": task.num_threads,
-        "n": n,
-        "candidates": [[candidate.name, candidate.dtype] for candidate in task.candidates],
-    }
+def _run(task: Task) -> tuple[list[Measured], str]:
+    """The rows that one process came to, and how it ended."""
     # Ray adds to sys.path what an application's working_dir brings.
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    rows: list[Measured] = []
-    with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", _MODULE],
-        env=env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    ) as child:
-        assert child.stdin is not None  # noqa: S101 - as asked for above
-        assert child.stdout is not None  # noqa: S101
-        watch = _Watch(child)
-        try:
-            with suppress(BrokenPipeError):  # it ended before it read; its exit code says how
-                json.dump(request, child.stdin)
-                child.stdin.close()
-            for line in child.stdout:
-                watch.restart()
-                rows.append(Measured.from_json(json.loads(line)))
-                on_row(rows[-1])
-            child.wait()
-        except BaseException:
-            child.kill()
-            raise
-        finally:
-            watch.stop()
-    return rows, _how_it_ended(child.returncode)
-
-
-class _Watch:
-    """Kills a process that says nothing for `HANGS_S`."""
-
-    def __init__(self, child: subprocess.Popen[str]) -> None:
-        self._child = child
-        self._timer = self._start()
-
-    def restart(self) -> None:
-        self._timer.cancel()
-        self._timer = self._start()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    def _start(self) -> threading.Timer:
-        timer = threading.Timer(HANGS_S, self._child.kill)
-        timer.daemon = True
-        timer.start()
-        return timer
+    try:
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", _MODULE],
+            input=pickle.dumps(task),
+            stdout=subprocess.PIPE,
+            env=env,
+            timeout=HANGS_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as exc:
+        said, end = exc.stdout or b"", f"its process was killed after {HANGS_S:.0f} s (hung?)"
+    else:
+        said, end = done.stdout, _how_it_ended(done.returncode)
+    return [Measured(**json.loads(line)) for line in said.splitlines()], end
 
 
 def _how_it_ended(code: int) -> str:
     if code >= 0:
-        return f"{PROCESS} ended with exit code {code}"
+        return f"its process ended with exit code {code}"
     name = signal.Signals(-code).name
-    hint = " (out of memory, or hung?)" if name == "SIGKILL" else ""
-    return f"{PROCESS} was killed by {name}{hint}"
+    hint = " (out of memory?)" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{hint}"
 
 
-def _main(request: dict[str, Any], out: TextIO) -> None:
+def _main(task: Task, out: TextIO) -> None:
     from transformers.utils.logging import disable_progress_bar
 
+    from deployments.engines.torch_engine import TorchEngine
     from deployments.model.probe import probe_batch
     from deployments.model.source import model_info
 
     disable_progress_bar()
-    model = ModelSettings.model_validate(request["model"])
-    settings = EngineSettings.model_validate(request["engine"])
-    num_threads = request["num_threads"]
+    model, settings, num_threads, dtypes = task
     measurement = Measurement(
         probe_batch(model),
         model_info(model).problem_type,
         settings,
-        lambda candidate: make(candidate, model, settings, num_threads),
-        request["n"],
+        lambda dtype: TorchEngine(
+            model, settings.model_copy(update={"name": "torch", "dtype": dtype}), num_threads
+        ),
     )
-    for name, dtype in request["candidates"]:
-        row = measurement.measure(Candidate(name, dtype))
-        out.write(json.dumps(row.to_json()) + "\n")
-        out.flush()
+    for dtype in dtypes:
+        print(json.dumps(asdict(measurement.measure(dtype))), file=out, flush=True)
 
 
 if __name__ == "__main__":
     # What libraries print must not get between our lines.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    _main(json.load(sys.stdin), answers)
+    _main(pickle.load(sys.stdin.buffer), answers)  # noqa: S301 - from the process that started this
     answers.close()
     # Some runtimes crash in their destructors; all is said.
     os._exit(0)

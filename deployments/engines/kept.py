@@ -10,8 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,10 +27,10 @@ from deployments.settings import EngineSettings, ModelSettings
 logger = logging.getLogger(__name__)
 
 # Longer than a measurement may take: who waited this long measures beside the other.
-LOCK_TIMEOUT_S = 300.0
+LOCK_TIMEOUT_S = 600.0
 _PACKAGES = ("rayclassify", "torch", "transformers", "numpy")
 # Changes whenever what is kept would be read or judged differently.
-_FORMAT = 5
+_FORMAT = 6
 
 
 class Store(Protocol):
@@ -72,7 +73,6 @@ class Kept:
 
     def __init__(self, kind: str, store: Store | None = None) -> None:
         directory = cache_dir()
-        self.is_possible = directory is not None or store is not None
         self._kind, self._store = kind, store
         self._directory = directory and directory / kind
 
@@ -108,6 +108,8 @@ class Kept:
         name, content = _name(key), json.dumps({**key, "found": found}, indent=1)
         if self._store is not None:
             self._store.put(f"{self._kind} {name}", content)
+        elif self._directory is None:
+            logger.warning("%s are made anew at each start: set RAYCLASSIFY_CACHE_DIR", self._kind)
         if self._directory is None:
             return
         try:
@@ -118,29 +120,25 @@ class Kept:
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
         """Replicas that start together on one node would disturb each other."""
-        lock = None
-        if self._directory is not None:
-            lock = filelock.FileLock(self._directory.parent / f"{self._kind}.lock")
-            try:
-                lock.acquire(timeout=LOCK_TIMEOUT_S)
-            except (filelock.Timeout, OSError, NotImplementedError) as exc:
-                logger.warning("going on without a lock (%s)", type(exc).__name__)
-                lock = None
+        if self._directory is None:
+            yield
+            return
+        lock = filelock.FileLock(self._directory.parent / f"{self._kind}.lock")
+        try:
+            lock.acquire(timeout=LOCK_TIMEOUT_S)
+        except (filelock.Timeout, OSError, NotImplementedError) as exc:
+            logger.warning("going on without a lock (%s)", type(exc).__name__)
         try:
             yield
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()  # nothing where it is not held
 
     def _on_disk(self, name: str) -> str | None:
         if self._directory is None:
             return None
         try:
-            return (self._directory / f"{name}.json").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as exc:
-            self.damaged(exc)
+            return (self._directory / f"{name}.json").read_text("utf-8", errors="replace")
+        except OSError:
             return None
 
 
@@ -151,14 +149,10 @@ def _name(key: dict[str, Any]) -> str:
 
 def _gpus() -> list[str]:
     """What tells one GPU node from another without asking torch."""
-    found = sorted(str(path) for path in Path("/proc/driver/nvidia/gpus").glob("*"))
-    models = []
-    for path in found:
-        try:
-            lines = (Path(path) / "information").read_text(encoding="utf-8").splitlines()
-        except OSError:
-            continue
-        models += [line.partition(":")[2].strip() for line in lines if line.startswith("Model")]
+    models: list[str] = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        with suppress(OSError):
+            models += re.findall(r"^Model:\s*(.*)", path.read_text("utf-8"), re.MULTILINE)
     # Which of them a replica may use is another each time; how many is what counts.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [*models, f"visible={None if visible is None else len(visible.split(','))}"]

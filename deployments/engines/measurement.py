@@ -1,4 +1,4 @@
-"""Candidates measured one after the other: whether they agree, and how fast they are.
+"""Precisions measured one after the other: whether they agree, and how fast they are.
 
 Speed is what a service needs: texts a second in batches of one text, a few, many and a full one,
 with lengths drawn anew for each, so that what a new shape costs counts. The score is the geometric
@@ -11,17 +11,15 @@ import gc
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 from statistics import geometric_mean
-from typing import Any
 
 import numpy as np
 
 from deployments.engines.base import Engine, EngineUnavailable
-from deployments.engines.catalog import EXACTNESS, REFERENCE, Candidate
-from deployments.engines.parity import Agreement, compare
+from deployments.engines.parity import compare
 from deployments.model.source import ModelNotFound
 from deployments.pipeline.types import Encoded, Float32
 from deployments.settings import EngineSettings
@@ -29,65 +27,59 @@ from deployments.user_config import ClassifierUserConfig
 
 logger = logging.getLogger(__name__)
 
+REFERENCE = "float32"
+"""What every other precision must agree with, and what runs where none does."""
+
+EXACTNESS = ("float32", "float16", "bfloat16", "int8")
+"""Precisions by how little they round, the most exact first."""
+
 SIZES = (1, 4, 16)
 """Texts in a batch; the fourth size is a full batch."""
 FULL_TOKENS = int(ClassifierUserConfig().max_batch_tokens)
-# Of all engines together, as an owner waits for it at the first start.
+# Of all precisions together, as an owner waits for it at the first start; there are three at most.
 TIMING_S = 8.0
+_SLICE_S = TIMING_S / 3
 # The reference answers the probe's texts until then, and the others those that it answered.
 ANSWERS_S = 3.0
 CHUNK_TEXTS = 12
 # Tokens of one packed row: what a layer's activations may take of the caches, which differ.
 ROW_TOKENS = (512, 4_096)
-# An engine must be this much faster to be taken before a more exact one.
+# A precision must be this much faster to be taken before a more exact one.
 NEAR_TIE = 0.05
 _SEED = 20261128
-
-PROCESS = "its process"
-"""How the reason of a failure begins where the process ended in which it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One candidate's row. What could not be found out is None.
+    """One precision's row. What could not be found out is None.
 
     rates: texts a second by batch: "1", "4", "16", "full". row_tokens: the faster of `ROW_TOKENS`.
     agrees: whether it may be chosen. verdict: why it may not (`refused: …`, `failed: …`,
     `skipped: …`); else, once a choice is made, `chosen` or why it was not.
     """
 
-    candidate: Candidate
+    dtype: str
     rates: dict[str, float] = field(default_factory=dict)
     max_drift: float | None = None
     label_agreement: float | None = None
-    batching: str | None = None
-    start_s: float | None = None
     row_tokens: int | None = None
     agrees: bool = False
     verdict: str = ""
 
     @property
     def chosen(self) -> bool:
-        return self.verdict.startswith("chosen")
+        return self.verdict == "chosen"
 
     @property
     def speed(self) -> float:
         """Texts a second, the geometric mean over the sizes; 0 where it is not known."""
         return geometric_mean(self.rates.values()) if self.rates else 0.0
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_json(row: dict[str, Any]) -> Measured:
-        return Measured(**{**row, "candidate": Candidate(**row["candidate"])})
-
 
 class Measurement:
-    """Takes candidates one at a time; the reference must be the first.
+    """Takes precisions one at a time; the reference must be the first.
 
     At most one engine is in memory. An engine that raises is a row, never an exception.
-    n: how many candidates share the time.
     """
 
     def __init__(
@@ -95,51 +87,49 @@ class Measurement:
         probe: Encoded,
         problem_type: str,
         settings: EngineSettings,
-        make: Callable[[Candidate], Engine],
-        n: int,
+        make: Callable[[str], Engine],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._texts = probe.split()
         self._problem_type = problem_type
         self._settings = settings
         self._make = make
-        self._slice_s = TIMING_S / n
         self._clock = clock
         self._reference: Float32 | None = None
 
-    def measure(self, candidate: Candidate) -> Measured:
-        """The candidate's row."""
-        if candidate != REFERENCE and self._reference is None:
-            return Measured(candidate, verdict=f"skipped: {REFERENCE} gave nothing to compare with")
+    def measure(self, dtype: str) -> Measured:
+        """The precision's row."""
+        if dtype != REFERENCE and self._reference is None:
+            return Measured(dtype, verdict=f"skipped: {REFERENCE} gave nothing to compare with")
         try:
-            return self._measure(candidate)
+            return self._measure(dtype)
         except (EngineUnavailable, ModelNotFound) as exc:  # our own words
-            return Measured(candidate, verdict=f"failed: {exc}")
+            return Measured(dtype, verdict=f"failed: {exc}")
         except Exception as exc:
-            logger.debug("%s failed", candidate, exc_info=True)
-            return Measured(candidate, verdict=f"failed: {type(exc).__name__}")
+            logger.debug("%s failed", dtype, exc_info=True)
+            return Measured(dtype, verdict=f"failed: {type(exc).__name__}")
         finally:
             gc.collect()  # before the next one is loaded
 
-    def _measure(self, candidate: Candidate) -> Measured:
-        started = self._clock()
-        engine = self._make(candidate)
+    def _measure(self, dtype: str) -> Measured:
+        engine = self._make(dtype)
         engine.load()
-        start_s = self._clock() - started
-        agreement = self._compare(self._answers(engine))
-        found = Measured(
-            candidate,
-            max_drift=agreement.max_drift if np.isfinite(agreement.max_drift) else None,
-            label_agreement=agreement.label_agreement,
-            batching=engine.info().batching,
-            start_s=start_s,
-            agrees=agreement.refusal is None,
-            verdict=agreement.refusal or "",
+        answers = self._answers(engine)
+        if self._reference is None and np.isfinite(answers).all():
+            self._reference = answers
+        reference = answers if self._reference is None else self._reference
+        agreement = compare(reference, answers, self._problem_type, self._settings)
+        agrees = agreement.refusal is None
+        rates, row_tokens = self._rates(engine) if agrees else ({}, None)
+        return Measured(
+            dtype,
+            rates,
+            agreement.max_drift if np.isfinite(agreement.max_drift) else None,
+            agreement.label_agreement,
+            row_tokens,
+            agrees,
+            agreement.refusal or "",
         )
-        if not found.agrees:
-            return found
-        rates, row_tokens = self._rates(engine)
-        return replace(found, rates=rates, row_tokens=row_tokens)
 
     def _answers(self, engine: Engine) -> Float32:
         """Logits of the first texts; the reference says of how many."""
@@ -158,15 +148,15 @@ class Measurement:
         draw = random.Random(_SEED)  # noqa: S311
         seconds: dict[str, float] = {}
         tokens: dict[str, int] = {}
-        ends_s = self._clock() + self._slice_s
+        ends_s = self._clock() + _SLICE_S
         mean = sum(text.total_tokens for text in self._texts) / len(self._texts)
         full = max(SIZES[-1], round(FULL_TOKENS / mean))
         kinds = (None,) if engine.row_tokens is None else ROW_TOKENS
-        sizes: list[tuple[str, int, int | None]] = [(str(n), n, None) for n in SIZES]
-        sizes += [(f"full {kind}", full, kind) for kind in kinds]
+        sizes: dict[str, tuple[int, int | None]] = {str(n): (n, None) for n in SIZES}
+        sizes |= {f"full {kind}": (full, kind) for kind in kinds}
         # A full batch, or as much of one as leaves time for the others.
         most = full
-        for size, n_texts, row_tokens in cycle(sizes):
+        for size, (n_texts, row_tokens) in cycle(sizes.items()):
             if row_tokens is not None:
                 engine.row_tokens = row_tokens
             batch = Encoded.concat(draw.choices(self._texts, k=min(n_texts, most)))
@@ -175,7 +165,7 @@ class Measurement:
             took_s = self._clock() - started
             seconds[size] = seconds.get(size, 0.0) + took_s
             tokens[size] = tokens.get(size, 0) + batch.total_tokens
-            most = max(SIZES[-1], round(self._slice_s / 4 * len(batch) / max(took_s, 1e-9)))
+            most = max(SIZES[-1], round(_SLICE_S / 4 * len(batch) / max(took_s, 1e-9)))
             if self._clock() > ends_s and len(seconds) == len(sizes):
                 break
         # Of the mean length: a size is not slower because long texts were drawn for it.
@@ -183,40 +173,30 @@ class Measurement:
         best = max(kinds, key=lambda kind: rates[f"full {kind}"])
         return {**{str(n): rates[str(n)] for n in SIZES}, "full": rates[f"full {best}"]}, best
 
-    def _compare(self, values: Float32) -> Agreement:
-        if self._reference is None:
-            if np.isfinite(values).all():
-                self._reference = values
-            return compare(values, values, self._problem_type, self._settings)
-        return compare(self._reference, values, self._problem_type, self._settings)
 
-
-def choose(rows: Sequence[Measured], allowed: Collection[Candidate]) -> list[Measured]:
+def choose(rows: Sequence[Measured]) -> list[Measured]:
     """The rows with their verdicts: the chosen one first, those that agree by speed, the others.
 
-    Of those that are nearly as fast as the fastest the most exact is taken, and of those the
-    fastest. Where none that is allowed agrees it is the reference; where that failed too, none.
+    Of those that are nearly as fast as the fastest the most exact is taken. Where none agrees, as
+    the reference itself failed, none is.
     """
-    able = [row for row in rows if row.agrees and row.candidate in allowed]
-    fallback = [row for row in rows if row.agrees and row.candidate == REFERENCE]
-    if not able and not fallback:
+    able = [row for row in rows if row.agrees]
+    if not able:
         return list(rows)
-    fastest = max((row.speed for row in able), default=0.0)
+    fastest = max(row.speed for row in able)
     chosen = min(
-        (row for row in able or fallback if row.speed >= (1 - NEAR_TIE) * fastest),
-        key=lambda row: (EXACTNESS.index(row.candidate.dtype), -row.speed),
+        (row for row in able if row.speed >= (1 - NEAR_TIE) * fastest),
+        key=lambda row: EXACTNESS.index(row.dtype),
     )
-    judged = [_judged(row, chosen, row.candidate in allowed) for row in rows]
+    judged = [_judged(row, chosen) for row in rows]
     return sorted(judged, key=lambda row: (not row.chosen, not row.agrees, -row.speed))
 
 
-def _judged(row: Measured, chosen: Measured, allowed: bool) -> Measured:
+def _judged(row: Measured, chosen: Measured) -> Measured:
     if row is chosen:
-        verdict = "chosen" if allowed else "chosen: none that args.engine asks for agrees"
+        verdict = "chosen"
     elif not row.agrees:
         verdict = row.verdict
-    elif not allowed:
-        verdict = "for comparison only: not what args.engine asks for"
     elif row.speed > chosen.speed:
         verdict = f"less exact, only {row.speed / chosen.speed:.2f}× as fast"
     else:

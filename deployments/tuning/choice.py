@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deployments.engines.catalog import Candidate
-
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """One way to run the model on the whole machine."""
 
-    candidate: Candidate
+    dtype: str
     num_threads: int
     replicas: int
     max_batch_tokens: int
 
     def __str__(self) -> str:
-        return f"{self.candidate}, {self.replicas} × {self.num_threads} threads"
+        return f"torch {self.dtype}, {self.replicas} × {self.num_threads} threads"
 
 
 @dataclass(frozen=True, slots=True)

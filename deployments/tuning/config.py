@@ -26,8 +26,8 @@ def tuned(text: str, app_name: str, setup: Setup, target_p99_ms: float | None, n
     config = yaml.load(text)
     app = next(app for app in config["applications"] if app.get("name", "default") == app_name)
     engine = _mapping(_mapping(app, "args"), "engine")
-    engine["name"] = setup.candidate.name
-    engine["dtype"] = setup.candidate.dtype
+    engine["name"] = "torch"
+    engine["dtype"] = setup.dtype
     engine["num_threads"] = setup.num_threads
     classifier = next(d for d in app["deployments"] if d["name"] == "Classifier")
     _set_replicas(classifier, setup.replicas)

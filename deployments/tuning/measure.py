@@ -68,7 +68,7 @@ def replicas_of(setup: Setup, load: Workload) -> Iterator[Replicas]:
     replica = Replica(
         load.model,
         load.engine,
-        setup.candidate,
+        setup.dtype,
         setup.num_threads,
         load.texts,
         load.target_p99_ms,

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
-from deployments.engines.catalog import Candidate
 from deployments.tuning.choice import Result, Setup, better_half
 from deployments.tuning.measure import SetupFailed, Workload, replicas_of
 
@@ -31,12 +30,12 @@ def batch_sizes(waiting_tokens: int) -> list[int]:
 
 
 def setups(
-    candidates: Sequence[Candidate], layouts: Sequence[tuple[int, int]], load: Workload
+    dtypes: Sequence[str], layouts: Sequence[tuple[int, int]], load: Workload
 ) -> list[Setup]:
     waiting_tokens = load.n_callers * load.texts.total_tokens // max(1, len(load.texts))
     return [
-        Setup(candidate, num_threads, replicas, size)
-        for candidate in candidates
+        Setup(dtype, num_threads, replicas, size)
+        for dtype in dtypes
         for num_threads, replicas in layouts
         for size in batch_sizes(waiting_tokens // replicas)
     ]
@@ -72,7 +71,7 @@ class Search:
             # Each round may take its share of what is left; loading takes about half of it.
             left_s = (deadline - self._clock()) / (N_ROUNDS - round_number)
             seconds = min(max(left_s / 2 / len(remaining), SHORTEST_RUN_S), LONGEST_RUN_S)
-            for _, group in groupby(remaining, lambda s: (s.candidate, s.num_threads, s.replicas)):
+            for _, group in groupby(remaining, lambda s: (s.dtype, s.num_threads, s.replicas)):
                 if self.results and self._clock() > deadline:
                     return
                 yield from self._measure(list(group), seconds, deadline)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from deployments.engines.catalog import Candidate
 from deployments.engines.loaded import load_engine
 from deployments.pipeline.batcher import ModelThread, TokenBatcher
 from deployments.pipeline.types import Encoded, Float32
@@ -30,7 +29,7 @@ class Replica:
 
     model: ModelSettings
     engine: EngineSettings
-    candidate: Candidate
+    dtype: str
     num_threads: int
     texts: Encoded
     target_p99_ms: float | None
@@ -68,7 +67,7 @@ def work(replica: Replica, parent: Connection) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # libraries print; the table is the parent's
     os.dup2(1, 2)
     try:
-        named = {"name": replica.candidate.name, "dtype": replica.candidate.dtype}
+        named = {"name": "torch", "dtype": replica.dtype}
         settings = Settings(model=replica.model, engine=replica.engine.model_copy(update=named))
         thread = ModelThread()
         engine = thread.wait_for(lambda: load_engine(settings, replica.num_threads))

@@ -5,26 +5,21 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from deployments.engines import catalog, isolation, make_engine
-from deployments.engines.auto import AutoEngine
-from deployments.engines.base import Engine, EngineUnavailable
-from deployments.engines.catalog import REFERENCE, Candidate
-from deployments.engines.isolation import Task
-from deployments.engines.measurement import PROCESS, Measured
-from deployments.engines.torch_engine import TorchEngine
+from deployments.engines import hardware, isolation, make_engine, torch_engine
+from deployments.engines.auto import AutoEngine, candidates
+from deployments.engines.base import EngineUnavailable
+from deployments.engines.measurement import REFERENCE, Measured
 from deployments.model.cache import CACHE_DIR_ENV
 from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings, Settings
 
-BF16 = Candidate("torch", "bfloat16")
-INT8 = Candidate("torch", "int8")
 ONE_TEXT = Encoded(np.arange(5, 9, dtype=np.int32), np.asarray([4], np.int32))
 
 
@@ -53,23 +48,23 @@ class Measurer:
         self.calls = 0
         self.error = error
 
-    def __call__(self, task: Task) -> list[Measured]:
+    def __call__(
+        self, model: ModelSettings, engine: EngineSettings, num_threads: int, dtypes: Sequence[str]
+    ) -> list[Measured]:
         self.calls += 1
         if self.error:
             raise self.error
-        speeds = {"bfloat16": 300.0, "int8": 200.0}
+        speeds = {"bfloat16": 300.0, "int8": 200.0, "float32": 50.0}
         return [
-            Measured(c, {"full": speeds.get(c.dtype, 50.0)}, 0.01, row_tokens=256, agrees=True)
-            for c in task.candidates
+            Measured(dtype, {"full": speeds[dtype]}, 0.01, row_tokens=256, agrees=True)
+            for dtype in dtypes
         ]
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CACHE_DIR_ENV, str(tmp_path / "cache"))
-    monkeypatch.setattr(
-        catalog, "candidates", lambda settings: catalog.fitting(settings, "cpu", True)
-    )
+    monkeypatch.setattr(hardware, "cpu_has_bfloat16", lambda: True)
     return tmp_path / "cache"
 
 
@@ -132,7 +127,7 @@ def test_without_a_place_for_the_cache_it_measures_each_time_and_says_so(
     assert loaded(model, measurer).info().dtype == "bfloat16"
     assert loaded(model, measurer).info().selected_by == "measurement"
     assert measurer.calls == 2
-    assert "measured at each start. Set RAYCLASSIFY_CACHE_DIR" in caplog.text
+    assert "choices are made anew at each start: set RAYCLASSIFY_CACHE_DIR" in caplog.text
 
 
 def test_a_cache_that_turned_read_only_stops_no_start(
@@ -156,24 +151,21 @@ def test_a_damaged_cache_file_is_measured_anew(model: ModelSettings, own_cache: 
     assert measurer.calls == 2
 
 
-def test_a_cached_engine_that_loads_no_more_is_measured_again(
-    model: ModelSettings, caplog: pytest.LogCaptureFixture
+def test_where_the_chosen_engine_loads_no_more_the_next_best_is_taken(
+    model: ModelSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     measurer = Measurer()
     loaded(model, measurer)
 
-    def make(candidate: Candidate, *args: Any) -> Engine:
-        if candidate == BF16:
+    def gone(name: str, device: Any) -> str:
+        if name == "bfloat16":
             raise EngineUnavailable("gone since the last start")
-        return TorchEngine(args[0], args[1].model_copy(update={"dtype": "float32"}), args[2])
+        return name
 
-    engine = AutoEngine(
-        model, EngineSettings(device="cpu"), num_threads=1, measure=measurer, make=make
-    )
-    engine.load()
-    assert measurer.calls == 2
-    assert engine.predict(ONE_TEXT).values.shape == (1, 2)
-    assert "torch bfloat16, chosen earlier, loads no more (EngineUnavailable)" in caplog.text
+    monkeypatch.setattr(torch_engine, "pick_dtype", gone)
+    assert loaded(model, measurer).info().dtype == "int8"
+    assert measurer.calls == 1
+    assert "bfloat16 was measured but does not load (EngineUnavailable)" in caplog.text
 
 
 def test_where_nothing_can_be_measured_it_is_float32(
@@ -187,7 +179,7 @@ def test_where_nothing_can_be_measured_it_is_float32(
 
 @pytest.mark.parametrize(
     "verdict",
-    ["failed: OSError", f"failed: {PROCESS} was killed by SIGKILL (out of memory, or hung?)"],
+    ["failed: OSError", "failed: its process was killed by SIGKILL (out of memory?)"],
 )
 def test_where_one_failed_the_next_start_measures_again(
     model: ModelSettings, verdict: str, caplog: pytest.LogCaptureFixture
@@ -195,8 +187,9 @@ def test_where_one_failed_the_next_start_measures_again(
     """A full disk, memory that was short: it may have been chance."""
     measurer = Measurer()
 
-    def unlucky(task: Task) -> list[Measured]:
-        return [*measurer(task)[:-1], Measured(task.candidates[-1], verdict=verdict)]
+    def unlucky(*task: Any) -> list[Measured]:
+        *rows, last = measurer(*task)
+        return [*rows, Measured(last.dtype, verdict=verdict)]
 
     for _ in range(2):
         AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=unlucky).load()
@@ -258,46 +251,18 @@ def test_what_is_kept_and_unreadable_is_measured_again(
     assert measurer.calls == 2
 
 
-@pytest.mark.parametrize("allowed", [[BF16, INT8], [REFERENCE, INT8]])
-def test_where_nothing_that_was_asked_for_agrees_the_log_warns(
-    model: ModelSettings,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    allowed: list[Candidate],
-) -> None:
-    monkeypatch.setattr(catalog, "candidates", lambda settings: allowed)
-
-    def drifting(task: Task) -> list[Measured]:
-        return [
-            Measured(c, {"full": 9.0}, agrees=c == REFERENCE, verdict="" if c == REFERENCE else "x")
-            for c in task.candidates
-        ]
-
-    engine = AutoEngine(model, EngineSettings(device="cpu"), num_threads=1, measure=drifting)
-    engine.load()
-    assert engine.info().dtype == "float32"
-    warned = "nothing that args.engine allows agrees with the model" in caplog.text
-    assert warned == (REFERENCE not in allowed)
-
-
-def test_a_lone_candidate_is_taken_unmeasured(model: ModelSettings) -> None:
-    measurer = Measurer()
-    info = loaded(model, measurer, dtype="float32").info()
-    assert (info.dtype, info.selected_by, measurer.calls) == ("float32", "config", 0)
-
-
-def test_an_engine_that_is_named_wholly_is_taken_as_it_is(model: ModelSettings) -> None:
-    settings = {"device": "cpu", "name": "torch", "dtype": "float32"}
+@pytest.mark.parametrize("name", ["auto", "torch"])
+def test_a_precision_that_is_named_is_taken_unmeasured(model: ModelSettings, name: str) -> None:
+    settings = {"device": "cpu", "name": name, "dtype": "float32"}
     engine = make_engine(Settings(model=model, engine=EngineSettings.model_validate(settings)), 1)
-    assert not isinstance(engine, AutoEngine)
     engine.load()
-    assert engine.info().selected_by == "config"
+    assert (engine.info().dtype, engine.info().selected_by) == ("float32", "config")
 
 
 def test_the_log_shows_the_table(model: ModelSettings, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     loaded(model, Measurer())
-    lines = caplog.text[caplog.text.index("engine: torch bfloat16, by measurement here") :]
+    lines = caplog.text[caplog.text.index("engine: torch bfloat16, by measurement:") :]
     assert lines.splitlines()[1:4] == [
         "  engine          1  4  16  full  score  rows of  max drift  same labels  verdict",
         "  torch bfloat16  -  -   -   300    300      256       0.01            -  chosen",
@@ -306,16 +271,16 @@ def test_the_log_shows_the_table(model: ModelSettings, caplog: pytest.LogCapture
 
 
 def _start(model_id: str, log: str, together: Any) -> None:
-    def measure(task: Task) -> list[Measured]:
+    def measure(*task: Any) -> list[Measured]:
         with Path(log).open("a") as file:
             file.write("measured\n")
         time.sleep(0.5)
         return [Measured(REFERENCE, {"full": 50.0}, 0.0, agrees=True)]
 
-    settings = EngineSettings(device="cpu", name="torch")
-    catalog.candidates(settings)  # imports torch
+    engine = AutoEngine(ModelSettings(id=model_id), EngineSettings(device="cpu"), 1, None, measure)
+    candidates(EngineSettings())  # imports torch
     together.wait(60)
-    AutoEngine(ModelSettings(id=model_id), settings, 1, measure=measure).load()
+    engine.load()
 
 
 def test_of_replicas_that_start_together_one_measures(model: ModelSettings, tmp_path: Path) -> None:
@@ -333,12 +298,10 @@ def test_of_replicas_that_start_together_one_measures(model: ModelSettings, tmp_
 
 
 def test_real_engines_are_measured_in_a_process_of_their_own(model: ModelSettings) -> None:
-    engine = AutoEngine(model, EngineSettings(device="cpu", name="torch"), num_threads=1)
-    rows = engine.measure([REFERENCE, BF16])
-    assert {row.candidate for row in rows} == {REFERENCE, BF16}
+    rows = isolation.measure(model, EngineSettings(device="cpu"), 1, ["float32", "bfloat16"])
+    assert [row.dtype for row in rows] == ["float32", "bfloat16"]
     assert all(row.agrees and row.speed > 0 and row.row_tokens for row in rows)
-    (reference,) = (row for row in rows if row.candidate == REFERENCE)
-    assert reference.max_drift == 0.0
+    assert rows[0].max_drift == 0.0
 
 
 def test_an_engine_that_crashes_its_process_is_a_row_and_the_next_is_measured(
@@ -347,11 +310,9 @@ def test_an_engine_that_crashes_its_process_is_a_row_and_the_next_is_measured(
     # In the process that measures too, as by an instruction that this CPU has not.
     (tmp_path / "sitecustomize.py").write_text(CRASHES_ON_INT8)
     monkeypatch.syspath_prepend(tmp_path)
-    crashing = INT8
-    task = isolation.Task(model, EngineSettings(device="cpu"), 1, (REFERENCE, crashing, BF16))
-    seen: list[Measured] = []
-    rows = isolation.measure(task, seen.append)
-    assert [row.candidate for row in rows] == [REFERENCE, crashing, BF16]
-    assert rows[1].verdict == "failed: its process was killed by SIGABRT"
-    assert rows[2].agrees
-    assert rows[1] in seen
+    engine = AutoEngine(model, EngineSettings(device="cpu"), num_threads=1)
+    rows = {row.dtype: row for row in engine.measured()}
+    assert rows["int8"].verdict == "failed: its process was killed by SIGABRT"
+    assert rows["float32"].agrees
+    assert rows["bfloat16"].agrees
+    assert not engine.cached()

@@ -65,7 +65,7 @@ def test_what_it_measures_the_next_start_takes(
     assert found["peak_gflops"]["cpu float32"] > 0.1
     first = found["engine"]["rows"][0]
     assert first["verdict"] == "chosen"
-    chosen = f"{first['candidate']['name']} {first['candidate']['dtype']}"
+    chosen = f"torch {first['dtype']}"
     later = doctor(path, "--no-measure").output
     assert f"{chosen}: measured earlier, and the next start takes it" in later
     assert "set name: torch and dtype:" in later

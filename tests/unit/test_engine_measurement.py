@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pytest
+import torch
 
+from deployments.engines import hardware
+from deployments.engines.auto import candidates
 from deployments.engines.base import EngineUnavailable
-from deployments.engines.catalog import REFERENCE, Candidate, fitting
 from deployments.engines.measurement import (
     ANSWERS_S,
     CHUNK_TEXTS,
+    REFERENCE,
     ROW_TOKENS,
     SIZES,
     TIMING_S,
@@ -25,9 +29,7 @@ from deployments.engines.parity import compare
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings
 
-TORCH_BF16 = Candidate("torch", "bfloat16")
-TORCH_INT8 = Candidate("torch", "int8")
-TORCH_FP16 = Candidate("torch", "float16")
+BF16, INT8, FP16 = "bfloat16", "int8", "float16"
 DEFAULTS = EngineSettings()
 N_TEXTS = 4 * CHUNK_TEXTS
 
@@ -84,57 +86,56 @@ class StandIn:
         return EngineInfo("stand-in", "cpu", "float32", 1, {})
 
 
-def rows_of(kinds: dict[Candidate, Kind], settings: EngineSettings = DEFAULTS) -> list[Measured]:
+def rows_of(kinds: dict[str, Kind], settings: EngineSettings = DEFAULTS) -> list[Measured]:
     clock = Clock()
     measurement = Measurement(
         PROBE,
         "single_label_classification",
         settings,
-        lambda candidate: StandIn(kinds[candidate], clock),
-        len(kinds),
+        lambda dtype: StandIn(kinds[dtype], clock),
         clock,
     )
-    return [measurement.measure(candidate) for candidate in kinds]
+    return [measurement.measure(dtype) for dtype in kinds]
 
 
 def chosen_of(
-    kinds: dict[Candidate, Kind], settings: EngineSettings = DEFAULTS
-) -> tuple[Measured, dict[Candidate, Measured]]:
-    rows = choose(rows_of(kinds, settings), kinds)
+    kinds: dict[str, Kind], settings: EngineSettings = DEFAULTS
+) -> tuple[Measured, dict[str, Measured]]:
+    rows = choose(rows_of(kinds, settings))
     assert rows[0].chosen
-    return rows[0], {row.candidate: row for row in rows}
+    return rows[0], {row.dtype: row for row in rows}
 
 
 def test_the_fastest_that_agrees_is_chosen() -> None:
     chosen, rows = chosen_of(
         {
             REFERENCE: Kind(0.010),
-            TORCH_BF16: Kind(0.005, drift=0.01),
-            TORCH_INT8: Kind(0.002, drift=0.05),
+            BF16: Kind(0.005, drift=0.01),
+            INT8: Kind(0.002, drift=0.05),
         }
     )
-    assert chosen.candidate == TORCH_INT8
+    assert chosen.dtype == INT8
     assert chosen.speed == pytest.approx(500)
     assert chosen.max_drift == pytest.approx(0.05)
     assert chosen.label_agreement == 1.0
-    assert rows[TORCH_BF16].verdict == "slower: 0.40×"
+    assert rows[BF16].verdict == "slower: 0.40×"
 
 
 def test_a_fast_one_that_drifts_is_refused_with_its_figures() -> None:
     chosen, rows = chosen_of(
-        {REFERENCE: Kind(0.010), TORCH_INT8: Kind(0.001, drift=0.31), TORCH_BF16: Kind(0.005)}
+        {REFERENCE: Kind(0.010), INT8: Kind(0.001, drift=0.31), BF16: Kind(0.005)}
     )
-    assert chosen.candidate == TORCH_BF16
-    assert rows[TORCH_INT8].verdict == "refused: drift 0.31 > 0.1"
-    assert not rows[TORCH_INT8].rates  # and no time is lost on its speed
+    assert chosen.dtype == BF16
+    assert rows[INT8].verdict == "refused: drift 0.31 > 0.1"
+    assert not rows[INT8].rates  # and no time is lost on its speed
 
 
 def test_one_that_is_fast_in_full_batches_only_is_not_taken() -> None:
-    chosen, rows = chosen_of({REFERENCE: Kind(0.010), TORCH_INT8: Kind(0.005, s_per_batch=0.050)})
-    int8 = rows[TORCH_INT8]
+    chosen, rows = chosen_of({REFERENCE: Kind(0.010), INT8: Kind(0.005, s_per_batch=0.050)})
+    int8 = rows[INT8]
     assert int8.rates["full"] > 1.5 * chosen.rates["full"]
     assert int8.rates["1"] < 0.2 * chosen.rates["1"]
-    assert chosen.candidate == REFERENCE
+    assert chosen.dtype == REFERENCE
 
 
 def test_the_score_is_the_geometric_mean_over_all_sizes() -> None:
@@ -161,86 +162,76 @@ def test_all_engines_together_are_timed_for_some_seconds_only() -> None:
     """BERT-base in float32 on a slow core takes that long for a text."""
     clock = Clock()
     measurement = Measurement(
-        PROBE, "regression", DEFAULTS, lambda _: StandIn(Kind(0.07), clock), 3, clock
+        PROBE, "regression", DEFAULTS, lambda _: StandIn(Kind(0.07), clock), clock
     )
-    for candidate in (REFERENCE, TORCH_BF16, TORCH_INT8):
-        measurement.measure(candidate)
+    for dtype in (REFERENCE, BF16, INT8):
+        measurement.measure(dtype)
     answers_s = 3 * (ANSWERS_S + CHUNK_TEXTS * 0.07)
     assert clock.now < 1.25 * TIMING_S + answers_s
 
 
 def test_one_that_turns_labels_over_is_refused_however_far_it_may_drift() -> None:
     _, rows = chosen_of(
-        {REFERENCE: Kind(), TORCH_INT8: Kind(drift=1.5)}, EngineSettings(max_logit_drift=2.0)
+        {REFERENCE: Kind(), INT8: Kind(drift=1.5)}, EngineSettings(max_logit_drift=2.0)
     )
-    assert rows[TORCH_INT8].label_agreement == 0.5
-    assert rows[TORCH_INT8].verdict == "refused: label agreement 0.500 < 0.99"
+    assert rows[INT8].label_agreement == 0.5
+    assert rows[INT8].verdict == "refused: label agreement 0.500 < 0.99"
 
 
 def test_nan_is_refused() -> None:
-    _, rows = chosen_of({REFERENCE: Kind(), TORCH_INT8: Kind(drift=float("nan"))})
-    assert rows[TORCH_INT8].verdict.startswith("refused: logits are missing, NaN or infinite")
-    assert rows[TORCH_INT8].max_drift is None
+    _, rows = chosen_of({REFERENCE: Kind(), INT8: Kind(drift=float("nan"))})
+    assert rows[INT8].verdict.startswith("refused: logits are missing, NaN or infinite")
+    assert rows[INT8].max_drift is None
 
 
 @pytest.mark.parametrize(
     ("bf16_s", "int8_s", "taken"),
     [
         (0.0096, 0.0096, REFERENCE),
-        (0.0080, 0.0077, TORCH_BF16),
-        (0.0080, 0.0070, TORCH_INT8),
+        (0.0080, 0.0077, BF16),
+        (0.0080, 0.0070, INT8),
     ],
 )
 def test_of_those_that_are_nearly_as_fast_the_most_exact_is_chosen(
-    bf16_s: float, int8_s: float, taken: Candidate
+    bf16_s: float, int8_s: float, taken: str
 ) -> None:
-    chosen, _ = chosen_of(
-        {REFERENCE: Kind(0.010), TORCH_BF16: Kind(bf16_s), TORCH_INT8: Kind(int8_s)}
-    )
-    assert chosen.candidate == taken
+    chosen, _ = chosen_of({REFERENCE: Kind(0.010), BF16: Kind(bf16_s), INT8: Kind(int8_s)})
+    assert chosen.dtype == taken
 
 
 def test_one_that_raises_is_reported_and_the_others_are_measured() -> None:
     chosen, rows = chosen_of(
         {
             REFERENCE: Kind(0.010),
-            TORCH_INT8: Kind(error=RuntimeError("a text in the message: 很好")),
-            TORCH_FP16: Kind(load_error=EngineUnavailable("no such device. Set cpu.")),
-            TORCH_BF16: Kind(0.005),
+            INT8: Kind(error=RuntimeError("a text in the message: 很好")),
+            FP16: Kind(load_error=EngineUnavailable("no such device. Set cpu.")),
+            BF16: Kind(0.005),
         }
     )
-    assert chosen.candidate == TORCH_BF16
-    assert rows[TORCH_INT8].verdict == "failed: RuntimeError"
-    assert rows[TORCH_FP16].verdict == "failed: no such device. Set cpu."
+    assert chosen.dtype == BF16
+    assert rows[INT8].verdict == "failed: RuntimeError"
+    assert rows[FP16].verdict == "failed: no such device. Set cpu."
 
 
 def test_without_a_reference_nothing_is_chosen() -> None:
-    kinds = {REFERENCE: Kind(load_error=OSError()), TORCH_BF16: Kind()}
-    rows = choose(rows_of(kinds), kinds)
+    kinds = {REFERENCE: Kind(load_error=OSError()), BF16: Kind()}
+    rows = choose(rows_of(kinds))
     assert not any(row.chosen for row in rows)
-    assert rows[1].verdict == "skipped: torch float32 gave nothing to compare with"
+    assert rows[1].verdict == "skipped: float32 gave nothing to compare with"
 
 
 def test_a_slow_reference_answers_fewer_texts_and_the_others_are_compared_on_these() -> None:
-    kinds = {REFERENCE: Kind(1.01 * ANSWERS_S / CHUNK_TEXTS), TORCH_BF16: Kind(0.001)}
+    kinds = {REFERENCE: Kind(1.01 * ANSWERS_S / CHUNK_TEXTS), BF16: Kind(0.001)}
     rows = rows_of(kinds)
     assert rows[0].speed == pytest.approx(CHUNK_TEXTS / ANSWERS_S, rel=0.02)
     assert rows[1].label_agreement == 1.0
-    assert choose(rows, kinds)[0].candidate == TORCH_BF16
+    assert choose(rows)[0].dtype == BF16
 
 
-def test_the_reference_is_taken_where_none_of_the_wanted_agrees() -> None:
-    kinds = {REFERENCE: Kind(), TORCH_INT8: Kind(0.001, drift=3.0)}
-    rows = choose(rows_of(kinds), [TORCH_INT8])
-    assert rows[0].candidate == REFERENCE
-    assert rows[0].verdict == "chosen: none that args.engine asks for agrees"
-
-
-def test_the_reference_is_not_taken_where_another_is_wanted_and_agrees() -> None:
-    kinds = {REFERENCE: Kind(0.001), TORCH_INT8: Kind(0.010)}
-    rows = choose(rows_of(kinds), [TORCH_INT8])
-    assert [row.candidate for row in rows] == [TORCH_INT8, REFERENCE]
-    assert rows[1].verdict == "for comparison only: not what args.engine asks for"
+def test_the_reference_is_taken_where_none_other_agrees() -> None:
+    chosen, rows = chosen_of({REFERENCE: Kind(), INT8: Kind(0.001, drift=3.0)})
+    assert chosen.dtype == REFERENCE
+    assert rows[INT8].verdict.startswith("refused: drift")
 
 
 def test_only_one_engine_is_in_memory_at_a_time() -> None:
@@ -248,7 +239,7 @@ def test_only_one_engine_is_in_memory_at_a_time() -> None:
     at_most = 0
     clock = Clock()
 
-    def make(candidate: Candidate) -> StandIn:
+    def make(dtype: str) -> StandIn:
         nonlocal at_most
         engine = StandIn(Kind(), clock)
         engine.itself = engine  # type: ignore[attr-defined]  # only the collector frees it
@@ -256,15 +247,15 @@ def test_only_one_engine_is_in_memory_at_a_time() -> None:
         at_most = max(at_most, len(living))
         return engine
 
-    measurement = Measurement(PROBE, "single_label_classification", DEFAULTS, make, 3, clock)
-    for candidate in (REFERENCE, TORCH_BF16, TORCH_INT8):
-        measurement.measure(candidate)
+    measurement = Measurement(PROBE, "single_label_classification", DEFAULTS, make, clock)
+    for dtype in (REFERENCE, BF16, INT8):
+        measurement.measure(dtype)
     assert at_most == 1
 
 
 def test_rows_survive_the_way_to_disk() -> None:
-    for row in rows_of({REFERENCE: Kind(), TORCH_INT8: Kind(error=ValueError())}):
-        assert Measured.from_json(row.to_json()) == row
+    for row in rows_of({REFERENCE: Kind(), INT8: Kind(error=ValueError())}):
+        assert Measured(**json.loads(json.dumps(asdict(row)))) == row
 
 
 def logits(*rows: Sequence[float]) -> np.ndarray:
@@ -304,26 +295,26 @@ Fit = Callable[..., list[str]]
 
 
 @pytest.fixture
-def fit() -> Fit:
-    def fit(device: str = "cpu", bf16: bool = True, **given: str) -> list[str]:
-        settings = EngineSettings.model_validate(given)
-        return [str(candidate) for candidate in fitting(settings, device, bf16)]
+def fit(monkeypatch: pytest.MonkeyPatch) -> Fit:
+    def fit(device: str = "cpu", bf16: bool = True, dtype: str = "auto") -> list[str]:
+        monkeypatch.setattr(hardware, "pick_device", lambda name: torch.device(name))
+        monkeypatch.setattr(hardware, "cpu_has_bfloat16", lambda: bf16)
+        return candidates(EngineSettings.model_validate({"device": device, "dtype": dtype}))
 
     return fit
 
 
-def test_candidates_are_what_fits_the_fixed_fields(fit: Fit) -> None:
-    assert fit(name="torch") == ["torch float32", "torch int8", "torch bfloat16"]
-    assert fit(dtype="int8") == ["torch int8"]
-    assert fit(name="torch", dtype="bfloat16") == ["torch bfloat16"]
+def test_candidates_are_what_the_device_has_unless_one_is_named(fit: Fit) -> None:
+    assert fit() == ["float32", "int8", "bfloat16"]
+    assert fit(dtype="int8") == ["int8"]
 
 
 def test_bfloat16_needs_a_cpu_that_has_it_unless_it_is_named(fit: Fit) -> None:
-    assert not [name for name in fit(bf16=False) if "bfloat16" in name]
-    assert fit(bf16=False, name="torch", dtype="bfloat16") == ["torch bfloat16"]
-    assert fit(bf16=False, dtype="bfloat16") == ["torch bfloat16"]
+    assert fit(bf16=False) == ["float32", "int8"]
+    assert fit(bf16=False, dtype="bfloat16") == ["bfloat16"]
 
 
 def test_a_gpu_has_half_precision_and_no_int8(fit: Fit) -> None:
-    assert fit("cuda") == ["torch bfloat16", "torch float16", "torch float32"]
-    assert fit("cuda", dtype="int8") == ["torch int8"]  # refused when it loads
+    assert fit("cuda") == ["float32", "bfloat16", "float16"]
+    assert fit("mps") == ["float32", "float16"]
+    assert fit("cuda", dtype="int8") == ["int8"]  # refused when it loads

@@ -14,7 +14,6 @@ from typer.testing import Result as CliResult
 
 from deployments.cli import app
 from deployments.config.check import check_config, load_config
-from deployments.engines.catalog import Candidate
 from deployments.pipeline.types import Encoded
 from deployments.settings import EngineSettings, ModelSettings
 from deployments.tuning.choice import Result, Setup, better_half, choose, pareto_front
@@ -25,11 +24,10 @@ from deployments.tuning.search import batch_sizes, layouts, setups
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "serve_config.yaml"
-TORCH = Candidate("torch", "float32")
 
 
 def result(texts_per_s: float, p99_ms: float, size: int = 1_024) -> Result:
-    return Result(Setup(TORCH, 1, 2, size), texts_per_s, p99_ms / 2, p99_ms, 100)
+    return Result(Setup("float32", 1, 2, size), texts_per_s, p99_ms / 2, p99_ms, 100)
 
 
 def run(*args: str, stdin: str | None = None) -> CliResult:
@@ -98,12 +96,12 @@ def test_of_batch_sizes_that_hold_all_that_waits_only_the_smallest_is_tried() ->
 def test_every_engine_is_tried_in_every_layout() -> None:
     texts = Encoded(np.zeros(40, np.int32), np.full(2, 20, np.int32))
     load = Workload(ModelSettings(), EngineSettings(), texts, 64, None)
-    found = setups([TORCH, Candidate("torch", "int8")], layouts(2), load)
+    found = setups(["float32", "int8"], layouts(2), load)
     assert len(found) == 2 * (len(batch_sizes(1_280)) + len(batch_sizes(640)))
 
 
 def test_the_yaml_says_what_was_chosen_and_keeps_all_else_comments_too() -> None:
-    setup = Setup(Candidate("torch", "int8"), 1, 2, 2_048)
+    setup = Setup("int8", 1, 2, 2_048)
     text = CONFIG.read_text(encoding="utf-8")
     written = tuned(text, "classify", setup, 250.0, n_cpus=2)
     before, after = text.splitlines(), written.splitlines()
@@ -134,7 +132,7 @@ def test_the_yaml_passes_the_check_and_ray_finds_room_for_it(
 ) -> None:
     path = tmp_path / "tuned.yaml"
     for threads, replicas in layouts(n_cpus):
-        setup = Setup(TORCH, threads, replicas, 16_384)
+        setup = Setup("float32", threads, replicas, 16_384)
         text = (ROOT / config).read_text(encoding="utf-8")
         path.write_text(tuned(text, "classify", setup, None, n_cpus), encoding="utf-8")
         loaded = load_config(path)
@@ -155,7 +153,7 @@ def test_a_config_that_says_little_gets_what_it_needs(tmp_path: Path) -> None:
         "      - name: Classifier\n"
         "        num_replicas: 1\n"
     )
-    written = yaml.safe_load(tuned(text, "default", Setup(TORCH, 1, 3, 512), 9.0, n_cpus=8))
+    written = yaml.safe_load(tuned(text, "default", Setup("float32", 1, 3, 512), 9.0, n_cpus=8))
     application = written["applications"][0]
     assert application["args"]["engine"] == {"name": "torch", "dtype": "float32", "num_threads": 1}
     (classifier,) = application["deployments"]
