@@ -7,6 +7,7 @@
   made
 - choices: Choices of engines that are kept: which of them still hold, and one measurer at a time
 - cpu: What this CPU is and which instructions it has for multiplying matrices
+- cuda_graphs: CUDA graphs of small packed batches, where they are right and faster; never on a CPU
 - disentangled: DeBERTa without padding: attention by relative positions inside runs of equal
   length, the rest in one row
 - encoder: One encoder for BERT and its kin: the same post-norm layer under eight names
