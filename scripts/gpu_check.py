@@ -28,7 +28,7 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification
 
-from deployments.engines import attention, cuda_graphs
+from deployments.engines import attention, cuda_graphs, graph_trial
 from deployments.engines.cuda_graphs import CudaGraphs, GraphedRunner
 from deployments.engines.encoder import HEADS
 from deployments.engines.ids import Ids
@@ -162,7 +162,7 @@ def parity(kind: str, dtype: str, device: torch.device) -> dict[str, Any]:
 
 def graph_parity(kind: str, dtype: str, device: torch.device) -> dict[str, Any]:
     """The recorded pass beside the packed one, both on the device. right: None: not recorded."""
-    row: dict[str, Any] = {"class": kind, "dtype": dtype, "right": None}
+    row: dict[str, Any] = {"graphs_of": kind, "dtype": dtype, "right": None}
     longest = max(PARITY_LENGTHS)
     try:
         packed = _on(PackedRunner(_small(kind)), device, dtype)
@@ -171,7 +171,7 @@ def graph_parity(kind: str, dtype: str, device: torch.device) -> dict[str, Any]:
         return {**row, "no_graphs": _why(exc)}
     try:
         ids = Ids(int(SMALL["vocab_size"]), 0, longest)
-        return {**row, "right": True, "drift": cuda_graphs.check(graphed, ids, DRIFT[dtype])}
+        return {**row, "right": True, "drift": graph_trial.check(graphed, ids, DRIFT[dtype])}
     except Exception as exc:
         return {**row, "right": False, "failed": _why(exc)}
 
@@ -249,15 +249,14 @@ def _shaped(name: str, device: torch.device) -> PackedRunner:
 def small_batches(name: str, device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
     """Few texts at once, run plainly and replayed as a CUDA graph: milliseconds a batch."""
     row: dict[str, Any] = {"shape": name}
-    graphed = None
+    sizes = GRAPH_SIZES if device.type == "cuda" else (128, 320)
     try:
-        plain = _shaped(name, device)
-        sizes = GRAPH_SIZES if device.type == "cuda" else (128, 320)
-        graphed = GraphedRunner(plain, max(LENGTHS), _record(device), sizes)
+        graphed = GraphedRunner(_shaped(name, device), max(LENGTHS), _record(device), sizes)
     except Exception as exc:
         yield {**row, "no_graphs": _why(exc)}
-    for length in LENGTHS[: 2 if quick else None] if graphed else ():
-        for n in cuda_graphs.TEXTS[: 2 if quick else None]:
+        return
+    for length in LENGTHS[: 2 if quick else None]:
+        for n in graph_trial.TEXTS[: 2 if quick else None]:
             row = {"shape": name, "tokens": length, "texts": n}
             try:
                 yield {**row, **_beside(graphed, texts([length] * n, 8_000), quick)}
@@ -269,7 +268,7 @@ def _beside(graphed: GraphedRunner, batch: Encoded, quick: bool) -> dict[str, An
     runs: dict[str, Callable[[], object]] = {"eager": partial(graphed.plain, batch)}
     if graphed.size_of(batch) is not None:
         runs["graphs"] = partial(graphed, batch)
-    took = dict(zip(runs, cuda_graphs.seconds([*runs.values()], 3 if quick else 25), strict=True))
+    took = dict(zip(runs, graph_trial.seconds([*runs.values()], 3 if quick else 25), strict=True))
     return {
         **{f"{how}_ms": round(s * 1e3, 4) for how, s in took.items()},
         **{f"{how}_tokens_per_s": round(batch.total_tokens / s) for how, s in took.items()},
@@ -387,7 +386,7 @@ def graph_suggestion(rows: list[dict[str, Any]]) -> dict[str, Any]:
         own = [row for row in rows if row["shape"] == name and "graphs_ms" in row]
         up_to[name] = 0
         for row in sorted(own, key=lambda row: row["tokens"] * row["texts"]):
-            if row["eager_ms"] < cuda_graphs.GAIN * row["graphs_ms"]:
+            if row["eager_ms"] < graph_trial.GAIN * row["graphs_ms"]:
                 break
             up_to[name] = row["tokens"] * row["texts"]
     return {"graphs_up_to_tokens": up_to}

@@ -64,8 +64,16 @@ class BufferedSpans(Spans):
     """
 
     def __init__(self, cu_seqlens: torch.Tensor, max_length: int) -> None:
-        # Frozen, so by the dict, where cached properties look first.
-        self.__dict__.update(cu_seqlens=cu_seqlens, max_length=max_length, device=cu_seqlens.device)
+        # Frozen, so by the dict, where cached properties look first. torch.compile can't follow
+        # them, so none is left for later.
+        device = cu_seqlens.device
+        self.__dict__.update(
+            device=device,
+            cu_seqlens=cu_seqlens,
+            max_length=max_length,
+            starts=cu_seqlens[:-1].long(),
+            one_each=torch.arange(len(cu_seqlens), dtype=torch.int32, device=device),
+        )
 
     @property
     def n_texts(self) -> int:
@@ -82,10 +90,6 @@ class BufferedSpans(Spans):
             raise LengthsUnknown("its attention takes a call for each length of a text")
         lengths: Int32 = self.cu_seqlens.diff().numpy()
         return lengths
-
-    @cached_property
-    def starts(self) -> torch.Tensor:
-        return self.cu_seqlens[:-1].long()
 
     def means(self, values: torch.Tensor) -> torch.Tensor:
         """One product, whose shape doesn't depend on the lengths."""

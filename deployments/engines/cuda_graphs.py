@@ -3,28 +3,21 @@
 A small batch costs a GPU less time than its some hundred launches cost the CPU. A graph repeats
 them with the same shapes and addresses, and nothing in it may wait for the device
 (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). So a batch is written into one
-buffer, in one of few sizes, filled up with texts of nothing. Not run on a GPU yet: whatever fails
-or is not faster leaves the plain runner.
+buffer, in one of few sizes, filled up with texts of nothing. Not run on a GPU yet: graph_trial.py
+decides whether one is used.
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from statistics import median
 
 import numpy as np
 import torch
 
-from deployments.engines import parity
-from deployments.engines.attention import BufferedSpans, LengthsUnknown
-from deployments.engines.ids import Ids
+from deployments.engines.attention import BufferedSpans
 from deployments.engines.packed import PackedRunner, filled_up
 from deployments.pipeline.types import Encoded, Float32
-
-logger = logging.getLogger(__name__)
 
 SIZES = (*range(64, 513, 64), 640, 768, 896, 1_024, 1_280, 1_536, 1_792, 2_048)
 """Tokens of a recorded pass. A GPU multiplies tiles of 64 tokens or more: less would save nothing.
@@ -40,20 +33,9 @@ MAX_BYTES = 512 * 2**20
 # Passes before one is recorded: libraries load, choose and allocate in their first.
 WARM_UP = 3
 
-GAIN = 1.05
-"""A graph must be this much faster than the plain pass."""
-TEXTS = (1, 4, 16)
-"""Texts of the batches that are timed."""
-TEXT_TOKENS = 112
-"""With what fills them up, so many texts of these make 128, 512 and 2,048 tokens."""
-_TURNS = 9
-
 Run = Callable[[], torch.Tensor]
 Record = Callable[[Run], Run]
 """Makes of a pass one that does the same again, on what then lies in its buffers."""
-
-Timed = Callable[[Sequence[Callable[[], object]]], list[float]]
-"""Seconds that each takes."""
 
 
 class NoGraphs(Exception):
@@ -192,89 +174,3 @@ class GraphedRunner:
         spans = BufferedSpans(self._buffer[3 * size : ends], min(size, self._longest))
         takes_types = self.plain.takes_token_types
         return self.plain.forward(ids, positions, types if takes_types else None, spans).float()
-
-
-def seconds(runs: Sequence[Callable[[], object]], turns: int = _TURNS) -> list[float]:
-    """The median of each, in turns, after two that warm up. Each must wait for its device."""
-    took: list[list[float]] = [[] for _ in runs]
-    for turn in range(turns + 2):
-        for run, own in zip(runs, took, strict=True):
-            began = time.perf_counter()
-            run()
-            if turn > 1:
-                own.append(time.perf_counter() - began)
-    return [median(own) for own in took]
-
-
-def faster(
-    plain: PackedRunner,
-    ids: Ids,
-    max_drift: float,
-    record: Record | None = None,
-    sizes: Sequence[int] = SIZES,
-    timed: Timed = seconds,
-) -> tuple[PackedRunner | GraphedRunner, str]:
-    """The runner to take, and what was found out, as one remark.
-
-    max_drift: from the plain runner's logits, as `parity.drift` counts it. record: None: by CUDA.
-    timed: seconds of the plain pass and of the replay.
-    """
-    try:
-        graphed = GraphedRunner(
-            plain, ids.max_tokens, record or CudaGraphs(plain.model.device).record, sizes
-        )
-        check(graphed, ids, max_drift)
-        up_to, gains = _worth(graphed, ids, timed)
-    except (NoGraphs, LengthsUnknown) as exc:
-        return plain, f"No CUDA graphs: {exc}."
-    except Exception as exc:  # CUDA's errors have no class of their own
-        logger.warning("CUDA graphs failed", exc_info=True)
-        return plain, f"No CUDA graphs: {type(exc).__name__} while they were recorded or tried."
-    if not up_to:
-        return plain, f"No CUDA graphs: they gain too little ({gains})."
-    graphed.keep(up_to)
-    return graphed, f"CUDA graphs up to {up_to} tokens ({gains})."
-
-
-def check(graphed: GraphedRunner, ids: Ids, max_drift: float) -> float:
-    """Every size beside the plain runner, twice, each time after all others; the largest drift.
-
-    Raises:
-        NoGraphs: it is larger than `max_drift`.
-    """
-    furthest = 0.0
-    for seed in (1, 2):
-        for size in graphed.sizes:
-            batch = mixed(ids, size, seed)
-            drift = parity.drift(graphed.replayed(batch, size), graphed.plain(batch))
-            if not drift <= max_drift:
-                raise NoGraphs(f"logits of {size} tokens differ by {drift:.2g}")
-            furthest = max(furthest, drift)
-    return furthest
-
-
-def mixed(ids: Ids, size: int, seed: int) -> Encoded:
-    """Texts of many lengths, as many as fit."""
-    rng = np.random.default_rng(seed * size)
-    lengths: list[int] = [1]
-    while True:
-        length = int(rng.integers(1, min(ids.max_tokens, size // 2) + 1))
-        if not fits(len(lengths) + 1, sum(lengths) + length, size, ids.max_tokens):
-            return ids.texts(lengths, seed)
-        lengths.append(length)
-
-
-def _worth(graphed: GraphedRunner, ids: Ids, timed: Timed) -> tuple[int, str]:
-    """The largest size at which graphs gain, as all timed before it; and the gains, written."""
-    up_to, gains = 0, []
-    for n in TEXTS:
-        batch = ids.texts([min(TEXT_TOKENS, ids.max_tokens)] * n)
-        size = graphed.size_of(batch)
-        if size is None:
-            break
-        plain_s, graph_s = timed([partial(graphed.plain, batch), partial(graphed, batch)])
-        gains.append(f"{n} texts {plain_s / graph_s:.2f}× as fast")
-        if plain_s < GAIN * graph_s:
-            break
-        up_to = size
-    return up_to, ", ".join(gains)

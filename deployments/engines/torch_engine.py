@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from deployments.engines import cuda_graphs, parity
+from deployments.engines import graph_trial, parity
 from deployments.engines.base import EngineUnavailable, warm_up
 from deployments.engines.cuda_graphs import GraphedRunner
 from deployments.engines.hardware import pick_device, pick_dtype
@@ -101,7 +101,7 @@ class TorchEngine:
         """Its runner, with CUDA graphs where they are right and faster here."""
         if self._device.type != "cuda" or not isinstance(way.run, PackedRunner):
             return way.run
-        run, remark = cuda_graphs.faster(way.run, way.ids, parity.MAX_DRIFT[self._dtype])
+        run, remark = graph_trial.faster(way.run, way.ids, parity.MAX_DRIFT[self._dtype])
         logger.info(remark)
         self._graphs = (remark,)
         return run

@@ -16,7 +16,7 @@ from test_packed import CASES, MAX_LENGTH, batch_of, runners
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deployments.engines import attention, cuda_graphs, parity
+from deployments.engines import attention, cuda_graphs, graph_trial, parity
 from deployments.engines.attention import BufferedSpans, LengthsUnknown, Spans
 from deployments.engines.cuda_graphs import SIZES, TOKENS_PER_TEXT, GraphedRunner, NoGraphs, fits
 from deployments.engines.forward import ids_of
@@ -76,7 +76,7 @@ def test_sizes_are_few_and_their_buffer_is_small() -> None:
 def test_a_recorded_pass_gives_the_plain_logits(case: str) -> None:
     plain = runners(case)[0]
     graphed = GraphedRunner(plain, MAX_LENGTH, called_again, FEW)
-    assert cuda_graphs.check(graphed, ids_for(case), BOUND) < BOUND
+    assert graph_trial.check(graphed, ids_for(case), BOUND) < BOUND
     rng = np.random.default_rng(0)
     for seed in range(4):
         batch = batch_of(rng.integers(1, 90, rng.integers(1, 4)).tolist(), seed=seed)
@@ -125,7 +125,7 @@ def test_a_recording_that_fails_leaves_the_plain_runner(fault: Exception, why: s
         raise fault
 
     plain = runners("bert")[0]
-    run, remark = cuda_graphs.faster(plain, ids_for("bert"), BOUND, fails, TIMED)
+    run, remark = graph_trial.faster(plain, ids_for("bert"), BOUND, fails, TIMED)
     assert run is plain
     assert remark.startswith(f"No CUDA graphs: {why}")
 
@@ -137,7 +137,7 @@ def test_one_size_that_answers_otherwise_leaves_the_plain_runner() -> None:
         return lambda: first if len(first) == 32 else run()
 
     plain = runners("bert")[0]
-    run, remark = cuda_graphs.faster(plain, ids_for("bert"), BOUND, stale, TIMED)
+    run, remark = graph_trial.faster(plain, ids_for("bert"), BOUND, stale, TIMED)
     assert run is plain
     assert remark.startswith("No CUDA graphs: logits of 512 tokens differ by ")
 
@@ -163,7 +163,7 @@ def test_graphs_are_kept_up_to_the_size_at_which_they_gain(
 
     plain = runners("bert")[0]
     ids = ids_for("bert")
-    run, remark = cuda_graphs.faster(plain, ids, BOUND, called_again, TIMED, timed)
+    run, remark = graph_trial.faster(plain, ids, BOUND, called_again, TIMED, timed)
     assert remark.startswith(said)
     assert (run.sizes if isinstance(run, GraphedRunner) else None) == kept
     assert (run is plain) == (kept is None)
@@ -172,7 +172,7 @@ def test_graphs_are_kept_up_to_the_size_at_which_they_gain(
 
 def test_runs_are_timed_in_turns() -> None:
     calls: list[str] = []
-    took = cuda_graphs.seconds([lambda: calls.append("a"), lambda: calls.append("b")], turns=3)
+    took = graph_trial.seconds([lambda: calls.append("a"), lambda: calls.append("b")], turns=3)
     assert calls == ["a", "b"] * 5
     assert len(took) == 2
 
