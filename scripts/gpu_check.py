@@ -12,9 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,10 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification
 
-from deployments.engines import attention
+from deployments.engines import attention, cuda_graphs, graph_trial
+from deployments.engines.cuda_graphs import CudaGraphs, GraphedRunner
 from deployments.engines.encoder import HEADS
+from deployments.engines.ids import Ids
 from deployments.engines.packed import PackedRunner
 from deployments.engines.padded import PaddedRunner
 from deployments.pipeline.types import Encoded
@@ -52,6 +57,10 @@ BUDGETS = (4_096, 16_384, 65_536, 262_144)
 SECONDS = 1.5
 GAIN = 1.05  # a larger budget must bring so much to be suggested
 PARITY_LENGTHS = (1, 2, 17, 40, 40, 7, 150, 250)
+GRAPH_SIZES = (*cuda_graphs.SIZES, 2_304)  # one more, for 4 texts of 512 tokens
+# torch.compile takes up to a minute a shape, and comes last: with less left it is not begun.
+COMPILE_S = 60.0
+COMPILED_TEXTS, COMPILED_TOKENS, COMPILED_SIZES = (1, 16), 73, (128, 1_280)
 
 
 def main() -> None:
@@ -64,29 +73,41 @@ def main() -> None:
     found = check(torch.device(asked.device), asked.quick)
     asked.output.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"{asked.output} written after {found['seconds']:.0f} s")
-    raise SystemExit(0 if all(row["right"] for row in found["parity"]) else 1)
+    wrong = [row for row in found["parity"] + found["graph_parity"] if row["right"] is False]
+    raise SystemExit(1 if wrong else 0)
 
 
 def check(device: torch.device, quick: bool = False) -> dict[str, Any]:
     """All figures, JSON-ready. What fails is said in its place, and the rest goes on."""
     began = time.monotonic()
-    found: dict[str, Any] = {"machine": _machine(device), "parity": [], "speed": []}
+    found: dict[str, Any] = {"machine": _machine(device)}
+    found |= {"parity": [], "graph_parity": [], "small_batches": [], "speed": []}
     print(json.dumps(found["machine"]))
     dtypes = ("float32", "bfloat16") if device.type == "cpu" else tuple(DRIFT)
     for kind in HEADS:
         for dtype in dtypes:
             found["parity"].append(said(parity(kind, dtype, device)))
+            found["graph_parity"].append(said(graph_parity(kind, dtype, device)))
     if device.type == "cuda":
         found["varlen"] = said(_varlen(device))
     found["peak_tflops"] = peak = said(_peak(device, quick))["bfloat16"]
     shapes = dict(list(SHAPES.items())[: 1 if quick else None])
+    for name in shapes:
+        if time.monotonic() - began > LIMIT_S / 2:
+            found["small_batches"].append(said({"shape": name, "skipped": "time"}))
+            continue
+        found["small_batches"] += map(said, small_batches(name, device, quick))
     for name in shapes:
         for length in LENGTHS[: 2 if quick else None]:
             if time.monotonic() - began > LIMIT_S:
                 found["speed"].append(said({"shape": name, "tokens": length, "skipped": "time"}))
                 continue
             found["speed"].append(said(speed(name, length, device, peak, quick)))
-    found["suggestion"] = said(suggestion(found["speed"]))
+    found["suggestion"] = said(
+        {**suggestion(found["speed"]), **graph_suggestion(found["small_batches"])}
+    )
+    left_s = LIMIT_S - (time.monotonic() - began)
+    found["torch_compile"] = [said(row) for row in compiled("BERT-base", device, left_s)]
     found["seconds"] = time.monotonic() - began
     return found
 
@@ -132,14 +153,42 @@ def parity(kind: str, dtype: str, device: torch.device) -> dict[str, Any]:
         model = _small(kind)
         batch = texts(PARITY_LENGTHS, int(SMALL["vocab_size"]))
         expected = PaddedRunner(model, alone=True)(batch)
-        packed = PackedRunner(model)
-        packed.model.to(device, getattr(torch, dtype))
-        packed.encoder.to(device, getattr(torch, dtype))
-        got = packed(batch)
+        got = _on(PackedRunner(model), device, dtype)(batch)
         drift = float(np.abs(got - expected).max() / max(1.0, np.abs(expected).max()))
         return {**row, "drift": drift, "right": bool(drift <= DRIFT[dtype])}
     except Exception as exc:
-        return {**row, "failed": f"{type(exc).__name__}: {exc}"[:300]}
+        return {**row, "failed": _why(exc)}
+
+
+def graph_parity(kind: str, dtype: str, device: torch.device) -> dict[str, Any]:
+    """The recorded pass beside the packed one, both on the device. right: None: not recorded."""
+    row: dict[str, Any] = {"graphs_of": kind, "dtype": dtype, "right": None}
+    longest = max(PARITY_LENGTHS)
+    try:
+        packed = _on(PackedRunner(_small(kind)), device, dtype)
+        graphed = GraphedRunner(packed, longest, _record(device), (64, 640))
+    except Exception as exc:
+        return {**row, "no_graphs": _why(exc)}
+    try:
+        ids = Ids(int(SMALL["vocab_size"]), 0, longest)
+        return {**row, "right": True, "drift": graph_trial.check(graphed, ids, DRIFT[dtype])}
+    except Exception as exc:
+        return {**row, "right": False, "failed": _why(exc)}
+
+
+def _why(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}"[:300]
+
+
+def _on(run: PackedRunner, device: torch.device, dtype: str) -> PackedRunner:
+    run.model.to(device, getattr(torch, dtype))
+    run.encoder.to(device, getattr(torch, dtype))
+    return run
+
+
+def _record(device: torch.device) -> cuda_graphs.Record:
+    """On a CPU there are no graphs: the pass itself is called again."""
+    return CudaGraphs(device).record if device.type == "cuda" else lambda run: run
 
 
 def _varlen(device: torch.device) -> dict[str, Any]:
@@ -152,7 +201,7 @@ def _varlen(device: torch.device) -> dict[str, Any]:
         ours = attention.attend(q, k, v, spans, 0.125).float()
         exact = attention.attend(q.float(), k.float(), v.float(), spans, 0.125)
     except Exception as exc:
-        return {"varlen": "failed", "why": f"{type(exc).__name__}: {exc}"[:300]}
+        return {"varlen": "failed", "why": _why(exc)}
     drift = float((ours - exact).abs().max())
     return {"varlen": "right" if drift < 0.05 else "wrong", "drift": drift}
 
@@ -185,25 +234,119 @@ def _peak(device: torch.device, quick: bool) -> dict[str, float]:
     return {"bfloat16": round(2 * size**3 * per_s / 1e12, 3)}
 
 
-def speed(
-    name: str, length: int, device: torch.device, peak_tflops: float, quick: bool
-) -> dict[str, Any]:
-    """Tokens a second of a random BERT of this shape, by the token budget of a batch."""
+def _shaped(name: str, device: torch.device) -> PackedRunner:
+    """A random BERT of this shape, in bfloat16."""
     layers, hidden, heads, wide = SHAPES[name]
-    row: dict[str, Any] = {"shape": name, "tokens": length, "by_budget": {}}
     config = transformers.BertConfig(
         vocab_size=8_000, num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=heads,
         intermediate_size=wide, num_labels=2,
     )  # fmt: skip
+    run = PackedRunner(AutoModelForSequenceClassification.from_config(config).eval())
+    run.release()
+    return _on(run, device, "bfloat16")
+
+
+def small_batches(name: str, device: torch.device, quick: bool) -> Iterator[dict[str, Any]]:
+    """Few texts at once, run plainly and replayed as a CUDA graph: milliseconds a batch."""
+    row: dict[str, Any] = {"shape": name}
+    sizes = GRAPH_SIZES if device.type == "cuda" else (128, 320)
+    try:
+        graphed = GraphedRunner(_shaped(name, device), max(LENGTHS), _record(device), sizes)
+    except Exception as exc:
+        yield {**row, "no_graphs": _why(exc)}
+        return
+    for length in LENGTHS[: 2 if quick else None]:
+        for n in graph_trial.TEXTS[: 2 if quick else None]:
+            row = {"shape": name, "tokens": length, "texts": n}
+            try:
+                yield {**row, **_beside(graphed, texts([length] * n, 8_000), quick)}
+            except Exception as exc:
+                yield {**row, "failed": _why(exc)}
+
+
+def _beside(graphed: GraphedRunner, batch: Encoded, quick: bool) -> dict[str, Any]:
+    runs: dict[str, Callable[[], object]] = {"eager": partial(graphed.plain, batch)}
+    if graphed.size_of(batch) is not None:
+        runs["graphs"] = partial(graphed, batch)
+    took = dict(zip(runs, graph_trial.seconds([*runs.values()], 3 if quick else 25), strict=True))
+    return {
+        **{f"{how}_ms": round(s * 1e3, 4) for how, s in took.items()},
+        **{f"{how}_tokens_per_s": round(batch.total_tokens / s) for how, s in took.items()},
+    }
+
+
+Way = Callable[[cuda_graphs.Run], cuda_graphs.Run]
+
+
+def compiled(name: str, device: torch.device, left_s: float) -> Iterator[dict[str, Any]]:
+    """torch.compile in the place of a graph, with graphs of its own, and inside one of ours."""
+    ways: dict[str, Way] = {
+        "torch.compile": partial(torch.compile, dynamic=False),
+        "torch.compile, reduce-overhead": partial(
+            torch.compile, dynamic=False, mode="reduce-overhead"
+        ),
+        "torch.compile, in a graph of ours": lambda run: _record(device)(
+            torch.compile(run, dynamic=False)
+        ),
+    }
+    ends_s = time.monotonic() + left_s
+    for how, way in ways.items():
+        row: dict[str, Any] = {"shape": name, "how": how}
+        still_s = ends_s - time.monotonic()
+        if device.type != "cuda" or still_s < COMPILE_S:
+            yield {**row, "skipped": "no GPU" if device.type != "cuda" else "time"}
+            continue
+        try:
+            with _within(still_s):
+                found = _compiled(name, device, way)
+            yield from ({**row, **one} for one in found)
+        except Exception as exc:
+            yield {**row, "failed": _why(exc)}
+
+
+def _compiled(name: str, device: torch.device, way: Way) -> list[dict[str, Any]]:
+    # A function around it, as torch.compile takes no partial.
+    made = GraphedRunner(
+        _shaped(name, device), max(LENGTHS), lambda run: way(lambda: run()), COMPILED_SIZES
+    )
+    rows = []
+    for n in COMPILED_TEXTS:
+        batch = texts([COMPILED_TOKENS] * n, 8_000)
+        drift = float(np.abs(made(batch) - made.plain(batch)).max())
+        found = _beside(made, batch, quick=False)
+        found = {key.replace("graphs", "compiled"): value for key, value in found.items()}
+        rows.append({"tokens": COMPILED_TOKENS, "texts": n, "drift": drift, **found})
+    return rows
+
+
+@contextmanager
+def _within(limit_s: float) -> Iterator[None]:
+    """Raises TimeoutError there when the time is over."""
+
+    def over(*args: object) -> None:
+        raise TimeoutError(f"not done within {limit_s:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def speed(
+    name: str, length: int, device: torch.device, peak_tflops: float, quick: bool
+) -> dict[str, Any]:
+    """Tokens a second of a random BERT of this shape, by the token budget of a batch."""
+    layers, hidden, _, wide = SHAPES[name]
+    row: dict[str, Any] = {"shape": name, "tokens": length, "by_budget": {}}
     # Products of the layers, and attention's two; a multiplication and an addition each.
     flops = 2 * layers * (4 * hidden**2 + 2 * hidden * wide + 2 * length * hidden)
     try:
-        run = PackedRunner(AutoModelForSequenceClassification.from_config(config).eval())
-        run.release()
-        run.model.to(device, torch.bfloat16)
-        run.encoder.to(device, torch.bfloat16)
+        run = _shaped(name, device)
     except Exception as exc:
-        return {**row, "failed": f"{type(exc).__name__}: {exc}"[:300]}
+        return {**row, "failed": _why(exc)}
     for budget in BUDGETS[: 1 if device.type == "cpu" else None]:
         batch = texts([length] * max(budget // length, 1), 8_000)
         if device.type == "cuda":
@@ -234,6 +377,19 @@ def suggestion(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 kept, best = int(budget), one["tokens_per_s"]
         wanted[row["shape"]] = max(kept, wanted.get(row["shape"], 0))
     return {"max_batch_tokens": wanted}
+
+
+def graph_suggestion(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The most tokens at which graphs gain, as at all fewer; 0 where they never do."""
+    up_to: dict[str, int] = {}
+    for name in {row["shape"] for row in rows}:
+        own = [row for row in rows if row["shape"] == name and "graphs_ms" in row]
+        up_to[name] = 0
+        for row in sorted(own, key=lambda row: row["tokens"] * row["texts"]):
+            if row["eager_ms"] < graph_trial.GAIN * row["graphs_ms"]:
+                break
+            up_to[name] = row["tokens"] * row["texts"]
+    return {"graphs_up_to_tokens": up_to}
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@
 - auto: The fastest precision here that agrees with the model, measured once for a kind of machine
 - base: The one protocol behind which every way of running the model stands
 - cpu: What this CPU is and which instructions it has for multiplying matrices
+- cuda_graphs: CUDA graphs of small packed batches: recorded once, replayed in one launch
 - disentangled: DeBERTa without padding: attention by relative positions inside runs of equal
   length, the rest in one row
 - encoder: One encoder for BERT and its kin: the same post-norm layer under eight names
 - forward: How a class's own forward is called, and what of it another call would not find again
 - gemm: What this CPU or GPU reaches in the matrix products that BERT is made of
+- graph_trial: CUDA graphs held to the plain runner, timed beside it, kept as far as they gain
 - hardware: Which device and precision to run on: what was asked for, or the best that is here
 - ids: Which token ids a model has rows for: what lies outside is found before a pass, on any device
 - isolation: Measures precisions in a process of their own

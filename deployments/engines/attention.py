@@ -23,6 +23,10 @@ class Spans:
     lengths: Int32
     device: torch.device
 
+    @property
+    def n_texts(self) -> int:
+        return len(self.lengths)
+
     @cached_property
     def starts(self) -> torch.Tensor:
         """First token of each text. int64 [n]."""
@@ -46,7 +50,58 @@ class Spans:
     @cached_property
     def one_each(self) -> torch.Tensor:
         """`cu_seqlens` of one query per text. int32 [n + 1]."""
-        return torch.arange(len(self.lengths) + 1, dtype=torch.int32, device=self.device)
+        return torch.arange(self.n_texts + 1, dtype=torch.int32, device=self.device)
+
+    def means(self, values: torch.Tensor) -> torch.Tensor:
+        """Mean over the tokens of each text. [tokens, hidden] → [n, hidden]."""
+        return torch.stack([text.mean(0) for text in torch.split(values, self.lengths.tolist())])
+
+
+class BufferedSpans(Spans):
+    """Spans of a row whose lengths lie on the device only, as a recorded pass reads them.
+
+    cu_seqlens: int32 [n + 1], the last of them the row's tokens. max_length: none is longer.
+    """
+
+    def __init__(self, cu_seqlens: torch.Tensor, max_length: int) -> None:
+        # Frozen, so by the dict, where cached properties look first. torch.compile can't follow
+        # them, so none is left for later.
+        device = cu_seqlens.device
+        self.__dict__.update(
+            device=device,
+            cu_seqlens=cu_seqlens,
+            max_length=max_length,
+            starts=cu_seqlens[:-1].long(),
+            one_each=torch.arange(len(cu_seqlens), dtype=torch.int32, device=device),
+        )
+
+    @property
+    def n_texts(self) -> int:
+        return len(self.cu_seqlens) - 1
+
+    @cached_property
+    def lengths(self) -> Int32:
+        """For attention that runs a call for each length, which no recorded pass can.
+
+        Raises:
+            LengthsUnknown: on a GPU.
+        """
+        if self.device.type != "cpu":
+            raise LengthsUnknown("its attention takes a call for each length of a text")
+        lengths: Int32 = self.cu_seqlens.diff().numpy()
+        return lengths
+
+    def means(self, values: torch.Tensor) -> torch.Tensor:
+        """One product, whose shape doesn't depend on the lengths."""
+        token = torch.arange(len(values), device=self.device)
+        ends = self.cu_seqlens[1:, None]
+        inside = (token >= self.cu_seqlens[:-1, None]) & (token < ends)
+        sums = inside.float() @ values.float()
+        return (sums / self.cu_seqlens.diff()[:, None]).to(values.dtype)
+
+
+class LengthsUnknown(Exception):
+    """A recorded pass asks how long its texts are. The message says what for."""
 
 
 def attend(

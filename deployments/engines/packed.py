@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Any
 
@@ -81,7 +82,8 @@ class PackedRunner:
         self._side_by_side: SideBySide | None = None
         # Few texts make uneven rows, so they are judged apart from many.
         self._faster = (Faster(), Faster())
-        self._takes_token_types = takes_token_types(model)
+        self._counting = threading.Lock()  # rows side by side count their padding too
+        self.takes_token_types = takes_token_types(model)
         self._first_position, self._pad_token_id = _positions(model)
         self.encoder: nn.Module
         if can_encode(config) and not stock:
@@ -139,25 +141,39 @@ class PackedRunner:
         device, n = self.model.device, len(row)
         if self._on_cpu:
             texts, row = row, _filled(row)
-            self.padding_tokens += row.total_tokens - texts.total_tokens
-        spans = Spans(row.lengths, device)
-        positions = _position_ids(row, self._first_position, self._pad_token_id)
+            with self._counting:
+                self.padding_tokens += row.total_tokens - texts.total_tokens
         types = None
-        if self._takes_token_types and row.token_type_ids is not None:
+        if self.takes_token_types and row.token_type_ids is not None:
             types = _to_device(row.token_type_ids, device)
-        elif self._takes_token_types:
+        elif self.takes_token_types:
             types = torch.zeros((1, row.total_tokens), dtype=torch.long, device=device)
-        hidden = self.encoder(
-            _to_device(row.input_ids, device), _to_device(positions, device), types, spans
+        logits = self.forward(
+            _to_device(row.input_ids, device),
+            _to_device(self.positions(row), device),
+            types,
+            Spans(row.lengths, device),
         )
-        return self._head(self.model, self._pool(hidden, spans)[:n])
+        return logits[:n]
 
-    def _pool(self, hidden: torch.Tensor, spans: Spans) -> torch.Tensor:
+    def positions(self, row: Encoded) -> np.ndarray:
+        """Positions as this class counts them, anew with each text. int64 [tokens]."""
+        return _position_ids(row, self._first_position, self._pad_token_id)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        token_type_ids: torch.Tensor | None,
+        spans: Spans,
+    ) -> torch.Tensor:
+        """int64 [1, tokens] each, on the model's device → logits [texts, labels] there."""
+        hidden = self.encoder(input_ids, position_ids, token_type_ids, spans)
         if self._mean:
-            return torch.stack(
-                [text.mean(0) for text in torch.split(hidden, spans.lengths.tolist())]
-            )
-        return hidden if len(hidden) == len(spans.lengths) else hidden[spans.starts]
+            pooled = spans.means(hidden)
+        else:
+            pooled = hidden if len(hidden) == spans.n_texts else hidden[spans.starts]
+        return self._head(self.model, pooled)
 
 
 def _rows(lengths: np.ndarray, max_tokens: int | None) -> tuple[np.ndarray, list[slice]]:
@@ -217,10 +233,14 @@ def _filled(row: Encoded) -> Encoded:
     more = _text_size(n + 1) - n
     while row_size(tokens + more) - tokens > more * longest:
         more = _text_size(n + more + 1) - n
-    missing = row_size(tokens + more) - tokens
-    lengths = np.full(more, missing // more, np.int32)
-    lengths[: missing % more] += 1
-    return Encoded.concat([row, Encoded(np.zeros(missing, np.int32), lengths)])
+    return filled_up(row, more, row_size(tokens + more) - tokens)
+
+
+def filled_up(row: Encoded, n_texts: int, n_tokens: int) -> Encoded:
+    """The row with so many texts of nothing behind it, which share so many tokens evenly."""
+    lengths = np.full(n_texts, n_tokens // n_texts, np.int32)
+    lengths[: n_tokens % n_texts] += 1
+    return Encoded.concat([row, Encoded(np.zeros(n_tokens, np.int32), lengths)])
 
 
 def _text_size(n_texts: int) -> int:

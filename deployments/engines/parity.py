@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deployments.engines.ids import Ids
 from deployments.pipeline.types import Encoded, Float32
-from deployments.settings import EngineSettings
+
+if TYPE_CHECKING:
+    # scripts/gpu_check.py runs where pydantic is not installed.
+    from deployments.settings import EngineSettings
 
 # Largest difference of logits, per unit of the largest logit (1 at least): rounding, no more.
 MAX_DRIFT = {"float32": 1e-4, "bfloat16": 0.1, "float16": 0.02, "int8": 0.5}
