@@ -96,7 +96,11 @@ ANSWERS: dict[str, Any] = {
         "application": {"name": "classify", "status": "RUNNING"},
         "deployments": [
             {"name": "Tokenizer", "status": "HEALTHY", "replicas": {"RUNNING": 1}},
-            {"name": "Classifier", "status": "UPSCALING", "replicas": {"RUNNING": 1, "STARTING": 1}},
+            {
+                "name": "Classifier",
+                "status": "UPSCALING",
+                "replicas": {"RUNNING": 1, "STARTING": 1},
+            },
             {"name": "Postprocessor", "status": "HEALTHY", "replicas": {"RUNNING": 1}},
         ],
         "ingress": {

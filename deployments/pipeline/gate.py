@@ -127,7 +127,8 @@ class _Waiting:
 class Gate:
     """Counts what was taken in and not answered yet, and refuses what would wait too long.
 
-    pending: texts. refused: requests, since it was made. max_queue_s: how long an interactive text may be expected to wait.
+    pending: texts. refused: requests, since it was made.
+    max_queue_s: how long an interactive text may be expected to wait.
     max_pending: texts that may wait in all; beyond it, each client has its share of them.
     """
 

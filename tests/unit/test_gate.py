@@ -174,3 +174,27 @@ def test_a_text_that_may_not_be_cut_and_is_too_long_never_reaches_the_model() ->
 def test_a_texts_work_ends_where_the_model_stops_reading() -> None:
     assert work_of(TextInput("a" * 100), 2_000) == 108
     assert work_of(TextInput("a" * 90_000, "b" * 5), 2_000) == 2_008
+
+
+def test_its_state_tells_what_classifiers_said_and_counts_refusals() -> None:
+    now = 0.0
+    gate = Gate(10, 1.0, lambda: now)
+    gate.heard(Load("a", 100.0, 7, 5.0, 3, 12, 240))
+    gate.enter(DEFAULT_FLOW, 10, 1.0, 30.0)
+    with pytest.raises(Overloaded):
+        gate.enter(DEFAULT_FLOW, 1, 1.0, 30.0)
+    now = 2.5
+    state = gate.state()
+    assert state["ingress"]["pending_texts"] == state["ingress"]["max_pending_texts"] == 10
+    assert state["ingress"]["refused_requests"] == 1
+    assert state["classifiers"] == [
+        {
+            "replica": "a",
+            "heard_s": 2.5,
+            "queued_tokens": 7,
+            "tokens_per_s": 100,
+            "passes": 3,
+            "read_texts": 12,
+            "read_tokens": 240,
+        }
+    ]

@@ -133,6 +133,13 @@ def test_probes_and_documentation_need_no_key(gate, path):
     assert gate.get(path).status_code == 200
 
 
+def test_all_callers_load_is_told_to_none_but_admins(gate, refused):
+    assert gate.get("/state", headers=bearer("admin")).status_code == 200
+    message = refused(gate.get("/state", headers=bearer("shop")), 403, "forbidden")
+    assert "no scope admin" in message
+    refused(gate.get("/state"), 401, "unauthorized")
+
+
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/docs/assets/docs.js", "/"])
 def test_the_documentation_can_be_closed(service, keys_file, refused, path):
     gate = guarded(service, keys_file, docs_public=False)

@@ -4,7 +4,7 @@ import { $, el, svg } from "./dom.js";
 import { number, t } from "./words.js";
 
 const EVERY_MS = 2000;
-const POINTS = 45;
+const POINTS = 30;
 
 const histories = { queue: [], speed: [], batch: [] };
 const seen = new Map(); // Classifier → what it had done when last asked
