@@ -13,6 +13,8 @@ from deployments.deploying.clusters import Cluster
 
 _CONNECT_S = 3.0
 _READ_S = 30.0
+METRICS_TARGETS = "/api/prometheus/sd"
+"""As Prometheus' `http_sd_configs` takes it."""
 _START_S = 180.0  # where no Serve runs yet, it is started while the caller waits
 _TRIES = 4
 _PAUSE_S = 1.0
@@ -48,6 +50,25 @@ class Dashboard:
     def nodes(self) -> dict[str, Any]:
         """`summary` and `nodeLogicalResources` of all nodes."""
         told: dict[str, Any] = self._get("/nodes?view=summary").get("data") or {}
+        return told
+
+    def metrics(self) -> list[str]:
+        """URLs where Prometheus finds the metrics of the nodes, of the dashboard and of Ray's
+        autoscaler; none where it does not say."""
+        answer = self._request("GET", METRICS_TARGETS)
+        try:
+            groups = answer.json() if answer.ok else []
+            return [f"http://{target}/metrics" for one in groups for target in one["targets"]]
+        except (ValueError, KeyError, TypeError):
+            return []
+
+    def node(self, node_id: str) -> dict[str, Any]:
+        """Processes, GPUs and use of one node; empty where its agent does not say."""
+        answer = self._request("GET", f"/nodes/{node_id}")
+        try:
+            told: dict[str, Any] = answer.json()["data"]["detail"] if answer.ok else {}
+        except (ValueError, KeyError, TypeError):
+            return {}
         return told
 
     def log_file(self, node_id: str, name: str) -> str:
