@@ -16,6 +16,7 @@
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - serve: `rayclassify serve`: check, start, wait, follow, stop
 - status: `rayclassify status`: what is deployed, what serves, and why it has so many replicas
+- top: `rayclassify top`: what a service does just now, on a terminal, until Ctrl-C
 - tune: `rayclassify tune`: the engine, replicas and batch size that suit a machine and its texts
 
 Nobody imports it; it may import everything.
@@ -40,6 +41,7 @@ from deployments.cli.keys import app as keys
 from deployments.cli.logs import logs
 from deployments.cli.serve import serve
 from deployments.cli.status import status
+from deployments.cli.top import top
 from deployments.cli.tune import tune
 
 app = typer.Typer(
@@ -73,7 +75,7 @@ def main(
 
 
 for _command in (
-    *(serve, deploy, status, rollback, logs, check, doctor, classify, info, bench, tune),
+    *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

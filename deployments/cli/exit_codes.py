@@ -64,6 +64,10 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "there are no logs on this machine",
         UNREACHABLE: "several clusters run here, and none was named",
     },
+    "top": {
+        DONE: "one view was printed, or Ctrl-C ended it",
+        UNREACHABLE: "neither a cluster nor the service answers",
+    },
     "tune": {
         DONE: "the tuned config is written",
         NO: "nothing could be measured",

@@ -62,6 +62,15 @@ class Dashboard:
         except (ValueError, KeyError, TypeError):
             return []
 
+    def node(self, node_id: str) -> dict[str, Any]:
+        """Processes, GPUs and use of one node; empty where its agent does not say."""
+        answer = self._request("GET", f"/nodes/{node_id}")
+        try:
+            told: dict[str, Any] = answer.json()["data"]["detail"] if answer.ok else {}
+        except (ValueError, KeyError, TypeError):
+            return {}
+        return told
+
     def log_file(self, node_id: str, name: str) -> str:
         """A file below Ray's log directory on a node; empty where there is none.
 
