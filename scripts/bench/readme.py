@@ -15,7 +15,6 @@ from .report import (
     labels_of,
     one_line,
     page,
-    picture,
     precision_of,
     table,
 )
@@ -31,8 +30,7 @@ def readme_block(modes: Modes) -> str:
         return NOT_MEASURED + "\n"
     rows = [(row["title"], precision_of(row), *_figures(row)) for row in part["rows"]]
     head = (part["shape"], "precision", "requests/s", "p50")
-    out = [picture("peers", "Requests a second, ours and others", f"docs/{IMAGES}")]
-    out.append(table(head, rows))
+    out = [table(head, rows)]
     out += [_wrong_line(part["rows"]), _null_line(part["null"])]
     out += [_share_line(modes.get("service", {}))]
     counts = sorted({run["connections"] for row in part["rows"] for run in row.get("runs", ())})

@@ -55,6 +55,8 @@ def whole(fragment: Any) -> dict[str, Any]:
             (there,) = (found for found in app["deployments"] if found["name"] == one["name"])
             there.update(one)
         return config
+    if "scrape_configs" in fragment:  # Prometheus' own
+        return config
     for key, value in fragment.items():
         if key in Settings.model_fields:
             app["args"][key] = value
