@@ -44,7 +44,7 @@ _ROUTE = re.compile(r"(/[A-Za-z0-9._~:@-]+)+")
 # http/routes.py lists our own, and imports this; a test holds the two together.
 OURS = frozenset(
     {
-        "/", "/health", "/ready", "/info", "/docs", "/openapi.json", "/docs/assets/",
+        "/", "/health", "/ready", "/info", "/state", "/docs", "/openapi.json", "/docs/assets/",
         "/classify/stream",
     }
 )  # fmt: skip

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.gate import Gate
 from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import LimitSettings
@@ -80,7 +82,13 @@ class LengthClassifier:
         return {"model": "length", "labels": ["long", "short"]}
 
     async def state(self) -> dict[str, Any]:
-        return {"application": None, "deployments": [], "ingress": {}, "classifiers": []}
+        state = Gate(8, 1.0, time.monotonic).state()
+        return {
+            "application": None,
+            "deployments": [],
+            "ingress": {"replica": "", **state["ingress"]},
+            "classifiers": state["classifiers"],
+        }
 
 
 class Client:

@@ -82,6 +82,7 @@ def test_a_dialects_paths_are_in_the_document_and_ask_for_its_scope(
         "/health",
         "/ready",
         "/info",
+        "/state",
         "/classify/stream",
         *Lines.paths,
     }
