@@ -99,10 +99,10 @@ class AutoEngine:
             except OSError as exc:
                 logger.warning("engines can't be measured here (%s)", type(exc).__name__)
                 return []
-            # A full disk, or memory that was short, may have been chance.
-            if any(row.verdict.startswith("failed") for row in rows):
-                logger.warning("%s\nAn engine failed: the next start measures again.", table(rows))
-            elif rows[0].chosen:
+            failed = [row for row in rows if row.verdict.startswith("failed")]
+            for row in failed:  # a full disk, or memory that was short: it may have been chance
+                logger.warning("%s %s (the next start measures again)", row.dtype, row.verdict)
+            if not failed and rows[0].chosen:
                 # The key anew: a model from the hub has its files here only now.
                 self._kept.write(self._circumstances(), {"rows": [asdict(row) for row in rows]})
             return rows
