@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ def draw(source: Prometheus, folder: Path, minutes: float = 60.0) -> list[Path]:
         for panels in DASHBOARD.values()
         for panel in panels
     }
-    fired = source.series('ALERTS{alertstate="firing"}', start, end, STEP_S)
+    fired = [
+        times
+        for one in source.series('ALERTS{alertstate="firing"}', start, end, STEP_S)
+        for times in _runs([at for at, _ in one["values"]])
+    ]
     return draw_all(
         {"monitoring": partial(_figure, found, fired, start)},
         folder,
@@ -52,12 +57,19 @@ def _series(source: Prometheus, panel: Panel, start: float, end: float) -> Lines
     return lines
 
 
+def _runs(moments: list[float]) -> list[tuple[float, float]]:
+    """First and last moment of each run of moments that are one step apart."""
+    starts = [at for before, at in pairwise([-STEP_S, *moments]) if at - before > 1.5 * STEP_S]
+    ends = [at for at, after in pairwise([*moments, float("inf")]) if after - at > 1.5 * STEP_S]
+    return [*zip(starts, ends, strict=True)]
+
+
 def _label(metric: dict[str, str], found: re.Match[str]) -> str:
     return metric.get(found[1], "")
 
 
 def _figure(
-    found: dict[str, Lines], fired: list[dict[str, Any]], start: float, theme: Theme
+    found: dict[str, Lines], fired: list[tuple[float, float]], start: float, theme: Theme
 ) -> Any:
     import matplotlib.pyplot as plt
 
@@ -76,9 +88,9 @@ def _figure(
             axes.tick_params(labelsize=7)
             if found[panel.title]:
                 axes.legend(fontsize=6, loc="upper left", framealpha=0.6)
-            for one in fired:
-                moments = [(float(at) - start) / 60 for at, _ in one["values"]]
-                axes.axvspan(moments[0], moments[-1], color=theme.other, alpha=0.12, linewidth=0)
+            for first, last in fired:
+                times = (first - start) / 60, (last - start) / 60
+                axes.axvspan(*times, color=theme.other, alpha=0.12, linewidth=0)
         grid[row][0].set_ylabel(section, fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("minutes", fontsize=7)

@@ -77,7 +77,8 @@ def test_start_ask_and_interrupt(config: Path, port: int) -> None:
         )
         (group,) = json.loads(targets.read_text())
         scraped = requests.get(f"http://{group['targets'][0]}/metrics", timeout=10)
-        assert "ray_rayclassify_model_info{" in scraped.text
+        assert scraped.ok
+        assert scraped.text.startswith("# HELP ")
         told = requests.get(f"http://127.0.0.1:{port}/", timeout=10).json()["metrics"]
         assert [url.rpartition(":")[2] for url in told] == [f"{metrics_port}/metrics"]
         assert seed_client(port) in {"positive", "negative"}
