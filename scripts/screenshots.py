@@ -18,6 +18,7 @@ from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from rayclassify_client import Client
 
@@ -109,8 +110,9 @@ def take(picture: Picture, url: str, path: Path) -> None:
             field.send_keys("\n".join(picture.lines))
             time.sleep(LOAD_S)
             # Asked once more, as the first answer of a page opens its connection.
-            field.send_keys(" ")
-            time.sleep(1.5)
+            for key in (" ", Keys.BACKSPACE):
+                field.send_keys(key)
+                time.sleep(1.0)
             driver.save_screenshot(str(path))
         finally:
             driver.quit()

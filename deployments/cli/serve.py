@@ -158,7 +158,7 @@ def _announce(plan: Plan, console: Console) -> None:
         f"Ready: {plan.url or '/'}",
         f"  curl {plan.url}/classify {key}-H 'Content-Type: application/json' "
         '-d \'{"text": "质量很好，会再来"}\'',
-        f"  documentation, and a form to try it: {plan.url}/docs",
+        f"  to try it in a browser: {plan.url}/   documentation: {plan.url}/docs",
         *([f"  gRPC (Open Inference Protocol): {plan.grpc_address}"] if plan.grpc_port else ()),
         "  logs of all replicas, now and later: rayclassify logs --follow",
         sep="\n",

@@ -8,7 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -115,6 +115,12 @@ class _Shortcut:
             below = path[len(root) :] or "/"  # clients given the prefix alone ask for just that
             if path.startswith(root) and (route := self._posts.get(below)) is not None:
                 await route(scope, receive, send)
+                return
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            root = scope.get("root_path", "")
+            if root and scope["path"] == root:
+                # Links in the page at / are relative. No host is named: see create_app.
+                await RedirectResponse(f"{root}/")(scope, receive, send)
                 return
         try:
             await self._rest(scope, receive, send)

@@ -43,6 +43,8 @@ def test_programs_get_an_index_and_people_the_playground(client, prefixed):
     browser = prefixed.get("/", headers={"accept": "text/html,*/*;q=0.8"})
     assert browser.headers["content-type"] == "text/html; charset=utf-8"
     assert browser.headers["vary"] == "Accept"
+    without_slash = prefixed.get("")
+    assert (without_slash.status_code, without_slash.headers["location"]) == (307, "/nlp/")
 
 
 def test_the_index_names_metrics_elsewhere_but_not_where_keys_are_asked_for(service, tmp_path):

@@ -161,7 +161,7 @@ async function take(given) {
   document.querySelector('input[name="mode"][value="csv"]').checked = true;
   file = given;
   showMode();
-  $("file-name").textContent = given.name;
+  sayFile();
   try {
     const columns = await columnsOf(given);
     $("column").replaceChildren(...columns.map((name, i) => el("option", { value: String(i), textContent: name })));
@@ -176,6 +176,11 @@ async function take(given) {
     notice(t("csv-broken"));
   }
   showCode();
+}
+
+/** A file that was dropped has no name in the browser's own field. */
+function sayFile() {
+  $("file-name").textContent = file === $("file").files[0] ? "" : file.name;
 }
 
 async function labelAll() {
@@ -222,7 +227,7 @@ function sayLanguage() {
   $("language").textContent = isChinese() ? "English" : "中文";
   $("language").lang = isChinese() ? "en" : "zh-CN";
   $("top-k").placeholder = t("all");
-  if (file) $("file-name").textContent = file.name;
+  if (file) sayFile();
   sayKey();
 }
 

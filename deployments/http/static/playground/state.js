@@ -5,6 +5,7 @@ import { number, t } from "./words.js";
 
 const EVERY_MS = 2000;
 const POINTS = 30;
+const CHAIN = ["Tokenizer", "Classifier", "Postprocessor"]; // as a text goes; others before
 
 const histories = { queue: [], speed: [], batch: [] };
 const seen = new Map(); // Classifier → what it had done when last asked
@@ -46,7 +47,7 @@ function replicas(deployments) {
   return el(
     "ul",
     { className: "replicas" },
-    ...deployments.map(({ name, replicas: states }) => {
+    ...deployments.toSorted((a, b) => CHAIN.indexOf(a.name) - CHAIN.indexOf(b.name)).map(({ name, replicas: states }) => {
       const { RUNNING: running = 0, ...others } = states;
       const dots = el("span", { className: "dots", "aria-hidden": "true" });
       for (let i = 0; i < Math.min(running, 12); i += 1) dots.append(el("i"));

@@ -140,7 +140,7 @@ class Screen {
     this.#raw = raw;
     const head = el("tr", {}, ...["row", "text", "label", "score"].map((name) => el("th", { textContent: t(name), scope: "col" })));
     const table = el("table", {}, el("caption", { className: "small", textContent: t("csv-shown", { n: SHOWN }) }), el("thead", {}, head), this.#body);
-    const scroll = el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": t("answer") }, table);
+    const scroll = el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": t("csv-shown", { n: SHOWN }) }, table);
     $("results").replaceChildren(this.#progress, this.#said, scroll);
   }
 
