@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
 
 Stage = Literal["http", "grpc", "parse", "tokenize", "queue", "model", "postprocess"]
 """http, grpc: a whole request, from its head to its answer. queue: from a text's arrival at the
@@ -34,6 +35,18 @@ class Observer:
 
     def working(self, stats: Mapping[str, float]) -> None:
         """How a replica stands, several times a second; see scaling/policy.py for the names."""
+
+
+class Tracer(Protocol):
+    """Who follows a request into the batch that it runs in; see replica/tracing.py."""
+
+    def current(self) -> Any:
+        """A mark of the request that the caller is in."""
+        ...
+
+    def batch(self, requests: Sequence[Any]) -> AbstractContextManager[None]:
+        """Around the work for all requests of these marks together."""
+        ...
 
 
 SILENT = Observer()

@@ -6,6 +6,7 @@
 - holding: Which calls Classifiers hold, and get on with: asked of all of them
 - metrics: What happens, as Prometheus metrics at Ray's own metrics endpoint of each node
 - model_chain: All that an ingress holds of one model, from a text's arrival to its answer
+- tracing: Traces by OpenTelemetry: one for a request, through all three deployments, sent by OTLP
 - updates: What a replica sees of an update of its application: others that serve, and how it went
 
 tokenizer.py, classifier.py and postprocessor.py import it.
