@@ -27,7 +27,7 @@ def build(args: dict[str, Any]) -> Application:
     postprocessor = deployment("Postprocessor")(Postprocessor)
     ingress = deployment("Tokenizer")(serve.ingress()(Tokenizer))
     application: Application = ingress.bind(
-        settings, classifier.bind(settings), postprocessor.bind()
+        settings, classifier.bind(settings), postprocessor.bind(settings.tracing)
     )
     return application
 

@@ -43,6 +43,7 @@ from deployments.replica.base import (
 )
 from deployments.replica.cluster_store import ClusterStore
 from deployments.replica.metrics import RayObserver
+from deployments.replica.tracing import tracer_of
 from deployments.replica.updates import wait_for_the_last_of
 from deployments.scaling.policy import BUSY, TOKENS_PER_S, WAIT_S, BusyClock
 from deployments.scaling.starts import Start
@@ -104,6 +105,9 @@ class Classifier(Replica):
             ("padding_tokens_total", lambda: self._engine.padding_tokens),
         ):
             self._observer.watch(name, read)
+        self._tracer = tracer_of(settings.tracing, "Classifier")
+        if self._tracer is not None:
+            self._batcher.on_pass = self._tracer.passed
         for passed in passes:
             self._batcher.observe(*passed)
         self._name = uuid4().hex[:12]
@@ -137,6 +141,7 @@ class Classifier(Replica):
         flows: FlowRuns | None = None,
         alone: bool = False,
         call_id: int = 0,
+        trace: str | None = None,
     ) -> Logits | OtherModel:
         """Logits of a micro-batch; see `TokenBatcher.submit`. Or, where none of its ids are for
         this model, which model this is."""
@@ -149,7 +154,12 @@ class Classifier(Replica):
             watching = self._health.watch(lambda: os._exit(1))
             loop = asyncio.get_running_loop()
             self._watch = loop.create_task(watching, context=contextvars.Context())
-        logits = await self._batcher.submit(mine, timeouts_s, flows, alone, call_id)
+        call = (mine, timeouts_s, flows, alone, call_id)
+        if self._tracer is None or trace is None:
+            logits = await self._batcher.submit(*call)
+        else:
+            with self._tracer.call(call_id, trace, len(mine), mine.total_tokens):
+                logits = await self._batcher.submit(*call)
         batcher = self._batcher
         load = Load(
             self._name,

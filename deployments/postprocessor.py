@@ -12,6 +12,8 @@ from deployments.pipeline.types import Answer, Logits, ModelInfo, Options
 from deployments.privacy.coredump import forbid_core_dumps
 from deployments.replica.base import Replica, live_settings, raises_service_errors, set_log_level
 from deployments.replica.metrics import RayObserver
+from deployments.replica.tracing import tracer_of
+from deployments.settings import TracingSettings
 from deployments.user_config import PostprocessorUserConfig
 
 logger = logging.getLogger(__name__)
@@ -20,13 +22,14 @@ logger = logging.getLogger(__name__)
 class Postprocessor(Replica):
     """Needs a model's labels only, so its replicas are small and start at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, tracing: TracingSettings = TracingSettings()) -> None:  # noqa: B008
         forbid_core_dumps()
         set_log_level("INFO")
         # By the model's version, the one used last at the end.
         self._decoders: dict[str, Decoder] = {}
         self._live: PostprocessorUserConfig | None = None
         self._observer = RayObserver("Postprocessor")
+        self._tracer = tracer_of(tracing, "Postprocessor")
         logger.info("ready; it loads nothing: the first call for a model brings its labels")
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -36,7 +39,11 @@ class Postprocessor(Replica):
 
     @raises_service_errors
     async def postprocess(
-        self, logits: Logits, options: Sequence[Options], info: ModelInfo | None = None
+        self,
+        logits: Logits,
+        options: Sequence[Options],
+        info: ModelInfo | None = None,
+        trace: str | None = None,
     ) -> list[Answer] | None:
         """One answer per text; see `Decoder.decode`.
 
@@ -55,7 +62,10 @@ class Postprocessor(Replica):
         self._decoders[logits.model] = decoder
         while len(self._decoders) > MAX_MODELS:
             del self._decoders[next(iter(self._decoders))]
-        return decoder.decode(logits, options)
+        if self._tracer is None or trace is None:
+            return decoder.decode(logits, options)
+        with self._tracer.span("postprocess", trace, {"rayclassify.texts": len(options)}):
+            return decoder.decode(logits, options)
 
     def _decoder_for(self, info: ModelInfo) -> Decoder:
         return task_of(info).decoder(info, self._live, self._observer)

@@ -355,6 +355,21 @@ class DialectSettings(Strict):
     )
 
 
+class TracingSettings(Strict):
+    """Traces by OpenTelemetry, off by default; needs the extra `traces`."""
+
+    endpoint: str | None = Field(
+        default=None,
+        description="Names the OTLP address that spans are sent to over HTTP, as "
+        "http://collector:4318/v1/traces; null makes none. Set it to see one request's way.",
+    )
+    share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01,
+        description="Sets the share of requests that are traced, 0 to 1, of those that come "
+        "without a traceparent; with one, its own mark decides. Set it to 1 to see all.",
+    )
+
+
 class Settings(Strict):
     """All of `args:`."""
 
@@ -366,3 +381,4 @@ class Settings(Strict):
     redaction: RedactionSettings = RedactionSettings()
     access: AccessSettings = AccessSettings()
     dialects: DialectSettings = DialectSettings()
+    tracing: TracingSettings = TracingSettings()

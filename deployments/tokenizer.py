@@ -31,6 +31,7 @@ from deployments.replica.base import (
 from deployments.replica.cluster_view import ClusterView
 from deployments.replica.metrics import RayObserver, metrics_addresses
 from deployments.replica.model_chain import ModelChain
+from deployments.replica.tracing import TracedApp, tracer_of
 from deployments.scaling.policy import AHEAD_S, BusyClock
 from deployments.settings import Settings
 from deployments.user_config import TokenizerUserConfig
@@ -52,6 +53,7 @@ class Tokenizer(Replica, GrpcMethods):
         self._live: TokenizerUserConfig | None = None
         self._audit = AuditLog(settings.audit) if settings.audit.directory is not None else None
         self._observer = RayObserver("Tokenizer")
+        self._tracer = tracer_of(settings.tracing, "Tokenizer")
         self._callers = Callers(settings.access) if settings.access.enabled else None
         self._cluster = ClusterView()
         self._chain = ModelChain(
@@ -60,6 +62,7 @@ class Tokenizer(Replica, GrpcMethods):
             postprocessor,
             observer=self._observer,
             name_model=self._audit is not None,
+            tracer=self._tracer,
         )
         if self._audit is not None:
             self._chain.loading.add_done_callback(self._name_engine)
@@ -67,7 +70,7 @@ class Tokenizer(Replica, GrpcMethods):
     def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
         spoken = dialects(settings.limits, settings.dialects, settings.model.id)
-        return create_app(
+        app = create_app(
             self,
             settings.limits,
             settings.access,
@@ -77,6 +80,9 @@ class Tokenizer(Replica, GrpcMethods):
             self._callers,
             metrics_addresses,
         )
+        if self._tracer is None:
+            return app
+        return TracedApp(app, self._tracer, {path for one in spoken for path in one.paths})
 
     @cached_property
     def grpc_edge(self) -> GrpcEdge:
@@ -136,7 +142,11 @@ class Tokenizer(Replica, GrpcMethods):
         self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
     ) -> list[Answer | ServiceError]:
         """See `ModelChain.classify`."""
-        return await self._chain.classify(inputs, timeout_s)
+        if self._tracer is None:
+            return await self._chain.classify(inputs, timeout_s)
+        # Over gRPC and by handles the trace begins here.
+        with self._tracer.span("classify", about={"rayclassify.texts": len(inputs)}):
+            return await self._chain.classify(inputs, timeout_s)
 
     async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
         """See `TokenViews.tokenize`."""

@@ -11,7 +11,7 @@ import contextvars
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -70,6 +70,7 @@ class TokenBatcher:
         observer: Observer = SILENT,
     ) -> None:
         self._observer = observer
+        self.on_pass: Callable[[Collection[int], float, int, int], None] | None = None
         self.max_batch_tokens = max_batch_tokens
         self.max_queue_tokens = max_queue_tokens
         self.target_p99_ms = target_p99_ms
@@ -246,6 +247,10 @@ class TokenBatcher:
             call.model_s += ended - started
         if isinstance(outcome, Logits):
             self._learn(parts, ended - started)
+            if self.on_pass is not None:
+                tokens = sum(part.total_tokens for part in parts)
+                calls = [piece.call.id for piece in group]
+                self.on_pass(calls, ended - started, sum(map(len, parts)), tokens)
         self._idle_s += (started - self._ended - self._idle_s) / _IDLE_MEMORY
         self._busy_s += (ended - started - self._busy_s) / _IDLE_MEMORY
         self._ended = ended

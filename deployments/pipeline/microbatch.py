@@ -8,9 +8,11 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from deployments.pipeline.errors import DeadlineExceeded, ServiceError
 from deployments.pipeline.gate import Gate
+from deployments.pipeline.observer import Tracer
 from deployments.pipeline.types import BULK_FROM_TEXTS, Answer, Flow, TextInput
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class _Waiter:
     work: float
     deadline: float
     future: asyncio.Future[Result]
+    trace: Any = None
 
 
 class MicroBatcher:
@@ -56,6 +59,7 @@ class MicroBatcher:
 
     run: answers a micro-batch; gets the texts and the deadline of each.
     gate: takes requests in, or refuses them. work_of: what a text costs, in the gate's unit.
+    tracer: told which requests are in which micro-batch.
     """
 
     def __init__(
@@ -67,7 +71,9 @@ class MicroBatcher:
         min_gap_s: float,
         gate: Gate,
         work_of: Callable[[TextInput], float] = lambda item: 1.0,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._gate = gate
         self._work_of = work_of
         self._run = run
@@ -106,8 +112,9 @@ class MicroBatcher:
         loop = asyncio.get_running_loop()
         left_s = deadline - loop.time()
         self._gate.enter(flow, len(items), work, left_s)
+        trace = self._tracer.current() if self._tracer is not None else None
         waiters = [
-            _Waiter(item, work, deadline, loop.create_future())
+            _Waiter(item, work, deadline, loop.create_future(), trace)
             for item, work in zip(items, works, strict=True)
         ]
         self._queue.extend(waiters)
@@ -206,10 +213,15 @@ class MicroBatcher:
     async def _answer(self, waiters: list[_Waiter]) -> None:
         results: Sequence[Result]
         try:
-            results = await self._run(
+            run = self._run(
                 [waiter.item for waiter in waiters],
                 [waiter.deadline + LATER_S for waiter in waiters],
             )
+            if self._tracer is None:
+                results = await run
+            else:
+                with self._tracer.batch([waiter.trace for waiter in waiters]):
+                    results = await run
             if len(results) != len(waiters):
                 raise ValueError(f"{len(results)} results for {len(waiters)} texts")
         except ServiceError as exc:

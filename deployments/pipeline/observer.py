@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +89,18 @@ class Observer:
 
     def about(self, name: str, facts: Mapping[str, object]) -> None:
         """What does not change as long as the process lives, such as the model."""
+
+
+class Tracer(Protocol):
+    """Who follows a request into the batch that it runs in; see replica/tracing.py."""
+
+    def current(self) -> Any:
+        """A mark of the request that the caller is in."""
+        ...
+
+    def batch(self, requests: Sequence[Any]) -> AbstractContextManager[None]:
+        """Around the work for all requests of these marks together."""
+        ...
 
 
 SILENT = Observer()

@@ -62,29 +62,25 @@ def set_log_level(level: str) -> None:
     if dropped and serve.level == logging.INFO:
         # Serve makes its access log's record of every call only to drop it then: 4 % of our time.
         serve.setLevel(logging.WARNING)
+    for handler in serve.handlers:
+        if isinstance(handler, MemoryHandler):
+            _write_ours_at_once(handler)
     _stream_as_the_file(serve.handlers)
     ours = logging.getLogger("deployments")
     ours.setLevel(level)
-    ours.handlers = [_AtOnce(serve)] if serve.handlers else []
+    ours.handlers = serve.handlers
     ours.propagate = not ours.handlers
 
 
-class _AtOnce(logging.Handler):
-    """Hands our records to Serve's handlers, and what these hold back to its file.
+def _write_ours_at_once(handler: MemoryHandler) -> None:
+    """With the throughput flags Serve keeps up to 1,000 records in memory, and what a replica had
+    said was gone with it. Ours are few: of the request path only a bounded number of errors."""
 
-    With the throughput flags Serve keeps up to 1,000 records in memory, and what a replica had said
-    was gone with it. Ours are few: the request path has none, but for a bounded number of errors.
-    """
+    def should_flush(record: logging.LogRecord) -> bool:
+        ours = record.name.startswith("deployments")
+        return ours or MemoryHandler.shouldFlush(handler, record)
 
-    def __init__(self, serve: logging.Logger) -> None:
-        super().__init__()
-        self._serve = serve
-
-    def emit(self, record: logging.LogRecord) -> None:
-        for handler in self._serve.handlers:
-            if record.levelno >= handler.level:
-                handler.handle(record)
-                handler.flush()
+    handler.shouldFlush = should_flush  # type: ignore[method-assign]
 
 
 def _stream_as_the_file(handlers: list[logging.Handler]) -> None:

@@ -31,6 +31,7 @@ from deployments.pipeline.types import (
     Deadlines,
     Encoded,
     Logits,
+    ModelInfo,
     Options,
     OtherModel,
     TextInput,
@@ -38,6 +39,7 @@ from deployments.pipeline.types import (
 from deployments.privacy.redact import redactor_of
 from deployments.replica.base import LOST_REPLICA, as_service_error
 from deployments.replica.holding import Holding
+from deployments.replica.tracing import Tracer
 from deployments.replica.updates import update_state
 from deployments.settings import Settings
 
@@ -81,7 +83,9 @@ class ModelChain:
         *,
         observer: Observer = SILENT,
         name_model: bool = False,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer = tracer
         self._settings = settings
         # Once: each `handle.method` makes a new handle, which costs as much as pickling does.
         self._predict_call = classifier.options(method_name="predict", **PLAIN_PICKLE)
@@ -102,7 +106,7 @@ class ModelChain:
         self._holding = Holding(classifier)
         quarantine = Quarantine(self._predict, self._predicting, self._holding, observer)
         self._pipeline = Pipeline(
-            self._encode,
+            self._encode if tracer is None else self._encode_traced,
             quarantine.predict,
             self._postprocess,
             self._models.meet,
@@ -117,6 +121,7 @@ class ModelChain:
             min_gap_s=batching.min_gap_ms / 1_000,
             gate=self._gate,
             work_of=lambda item: work_of(item, self._max_chars),
+            tracer=tracer,
         )
         observer.watch("pending_texts", lambda: self._gate.pending)
         self._max_chars = 0  # known once the model is
@@ -254,13 +259,24 @@ class ModelChain:
     ) -> Logits | OtherModel:
         """One try; see `Quarantine`. What crosses to the Classifier is the seconds left."""
         left_s = (deadlines - asyncio.get_running_loop().time()).astype(np.float32)
-        call = self._predict_call.remote(batch, left_s, *how)
-        answer: Logits | OtherModel = await _tried(call)
+        if self._tracer is None:
+            answer: Logits | OtherModel = await _tried(
+                self._predict_call.remote(batch, left_s, *how)
+            )
+        else:
+            with self._tracer.span("predict", about={"rayclassify.texts": len(batch)}) as span:
+                trace = self._tracer.traceparent(span)
+                answer = await _tried(self._predict_call.remote(batch, left_s, *how, trace))
         if isinstance(answer, Logits):
             self._models.heard_of(answer.model)
             if answer.load is not None:
                 self._gate.heard(answer.load)
         return answer
+
+    async def _encode_traced(self, inputs: Sequence[TextInput]) -> Encodings:
+        assert self._tracer is not None  # noqa: S101 - chosen where there is one
+        with self._tracer.span("tokenize", about={"rayclassify.texts": len(inputs)}):
+            return await self._encode(inputs)
 
     async def _postprocess(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
         answers = await self._decoded(logits, options)
@@ -270,7 +286,12 @@ class ModelChain:
             raise NotReady("The model was replaced meanwhile. Retry.", 1.0)
         return answers
 
-    async def _decoded(self, *call: Any) -> list[Answer] | None:
+    async def _decoded(
+        self, logits: Logits, options: Sequence[Options], info: ModelInfo | None = None
+    ) -> list[Answer] | None:
+        call: tuple[Any, ...] = (logits, options) if info is None else (logits, options, info)
+        if self._tracer is not None:
+            call = (logits, options, info, self._tracer.traceparent())
         return await _answered(
             self._postprocessing,
             lambda: _tried(self._postprocess_call.remote(*call)),
