@@ -39,6 +39,10 @@ def calibrate(
         float | None,
         typer.Option(min=0.5, max=0.999, help="Sets of labels that hold the right one so often."),
     ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option("--label-separator", help="Of models with several labels a text: a|b, say."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Default: calibration.json in the model's directory."),
@@ -60,10 +64,16 @@ def calibrate(
     """
     from deployments.bulk.tables import BadTable
     from deployments.optimise.calibrating import calibrate as run
-    from deployments.optimise.calibrating import reliability_plot
+    from deployments.optimise.calibrating import calibrate_sets, reliability_plot
     from deployments.optimise.labelled import BadData
     from deployments.optimise.running import CandidateFailed, score_texts
+    from deployments.pipeline.tasks.text_classification import MULTI_LABEL
 
+    if separator is not None and (target_error is not None or coverage is not None):
+        raise typer.BadParameter(
+            "--target-error and --coverage are for models of one label a text.",
+            param_hint="--label-separator",
+        )
     if output is None:
         if not Path(model).is_dir():
             raise typer.BadParameter("MODEL is no directory; name a file.", param_hint="--output")
@@ -75,15 +85,26 @@ def calibrate(
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     out = Console(highlight=False, soft_wrap=True, markup=False)
     try:
-        rows = read_table(data, text_column, label_column, kind, encoding)
-        found = run(rows, score_texts(model, settings, rows.texts), model, target_error, coverage)
+        rows = read_table(data, text_column, label_column, kind, encoding, separator)
+        scored = score_texts(model, settings, rows.texts)
+        if (scored.problem_type == MULTI_LABEL) != (separator is not None):
+            raise BadData(
+                f"{model} is a {scored.problem_type} model: "
+                + ("say" if separator is None else "leave out")
+                + " --label-separator."
+            )
+        if separator is not None:
+            found = calibrate_sets(rows, scored, model, separator)
+        else:
+            found = run(rows, scored, model, target_error, coverage)
     except (BadTable, BadData) as exc:
         fail(say, str(exc), WRONG)
     except CandidateFailed as exc:
         fail(say, f"{model}: {exc}", NO)
-    for note in rows.notes:
+    for note in (*rows.notes, *found.notes):
         say.print(f"warning: {note}")
-    out.print(f"temperature {found.temperature:g}, fitted to {found.n_fitted:,} texts")
+    fitted = "a line for each label" if found.platt else f"temperature {found.temperature:g}"
+    out.print(f"{fitted}, fitted to {found.n_fitted:,} texts")
     out.print(
         f"expected calibration error {found.before.ece:.4f} before, {found.after.ece:.4f} after, "
         f"on {found.n_checked:,} other texts"

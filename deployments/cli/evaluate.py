@@ -108,7 +108,12 @@ def evaluate(
 
 
 def read_table(
-    path: str, text_column: str, label_column: str, kind: str | None, encoding: str
+    path: str,
+    text_column: str,
+    label_column: str,
+    kind: str | None,
+    encoding: str,
+    separator: str | None = None,
 ) -> Labelled:
     """Raises BadTable and BadData; a format that nobody knows is a wrong option."""
     from deployments.bulk.tables import Format as TableFormat
@@ -118,7 +123,7 @@ def read_table(
         known = ", ".join(get_args(TableFormat))
         raise typer.BadParameter(f"{kind}; there are {known}.", param_hint="--input-format")
     named: Any = kind
-    return read_labelled(path, text_column, label_column, named, encoding)
+    return read_labelled(path, text_column, label_column, named, encoding, separator)
 
 
 def engine_settings(engine: str, dtype: str) -> dict[str, Any]:

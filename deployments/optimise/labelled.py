@@ -43,8 +43,12 @@ def read_labelled(
     label_column: str = "label",
     kind: Format | None = None,
     encoding: str = "utf-8",
+    separator: str | None = None,
 ) -> Labelled:
     """The rows that have a text and a label.
+
+    separator: stands between the labels of a row that may have several, or none. A list in jsonl
+    and parquet needs it too. They are then joined by it, sorted.
 
     Raises:
         BadTable: the file can't be read, or lacks a column.
@@ -53,10 +57,16 @@ def read_labelled(
     with opened(path, format_of(path, kind), encoding) as table:
         if table.columns is not None:
             check_there((text_column, label_column), table.columns)
-        return labelled(table.rows, path, text_column, label_column)
+        return labelled(table.rows, path, text_column, label_column, separator)
 
 
-def labelled(rows: Iterable[Row], path: str, text_column: str, label_column: str) -> Labelled:
+def labelled(
+    rows: Iterable[Row],
+    path: str,
+    text_column: str,
+    label_column: str,
+    separator: str | None = None,
+) -> Labelled:
     """As `read_labelled`, of rows that are read already."""
     n_rows = 0
     left_out: Counter[str] = Counter()
@@ -64,7 +74,7 @@ def labelled(rows: Iterable[Row], path: str, text_column: str, label_column: str
     for row in rows:
         n_rows += 1
         text: Any = row.fields.get(text_column)
-        label = _name(row.fields.get(label_column))
+        label = _label(row.fields.get(label_column), separator)
         if row.fault is not None:
             left_out["can't be read"] += 1
         elif no_text(text, text_column) or not text.strip():
@@ -128,9 +138,17 @@ def without(data: Labelled, others: Labelled, path: str, of: str) -> Labelled:
     return left
 
 
-def check_known(data: Labelled, model: str, labels: Sequence[str]) -> None:
+def sets_of(data: Labelled, separator: str) -> list[set[str]]:
+    """The labels of each row that may have several."""
+    return [set(filter(None, label.split(separator))) for label in data.labels]
+
+
+def check_known(
+    data: Labelled, model: str, labels: Sequence[str], separator: str | None = None
+) -> None:
     """Raises BadData where rows have labels that the model can't give."""
-    counts = Counter(label for label in data.labels if label not in labels)
+    rows = [{label} for label in data.labels] if separator is None else sets_of(data, separator)
+    counts = Counter(label for row in rows for label in sorted(row) if label not in labels)
     if counts:
         some = ", ".join(f"{n:,} of {label!r}" for label, n in counts.most_common(5))
         raise BadData(
@@ -145,12 +163,20 @@ def _key(text: str) -> str:
     return " ".join(text.split())
 
 
+def _label(value: Any, separator: str | None) -> str | None:
+    """What stands in a row's label column, as one name; None where nothing does."""
+    if separator is None or value is None:
+        return _name(value)
+    parts = value if isinstance(value, list) else str(value).split(separator)
+    return separator.join(sorted({name for part in parts if (name := _name(part))}))
+
+
 def _name(value: Any) -> str | None:
     """A label as a name. Parquet and jsonl may hold numbers."""
-    if value is None or isinstance(value, float | list | dict):
-        if isinstance(value, list | dict):
-            raise BadTable("a row has several labels. Tables of one label a row are read here.")
-        if value is None or value != value or not value.is_integer():
+    if isinstance(value, list | dict):
+        raise BadTable("a row has several labels. Tables of one label a row are read here.")
+    if isinstance(value, float):
+        if not value.is_integer():
             return None
         value = int(value)
-    return str(value).strip() or None
+    return None if value is None else str(value).strip() or None

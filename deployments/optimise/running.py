@@ -22,11 +22,12 @@ from typing import Any
 import numpy as np
 import psutil
 
+from deployments.pipeline.tasks.text_classification import MULTI_LABEL, SINGLE_LABEL
+
 BATCH = 256
 LATENCY_TEXTS = 300
 _LATENCY_S = 20.0
 _THROUGHPUT_S = 3.0
-SINGLE_LABEL = "single_label_classification"
 
 
 class CandidateFailed(Exception):
@@ -66,6 +67,7 @@ class Scored:
 
     logits: list[list[float]]
     labels: tuple[str, ...]
+    problem_type: str = SINGLE_LABEL
 
 
 def run_model(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Ran:
@@ -114,7 +116,7 @@ def _run_model(model: str, engine: dict[str, Any], texts: list[str]) -> Ran:
 
 
 def _score_texts(model: str, engine: dict[str, Any], texts: list[str]) -> Scored:
-    with _loaded(model, engine) as classifier:
+    with _loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL)) as classifier:
         labels = classifier.loaded.parts.info.labels
         logits = []
         for part in _parts(texts):
@@ -122,11 +124,13 @@ def _score_texts(model: str, engine: dict[str, Any], texts: list[str]) -> Scored
             for answer in answers:
                 scores = answer.get("scores", {})
                 logits.append([scores.get(label, math.nan) for label in labels])
-        return Scored(logits, labels)
+        return Scored(logits, labels, classifier.loaded.parts.info.problem_type)
 
 
 @contextmanager
-def _loaded(model: str, engine: dict[str, Any]) -> Iterator[Any]:
+def _loaded(
+    model: str, engine: dict[str, Any], problems: Sequence[str] = (SINGLE_LABEL,)
+) -> Iterator[Any]:
     from deployments.engines.loaded import REFUSALS
     from deployments.local import LocalClassifier
 
@@ -136,8 +140,8 @@ def _loaded(model: str, engine: dict[str, Any]) -> Iterator[Any]:
         raise CandidateFailed(" ".join(str(exc).split())) from None
     with classifier:
         problem = classifier.loaded.parts.info.problem_type
-        if problem != SINGLE_LABEL:
-            raise CandidateFailed(f"it is a {problem} model; only those of one label a text work.")
+        if problem not in problems:
+            raise CandidateFailed(f"it is a {problem} model; here only {' and '.join(problems)}.")
         yield classifier
 
 
