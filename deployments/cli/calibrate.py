@@ -41,7 +41,7 @@ def calibrate(
     ] = None,
     separator: Annotated[
         str | None,
-        typer.Option("--label-separator", help="Of models with several labels a text: a|b, say."),
+        typer.Option("--label-separator", help="Of models with several labels a text: a;b, say."),
     ] = None,
     output: Annotated[
         Path | None,
