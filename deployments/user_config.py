@@ -69,6 +69,18 @@ class PostprocessorUserConfig(Strict):
         description="Sets the score, 0 to 1, from which a label counts in a multi-label model. "
         "Raise it for fewer, surer labels.",
     )
+    abstain_below: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="Sets the score of the best label below which an answer of a single-label "
+        "model has `abstained: true`; null takes the model's calibration.json. Raise it for fewer "
+        "wrong answers and more abstentions; 0 turns it off.",
+    )
+    label_set_from: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        description="Sets the score from which a label is in `label_set` of a single-label model's "
+        "answer; null takes the model's calibration.json. Lower it for larger sets, which hold the "
+        "right label more often; 0 turns it off.",
+    )
     top_k: PositiveInt | None = Field(
         default=None,
         description="Limits the labels in `scores`; null shows all. Set it to 1 for the best only.",

@@ -2,12 +2,14 @@
 
 - audit: `rayclassify audit`: what an audit log says, and whether it was changed
 - bench: `rayclassify bench URL …`: how fast servers are, ours or others, side by side
+- calibrate: `rayclassify calibrate`: scores that mean what they say, and when to abstain
 - check: `rayclassify check`: everything wrong in a config, before it is deployed
 - classify: `rayclassify classify`: texts in, labels out, from a running service
 - classify_table: `rayclassify classify TABLE --text-column`: a table in, a table with labels out
 - deploy: `rayclassify deploy` and `rollback`: change what a running cluster serves
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
+- evaluate: `rayclassify evaluate`: which model to take, by the user's own labelled table
 - exit_codes: what the exit codes mean: the same of every command, and what it is about in each
 - formats: what a command prints: a table for people, JSON or CSV for programmes
 - info: `rayclassify info`: what the running service serves, and how
@@ -31,10 +33,12 @@ import typer
 from deployments import __version__
 from deployments.cli.audit import app as audit
 from deployments.cli.bench import bench
+from deployments.cli.calibrate import calibrate
 from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.deploy import deploy, rollback
 from deployments.cli.doctor import doctor
+from deployments.cli.evaluate import evaluate
 from deployments.cli.exit_codes import epilog
 from deployments.cli.info import info
 from deployments.cli.keys import app as keys
@@ -76,6 +80,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
+    *(evaluate, calibrate),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

@@ -73,6 +73,16 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "nothing could be measured",
         WRONG: "the config is wrong",
     },
+    "evaluate": {
+        DONE: "all models were measured, and one is recommended",
+        NO: "a model could not be measured, or none keeps within the limits",
+        WRONG: "a table is wrong, or tells too little",
+    },
+    "calibrate": {
+        DONE: "calibration.json is written",
+        NO: "the model could not be run",
+        WRONG: "the table is wrong, or has too few rows for what is asked",
+    },
     "audit verify": {
         DONE: "no line was changed",
         NO: "one was",

@@ -73,6 +73,7 @@ ANSWERS: dict[str, Any] = {
         "problem_type": "single_label_classification",
         "max_length": 512,
         "temperature": 1.0,
+        "calibration": {"abstain_below": 0.8, "label_set_from": None, "platt": None},
         "engine": "torch",
         "device": "cpu",
         "dtype": "bfloat16",

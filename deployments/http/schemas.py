@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from deployments.model.certificate import Certificate
-from deployments.pipeline.types import BULK_FROM_TEXTS, Options, Priority
+from deployments.pipeline.types import BULK_FROM_TEXTS, Calibration, Options, Priority
 
 # Equal options are one object, which pickle sends once per micro-batch instead of once per text.
 _options = lru_cache(maxsize=256)(Options)
@@ -104,6 +104,14 @@ class Prediction(Struct):
         list[str] | UnsetType,
         Meta(description="Multi-label models only: every label at or above the threshold."),
     ] = UNSET
+    abstained: Annotated[
+        bool | UnsetType,
+        Meta(description="Where there is a threshold: whether the score is below it."),
+    ] = UNSET
+    label_set: Annotated[
+        list[str] | UnsetType,
+        Meta(description="Where it was calibrated: all labels that the text may well have."),
+    ] = UNSET
     redacted: Annotated[
         int | UnsetType,
         Meta(description="With `args.redaction` only: how many pieces of personal data were cut."),
@@ -153,6 +161,10 @@ class Info(Struct):
     problem_type: str
     max_length: Annotated[int, Meta(description="Tokens a text may have.")]
     temperature: Annotated[float, Meta(description="What logits are divided by.")]
+    calibration: Annotated[
+        Calibration,
+        Meta(description="Of the model's calibration.json; `user_config` may set other ones."),
+    ]
     engine: str
     device: str
     dtype: str

@@ -11,12 +11,12 @@ from typing import Any
 
 from deployments import __version__
 from deployments.pipeline.parts import ModelParts
-from deployments.pipeline.types import EngineInfo
+from deployments.pipeline.types import Calibration, EngineInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """model to temperature: as /info. tokenizer_texts_equal: on how many texts and pairs our
+    """model to calibration: as /info. tokenizer_texts_equal: on how many texts and pairs our
     tokenizing equals AutoTokenizer's. drift: largest difference of a probe's logits from
     transformers' own in float32, per unit of the largest logit (1 at least); None where it was not
     measured. remarks: what was left aside and why that is harmless, or why a plainer way is taken.
@@ -30,6 +30,7 @@ class Certificate:
     problem_type: str
     max_length: int
     temperature: float
+    calibration: Calibration
     tokenizer_texts_equal: int
     token_types: str
     engine: str
@@ -62,7 +63,7 @@ class Certificate:
             ("labels", f"{len(self.labels)}: {labels}"),
             ("problem type", self.problem_type),
             ("reads", f"{self.max_length} tokens"),
-            ("temperature", f"{self.temperature:g}"),
+            ("temperature", f"{self.temperature:g}{_beside(self.calibration)}"),
             ("tokenizer", f"{self.tokenizer_texts_equal} texts and pairs equal AutoTokenizer's"),
             ("engine", f"{self.engine} {self.dtype} on {self.device}, {batching}"),
             ("drift", f"{drift} from transformers in float32, per unit of the largest logit"),
@@ -84,6 +85,7 @@ def certificate(parts: ModelParts, engine: EngineInfo) -> Certificate:
         problem_type=info.problem_type,
         max_length=info.max_length,
         temperature=info.temperature,
+        calibration=info.calibration,
         tokenizer_texts_equal=parts.texts_proven,
         token_types=parts.type_ids,
         engine=engine.engine,
@@ -101,3 +103,14 @@ def certificate(parts: ModelParts, engine: EngineInfo) -> Certificate:
             **engine.versions,
         },
     )
+
+
+def _beside(calibration: Calibration) -> str:
+    said = [
+        f"{name} {value:g}"
+        for name in ("abstain_below", "label_set_from")
+        if (value := getattr(calibration, name)) is not None
+    ]
+    if calibration.platt is not None:
+        said.append("a line for each label")
+    return "".join(f", {one}" for one in said)

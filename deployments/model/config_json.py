@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deployments.model.source import ModelRefused
+from deployments.pipeline.types import Calibration
 
 PROBLEM_TYPES = (
     "single_label_classification",
@@ -157,38 +158,61 @@ def problem_type_of(config: Mapping[str, Any], n_labels: int) -> str:
     return str(named)
 
 
-def temperature_of(calibration: Any) -> float:
-    """What calibration.json holds.
+def calibration_of(calibration: Any) -> tuple[float, Calibration]:
+    """What calibration.json holds: the temperature, and the rest.
 
     Raises:
-        ModelRefused: it is no number that logits can be divided by, or stands with others.
+        ModelRefused: it is nothing that scores can be made of, or stands with others.
     """
-    if not isinstance(calibration, Mapping) or set(calibration) != {"temperature"}:
-        raise ModelRefused(
-            said(
-                "calibration.json",
-                "temperature",
-                f"something else in all: {shown(calibration)}",
-                '{"temperature": 1.3} and nothing else',
-                "Correct it, or delete the file for no calibration.",
-            )
-        )
-    value = calibration["temperature"]
+    known = {"temperature", *Calibration.__dataclass_fields__}
     if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not MIN_TEMPERATURE <= value <= MAX_TEMPERATURE  # nor NaN
+        not isinstance(calibration, Mapping)
+        or "temperature" not in calibration
+        or not set(calibration) <= known
     ):
         raise ModelRefused(
             said(
                 "calibration.json",
                 "temperature",
-                shown(value),
-                f"a number from {MIN_TEMPERATURE:g} to {MAX_TEMPERATURE:g}; 1 changes nothing",
-                "Calibrate again, or delete the file.",
+                f"something else in all: {shown(calibration)}",
+                '{"temperature": 1.3}; it may add abstain_below, label_set_from or platt',
+                "Correct it, or delete the file for no calibration.",
             )
         )
-    return float(value)
+    limits = {
+        "temperature": (MIN_TEMPERATURE, MAX_TEMPERATURE, "; 1 changes nothing"),
+        "abstain_below": (0, 1, ""),
+        "label_set_from": (0, 1, ""),
+    }
+    for key, (low, high, more) in limits.items():
+        value = calibration.get(key)
+        if (value is not None or key == "temperature") and not _number(value, low, high):
+            raise _miscalibrated(key, value, f"a number from {low:g} to {high:g}{more}")
+    platt = calibration.get("platt")
+    if platt is not None and not _pairs(platt):
+        raise _miscalibrated("platt", platt, "[slope, offset] for each label, all of them numbers")
+    rest = {key: value for key, value in calibration.items() if key != "temperature"}
+    return calibration["temperature"], Calibration.from_json(rest)
+
+
+def _number(value: Any, low: float, high: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return low <= value <= high  # nor NaN
+
+
+def _pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(_number(one, -MAX_TEMPERATURE, MAX_TEMPERATURE) for one in pair)
+        for pair in value
+    )
+
+
+def _miscalibrated(key: str, value: Any, wanted: str) -> ModelRefused:
+    cure = "Calibrate again, or delete the file."
+    return ModelRefused(said("calibration.json", key, shown(value), wanted, cure))
 
 
 def tokenizer_limit_of(value: Any) -> int | None:

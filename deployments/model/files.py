@@ -141,7 +141,7 @@ def _quantization(settings: ModelSettings) -> None:
 def _calibration(settings: ModelSettings) -> None:
     found = read_optional("calibration.json", settings)
     if found is not None:
-        model_config.temperature_of(found)
+        model_config.calibration_of(found)
 
 
 def _weights(settings: ModelSettings) -> None:

@@ -27,7 +27,7 @@ from deployments.model.source import (
 from deployments.model.tokenizer_parity import PROVEN_LENGTH, prove_parity
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.tokenize import TypeIds
-from deployments.pipeline.types import ModelInfo
+from deployments.pipeline.types import Calibration, ModelInfo
 from deployments.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def read_info(
     raw = read_config(settings)
     labels = model_config.labels_of(raw)
     problem_type = model_config.problem_type_of(raw, len(labels))
-    temperature, about_temperature = _temperature(settings, raw)
+    temperature, calibration, about_calibration = _calibration(settings, raw, len(labels))
     facts = class_facts(settings, raw)
     max_length, _ = _max_length(settings, facts, model_files.named_tokenizer_limit(settings))
     info = ModelInfo(
@@ -84,8 +84,9 @@ def read_info(
         problem_type=problem_type,
         max_length=max_length,
         temperature=temperature,
+        calibration=calibration,
     )
-    return info, facts, about_temperature
+    return info, facts, about_calibration
 
 
 def auto_tokenizer(settings: ModelSettings) -> Any:
@@ -184,7 +185,9 @@ def _serialized(backend: Tokenizer, tokenizer: Any, settings: ModelSettings) -> 
     return text
 
 
-def _temperature(settings: ModelSettings, raw: dict[str, Any]) -> tuple[float, tuple[str, ...]]:
+def _calibration(
+    settings: ModelSettings, raw: dict[str, Any], n_labels: int
+) -> tuple[float, Calibration, tuple[str, ...]]:
     remarks: tuple[str, ...] = ()
     if "temperature" in raw:
         remarks = (
@@ -193,8 +196,21 @@ def _temperature(settings: ModelSettings, raw: dict[str, Any]) -> tuple[float, t
             "args.model.temperature.",
         )
     found = model_files.read_optional("calibration.json", settings)
-    calibrated = 1.0 if found is None else model_config.temperature_of(found)
-    return settings.temperature or calibrated, remarks
+    if found is None:
+        return settings.temperature or 1.0, Calibration(), remarks
+    temperature, calibration = model_config.calibration_of(found)
+    if calibration.platt is not None and len(calibration.platt) != n_labels:
+        raise ModelRefused(
+            f"calibration.json: `platt` holds {len(calibration.platt)} pairs; the model has "
+            f"{n_labels} labels. Calibrate again, or delete the file."
+        )
+    if settings.temperature not in (None, temperature) and calibration != Calibration():
+        # The rest was fitted to scores of that temperature.
+        calibration = Calibration()
+        remarks += (
+            "calibration.json: all is ignored, as args.model.temperature is another than its own.",
+        )
+    return settings.temperature or temperature, calibration, remarks
 
 
 def _max_length(

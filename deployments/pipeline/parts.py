@@ -14,7 +14,7 @@ from typing import Any
 
 from deployments.pipeline.tasks import Decoder, Encoder, task_of
 from deployments.pipeline.tokenize import TypeIds
-from deployments.pipeline.types import ModelInfo
+from deployments.pipeline.types import Calibration, ModelInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,5 +64,12 @@ class ModelParts:
     @staticmethod
     def from_json(kept: dict[str, Any]) -> ModelParts:
         """Raises TypeError or KeyError where `kept` is something else."""
-        info = ModelInfo(**{**kept["info"], "labels": tuple(kept["info"]["labels"])})
+        said = kept["info"]
+        info = ModelInfo(
+            **{
+                **said,
+                "labels": tuple(said["labels"]),
+                "calibration": Calibration.from_json(said["calibration"]),
+            }
+        )
         return ModelParts(**{**kept, "info": info, "remarks": tuple(kept["remarks"])})

@@ -316,6 +316,27 @@ def _one_part(parts: list[tuple[Sequence[int], Logits]]) -> tuple[Sequence[int],
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """What a model's calibration.json says beside its temperature; None: nothing.
+
+    abstain_below: the score of the best label below which an answer abstains. label_set_from: the
+    score from which a label is in the answer's `label_set`. platt: (slope, offset) by label, which
+    logits of a multi-label model go through before the sigmoid.
+    """
+
+    abstain_below: float | None = None
+    label_set_from: float | None = None
+    platt: tuple[tuple[float, float], ...] | None = None
+
+    @staticmethod
+    def from_json(kept: dict[str, Any]) -> Calibration:
+        """Of what `asdict` made. Raises TypeError where `kept` is something else."""
+        platt = kept.get("platt")
+        pairs = None if platt is None else tuple((slope, offset) for slope, offset in platt)
+        return Calibration(**{**kept, "platt": pairs})
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the model is, as `/info` tells it. task: what its head means; see pipeline/tasks/."""
 
@@ -326,6 +347,7 @@ class ModelInfo:
     max_length: int
     temperature: float
     task: str = "text-classification"
+    calibration: Calibration = Calibration()
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,7 @@ class ModelChain:
             "problem_type": proven["problem_type"],
             "max_length": proven["max_length"],
             "temperature": proven["temperature"],
+            "calibration": proven["calibration"],
             "engine": engine.engine,
             "device": engine.device,
             "dtype": engine.dtype,

@@ -12,6 +12,7 @@ from deployments.pipeline.tokenize import TextEncoder, TypeIds
 from deployments.pipeline.types import Activation, Answer, Float32, Logits, ModelInfo, Options
 from deployments.user_config import PostprocessorUserConfig
 
+SINGLE_LABEL = "single_label_classification"
 MULTI_LABEL = "multi_label_classification"
 REGRESSION = "regression"
 
@@ -41,7 +42,10 @@ class LabelDecoder:
     TextClassificationPipeline.
 
     Calibration divides logits by `temperature` before softmax or sigmoid (Guo et al. 2017, "On
-    Calibration of Modern Neural Networks"); raw scores are left as the model gave them.
+    Calibration of Modern Neural Networks"), or sends a multi-label model's through a line of their
+    own (Platt); raw scores are left as the model gave them. A single-label model may abstain, and
+    may name the set of labels that holds the right one as often as was stated. Both look at
+    calibrated scores, whatever is shown.
 
     Rounding is of what is shown, raw scores too: ranks and thresholds see all digits.
     """
@@ -55,6 +59,11 @@ class LabelDecoder:
         self._model = model
         self._defaults = defaults or PostprocessorUserConfig()
         self._observer = observer
+        live, own = self._defaults, model.calibration
+        self._abstain_below, self._label_set_from = (
+            own.abstain_below if live.abstain_below is None else live.abstain_below,
+            own.label_set_from if live.label_set_from is None else live.label_set_from,
+        )
 
     def decode(self, logits: Logits, options: Sequence[Options]) -> list[Answer]:
         """One answer per text; those of rows in `logits.errors` mean nothing."""
@@ -103,6 +112,13 @@ class LabelDecoder:
             asked = options.threshold
             threshold = self._defaults.threshold if asked is None else asked
             answer["labels"] = [labels[i] for i in ranked if scores[i] >= threshold]
+        elif self._model.problem_type == SINGLE_LABEL:
+            if self._abstain_below:
+                answer["abstained"] = bool(scores[best] < self._abstain_below)
+            if self._label_set_from:
+                answer["label_set"] = [
+                    labels[i] for i in ranked if scores[i] >= self._label_set_from
+                ]
         return answer
 
     def _scores(self, values: Float32) -> Float32:
@@ -113,6 +129,9 @@ class LabelDecoder:
 
     def _activated(self, values: Float32, activation: Activation) -> Float32:
         scaled = values.astype(np.float32, copy=False) / np.float32(self._model.temperature)
+        if self._model.calibration.platt is not None:
+            slopes, offsets = np.asarray(self._model.calibration.platt, np.float32).T
+            scaled = scaled * slopes + offsets
         if activation == "sigmoid":
             # tanh form: no overflow for large negative logits.
             half = np.float32(0.5)
