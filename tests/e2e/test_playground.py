@@ -73,7 +73,11 @@ class Page:
         return self.browser.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        return [one.text for one in self.find(selector)]
+        """At one moment: what is drawn anew takes its elements away."""
+        every = (
+            "return [...document.querySelectorAll(arguments[0])].map(one => one.innerText.trim())"
+        )
+        return self.browser.execute_script(every, selector)
 
     def until(self, what: Callable[[], Any]) -> Any:
         return WebDriverWait(self.browser, PATIENCE_S, 0.05).until(lambda _: what())
@@ -278,8 +282,7 @@ def test_the_state_moves_with_the_load_and_is_asked_only_while_somebody_looks(pa
     assert page.texts(".replicas .name") == ["Tokenizer", "Classifier", "Postprocessor"]
 
     def tokens_per_s() -> int:
-        figure = page.find(".tile .big")[0].get_attribute("textContent")
-        return int(figure.replace(",", ""))
+        return int(page.texts(".tile .big")[0].replace(",", ""))
 
     page.choose("mode", "lines")
     page.write("\n".join([GOOD] * 20))
