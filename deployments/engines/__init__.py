@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # Read by libgomp, in which torch's threads wait for one another, when torch is loaded. Its own
 # 300,000 rounds take whole slices of a core that another process could have, product by product.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def make_engine(settings: Settings, num_threads: int, store: Store | None = None) -> Engine:
