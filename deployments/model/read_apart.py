@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 _WEIGHTS = {".safetensors", ".bin", ".pt", ".onnx", ".h5", ".msgpack", ".gguf"}
 # Changes whenever the same files would be read differently.
-_FORMAT = 1
+_FORMAT = 2
 _memory: dict[str, ModelParts] = {}
 
 

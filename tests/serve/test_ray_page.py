@@ -107,6 +107,8 @@ def test_a_gpu_is_refused_where_torch_knows_none() -> None:
         classify_dataset(reviews, text_column="review", num_gpus=0.5)
 
 
+# A minute, of which Ray Data's start is most; the blocks above run the same on this cluster.
+@pytest.mark.trials
 def test_the_job(service: Service, tmp_path: Path) -> None:
     """`ray job submit`, with the page's own command."""
     import ray

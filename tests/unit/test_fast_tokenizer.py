@@ -178,6 +178,8 @@ def in_memory(hidden: list[bytes]) -> int:
     return len(found)
 
 
+# A minute and a half, in which all of the process's memory is searched again and again.
+@pytest.mark.trials
 def test_it_remembers_no_more_of_texts_than_tokenizers_does(reference: TextEncoder) -> None:
     """Words that were seen once, 4,000 other texts ago: what freed memory still shows of them."""
 
