@@ -85,10 +85,10 @@ class Classifier(Replica):
         self._parts, self._engine = loaded.parts, loaded.engine
         self._version = self._parts.version
         # Once: a version is a hash over all of a tokenizer.
-        self._certificate = certificate(self._parts, self._engine.info()).to_json()
+        engine = self._engine.info()
+        self._certificate = certificate(self._parts, engine).to_json()
         self._deployed = settings.model.fingerprint
         self._observer = RayObserver("Classifier")
-        engine = self._engine.info()
         self._observer.about("engine_info", {**asdict(engine), "threads": engine.num_threads})
         model = {**asdict(self._parts.info), "version": self._version}
         self._observer.about("model_info", model)
@@ -113,7 +113,6 @@ class Classifier(Replica):
         self._name = uuid4().hex[:12]
         self._health = ModelHealth(self._batcher, live.max_pass_s, self._parts.info.max_length)
         self._watch: asyncio.Task[None] | None = None
-        engine = self._engine.info()
         logger.info(
             "model %s, version %s, loaded in %.1f s: engine %s %s on %s, %d threads, batches %s, "
             "chosen by %s; certificate: %s",
