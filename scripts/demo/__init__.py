@@ -1,7 +1,8 @@
-"""The parts of scripts/train_demo.py.
+"""The parts of scripts/train_demo.py, and what scripts/make_tables.py reads.
 
 - recipe: how long and how hard each stage trains
 - data: reviews with labels, split
+- snippets: English ones, with what twenty people made of each
 - tokens: the vocabulary, and batches
 - initialise: what can be told before the first step
 - stages: what each stage minimises

@@ -80,7 +80,7 @@ def split(labelled: dict[str, int]) -> tuple[Split, Split, Split]:
     """Cut each class 80/10/10 in the order of a seeded hash of the text."""
     parts: list[list[tuple[str, int]]] = [[], [], []]
     for label in sorted(set(labelled.values())):
-        texts = sorted((t for t, y in labelled.items() if y == label), key=_rank)
+        texts = sorted((t for t, y in labelled.items() if y == label), key=rank)
         validation = round(len(texts) * VALIDATION_SHARE)
         test = round(len(texts) * TEST_SHARE)
         train = len(texts) - validation - test
@@ -98,10 +98,11 @@ def load_corpus() -> Corpus:
     return Corpus(train, validation, test, counts)
 
 
-def _rank(text: str) -> str:
+def rank(text: str) -> str:
+    """A seeded hash, the same on every machine."""
     return hashlib.sha256(f"{SPLIT_SEED}\n{text}".encode()).hexdigest()
 
 
 def _in_hash_order(rows: list[tuple[str, int]]) -> Split:
-    rows = sorted(rows, key=lambda row: _rank(row[0]))
+    rows = sorted(rows, key=lambda row: rank(row[0]))
     return Split([text for text, _ in rows], [label for _, label in rows])
