@@ -43,7 +43,7 @@ def test_the_ideal_batches_where_a_pass_is_dear_and_does_not_where_it_is_cheap()
     lengths = np.array([10, 50, 100])
     dear, cheap = PassTime(0.02, 1e-6, 0.0), PassTime(0.0, 80e-6, 0.0)
     for cost, limit in ((dear, MANY), (cheap, 1)):
-        found = ideal(times_s, lengths, cost, MANY, warm_s=0.0)
+        found = ideal([(times_s, lengths, cost)], MANY)
         took = latencies_s(times_s, np.resize(lengths, len(times_s)), cost, limit, MANY)
         assert found["ideal_p50_ms"] == pytest.approx(1_000 * np.percentile(took, 50), rel=0.02)
 
