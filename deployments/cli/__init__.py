@@ -8,9 +8,11 @@
 - classify_table: `rayclassify classify TABLE --text-column`: a table in, a table with labels out
 - deploy: `rayclassify deploy` and `rollback`: change what a running cluster serves
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
+- distill: `rayclassify distill`, `prune` and `trim`: a smaller model of a larger one
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
 - evaluate: `rayclassify evaluate`: which model to take, by the user's own labelled table
 - exit_codes: what the exit codes mean: the same of every command, and what it is about in each
+- finetune: `rayclassify finetune`: a classifier of the user's own, from labelled rows
 - formats: what a command prints: a table for people, JSON or CSV for programmes
 - info: `rayclassify info`: what the running service serves, and how
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
@@ -19,6 +21,7 @@
 - serve: `rayclassify serve`: check, start, wait, follow, stop
 - status: `rayclassify status`: what is deployed, what serves, and why it has so many replicas
 - top: `rayclassify top`: what a service does just now, on a terminal, until Ctrl-C
+- training_errors: how a command that trains ends where it can't go on
 - tune: `rayclassify tune`: the engine, replicas and batch size that suit a machine and its texts
 
 Nobody imports it; it may import everything.
@@ -37,9 +40,11 @@ from deployments.cli.calibrate import calibrate
 from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.deploy import deploy, rollback
+from deployments.cli.distill import distill, prune, trim
 from deployments.cli.doctor import doctor
 from deployments.cli.evaluate import evaluate
 from deployments.cli.exit_codes import epilog
+from deployments.cli.finetune import finetune
 from deployments.cli.info import info
 from deployments.cli.keys import app as keys
 from deployments.cli.logs import logs
@@ -80,7 +85,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
-    *(evaluate, calibrate),
+    *(evaluate, finetune, calibrate, distill, prune, trim),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

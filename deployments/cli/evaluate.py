@@ -114,6 +114,8 @@ def read_table(
     kind: str | None,
     encoding: str,
     separator: str | None = None,
+    pair_column: str | None = None,
+    numbers: bool = False,
 ) -> Labelled:
     """Raises BadTable and BadData; a format that nobody knows is a wrong option."""
     from deployments.bulk.tables import Format as TableFormat
@@ -123,7 +125,9 @@ def read_table(
         known = ", ".join(get_args(TableFormat))
         raise typer.BadParameter(f"{kind}; there are {known}.", param_hint="--input-format")
     named: Any = kind
-    return read_labelled(path, text_column, label_column, named, encoding, separator)
+    return read_labelled(
+        path, text_column, label_column, named, encoding, separator, pair_column, numbers
+    )
 
 
 def engine_settings(engine: str, dtype: str) -> dict[str, Any]:

@@ -78,11 +78,27 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "a model could not be measured, or none keeps within the limits",
         WRONG: "a table is wrong, or tells too little",
     },
+    "finetune": {
+        DONE: "the model is written",
+        NO: "it was stopped before, or this machine lacks the device",
+        WRONG: "a table, an option or the base model is wrong",
+    },
     "calibrate": {
         DONE: "calibration.json is written",
         NO: "the model could not be run",
         WRONG: "the table is wrong, or has too few rows for what is asked",
     },
+    "distill": {
+        DONE: "the model is written",
+        NO: "it was stopped before",
+        WRONG: "a table, an option or a model is wrong",
+    },
+    "prune": {
+        DONE: "the model is written",
+        NO: "it was stopped before",
+        WRONG: "a table, an option or the model is wrong, or can't be cut so",
+    },
+    "trim": {DONE: "the model is written", WRONG: "the table or the model is wrong"},
     "audit verify": {
         DONE: "no line was changed",
         NO: "one was",

@@ -3,12 +3,20 @@
 - baseline: character n-grams and a linear model, the rival that needs no BERT
 - calibrating: a model calibrated on held-out rows: fitted on one half, checked on the other
 - calibration: temperature, when to abstain, sets of labels, and what they promise
+- card: the card of a model that was made here: what of, how, how good
 - choice: which models are worth having, and which of them keeps within stated limits
+- distilling: a smaller model that answers as a larger one does
 - evaluation: every candidate on the same rows, with its speed, intervals and rivals
+- finetuning: a classifier made of an encoder and labelled rows
 - labelled: tables with labels: which rows count, and why the others don't
+- pruning: feed-forward neurons that matter least, cut off
 - report: what an evaluation found, as one HTML page, and its plot
 - running: a candidate in a process of its own: labels, latency, throughput, memory
+- shrunk: a smaller model beside the one that it was made of
 - statistics: scores of labels with their uncertainty, and whether two models differ
+- students: fewer layers, narrower feed-forward parts
+- training: a loop that can be killed, and goes on where it was
+- vocabulary: a vocabulary cut to the tokens that some texts use
 
 cli imports it. It imports local, bulk and all below, and no Ray.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,11 +24,15 @@ class BadData(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Distinct texts, each with its one label. notes: what was left out, with counts."""
+    """Distinct texts, each with its one label. notes: what was left out, with counts.
+
+    pairs: the second text of each, where the table has one.
+    """
 
     texts: list[str]
     labels: list[str]
     notes: tuple[str, ...] = ()
+    pairs: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -36,6 +42,33 @@ class Labelled:
         """The labels that occur, sorted."""
         return sorted(set(self.labels))
 
+    def rows(self, chosen: Sequence[int], notes: tuple[str, ...] | None = None) -> Labelled:
+        """Some of them, in the order asked for."""
+        return Labelled(
+            [self.texts[i] for i in chosen],
+            [self.labels[i] for i in chosen],
+            self.notes if notes is None else notes,
+            None if self.pairs is None else [self.pairs[i] for i in chosen],
+        )
+
+    def sha256(self) -> str:
+        """Names the texts without telling them: equal for the same rows in any order."""
+        lines = sorted("\t".join(row) for row in zip(*self._columns(), strict=True))
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def _columns(self) -> tuple[list[str], ...]:
+        return (
+            (self.texts, self.labels)
+            if self.pairs is None
+            else (self.texts, self.pairs, self.labels)
+        )
+
+    def _keys(self) -> list[str]:
+        return [
+            _key(*texts)
+            for texts in zip(self.texts, *([self.pairs] if self.pairs else []), strict=True)
+        ]
+
 
 def read_labelled(
     path: str,
@@ -44,11 +77,14 @@ def read_labelled(
     kind: Format | None = None,
     encoding: str = "utf-8",
     separator: str | None = None,
+    pair_column: str | None = None,
+    numbers: bool = False,
 ) -> Labelled:
     """The rows that have a text and a label.
 
     separator: stands between the labels of a row that may have several, or none. A list in jsonl
     and parquet needs it too. They are then joined by it, sorted.
+    numbers: labels are finite numbers, for a regression; what is none counts as no label.
 
     Raises:
         BadTable: the file can't be read, or lacks a column.
@@ -56,8 +92,11 @@ def read_labelled(
     """
     with opened(path, format_of(path, kind), encoding) as table:
         if table.columns is not None:
-            check_there((text_column, label_column), table.columns)
-        return labelled(table.rows, path, text_column, label_column, separator)
+            columns = (text_column, label_column, *([pair_column] if pair_column else []))
+            check_there(columns, table.columns)
+        return labelled(
+            table.rows, path, text_column, label_column, separator, pair_column, numbers
+        )
 
 
 def labelled(
@@ -66,33 +105,42 @@ def labelled(
     text_column: str,
     label_column: str,
     separator: str | None = None,
+    pair_column: str | None = None,
+    numbers: bool = False,
 ) -> Labelled:
     """As `read_labelled`, of rows that are read already."""
     n_rows = 0
     left_out: Counter[str] = Counter()
-    seen: dict[str, tuple[str, set[str]]] = {}
+    seen: dict[str, tuple[list[str], set[str]]] = {}
+    columns = [text_column, *([pair_column] if pair_column else [])]
     for row in rows:
         n_rows += 1
-        text: Any = row.fields.get(text_column)
-        label = _label(row.fields.get(label_column), separator)
+        texts: list[Any] = [row.fields.get(column) for column in columns]
+        found = row.fields.get(label_column)
+        label = _number(found) if numbers else _label(found, separator)
         if row.fault is not None:
             left_out["can't be read"] += 1
-        elif no_text(text, text_column) or not text.strip():
+        elif any(map(no_text, texts, columns)) or not all(map(str.strip, texts)):
             left_out["have no text"] += 1
         elif label is None:
             left_out["have no label"] += 1
         else:
-            seen.setdefault(_key(text), (text, set()))[1].add(label)
+            seen.setdefault(_key(*texts), (texts, set()))[1].add(label)
     good = n_rows - left_out.total()
-    kept = [(text, *labels) for text, labels in seen.values() if len(labels) == 1]
+    kept = [(texts, min(labels)) for texts, labels in seen.values() if len(labels) == 1]
     notes = [f"{n:,} of {n_rows:,} rows {why}: left out." for why, n in left_out.items()]
     if n_against := len(seen) - len(kept):
         notes.append(f"{n_against:,} texts stand there with several labels: left out.")
     if n_again := good - len(seen):
         notes.append(f"{n_again:,} rows repeat a text: each text counts once.")
-    found = Labelled([text for text, _ in kept], [label for _, label in kept], tuple(notes))
-    check_enough(found, path)
-    return found
+    data = Labelled(
+        [texts[0] for texts, _ in kept],
+        [label for _, label in kept],
+        tuple(notes),
+        [texts[1] for texts, _ in kept] if pair_column else None,
+    )
+    check_enough(data, path)
+    return data
 
 
 def check_enough(data: Labelled, path: str) -> None:
@@ -126,14 +174,13 @@ def without(data: Labelled, others: Labelled, path: str, of: str) -> Labelled:
     Raises:
         BadData: too little is left.
     """
-    known = {_key(text) for text in others.texts}
-    rows = zip(data.texts, data.labels, strict=True)
-    kept = [(text, label) for text, label in rows if _key(text) not in known]
+    known = set(others._keys())
+    kept = [i for i, key in enumerate(data._keys()) if key not in known]
     n_leaks = len(data) - len(kept)
     if not n_leaks:
         return data
     note = f"{n_leaks:,} of {len(data):,} texts stand in {of} too: left out, they are no test."
-    left = Labelled([t for t, _ in kept], [y for _, y in kept], (*data.notes, note))
+    left = data.rows(kept, (*data.notes, note))
     check_enough(left, path)
     return left
 
@@ -158,9 +205,18 @@ def check_known(
         )
 
 
-def _key(text: str) -> str:
+def _key(*texts: str) -> str:
     """The same for texts that differ in white space alone."""
-    return " ".join(text.split())
+    return "\n".join(" ".join(text.split()) for text in texts)
+
+
+def _number(value: Any) -> str | None:
+    """A finite number as the label column's text; None where it is no such."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return repr(number) if math.isfinite(number) else None
 
 
 def _label(value: Any, separator: str | None) -> str | None:

@@ -22,7 +22,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from deployments.pipeline.tasks.text_classification import MULTI_LABEL, SINGLE_LABEL
+from deployments.pipeline.tasks.text_classification import (
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+)
 
 BATCH = 256
 LATENCY_TEXTS = 300
@@ -82,6 +86,12 @@ def score_texts(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Sco
     return scored
 
 
+def speed_of(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Speed:
+    """Of a model of any task. Raises CandidateFailed."""
+    speed: Speed = _apart(_speed_of, model, engine, list(texts))
+    return speed
+
+
 def run_baseline(pipeline: Any, texts: Sequence[str]) -> Speed:
     """Speed of a fitted pipeline of scikit-learn, in a process of its own as a model's is."""
     speed: Speed = _apart(_run_baseline, pipeline, list(texts))
@@ -113,6 +123,11 @@ def _run_model(model: str, engine: dict[str, Any], texts: list[str]) -> Ran:
             f"{runs.engine} {runs.dtype} on {runs.device}, {runs.num_threads} threads",
             speed,
         )
+
+
+def _speed_of(model: str, engine: dict[str, Any], texts: list[str]) -> Speed:
+    with _loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL, REGRESSION)) as classifier:
+        return timed(classifier.classify, texts)[1]
 
 
 def _score_texts(model: str, engine: dict[str, Any], texts: list[str]) -> Scored:

@@ -69,7 +69,7 @@ def test_serve_config_is_the_gpu_config_but_for_three_differences() -> None:
 
 
 def test_a_secret_with_keys_reaches_the_pods_that_ask_for_them() -> None:
-    text = render_k8s.render(CONFIG, "image", "name", keys_secret="our-keys")  # noqa: S106
+    text = render_k8s.render(CONFIG, "image", "name", keys_secret="our-keys")
     spec = yaml.safe_load(text)["spec"]
     served = yaml.safe_load(spec["serveConfigV2"])
     path = Path(served["applications"][0]["args"]["access"]["keys_file"])

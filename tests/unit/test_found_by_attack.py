@@ -119,7 +119,7 @@ def spaces_in_pairs() -> Tokenizer:
     words = ["<unk>", "<s>", "▁", *"dghiox", "▁▁", "▁▁▁▁"]
     vocabulary = {word: i for i, word in enumerate(words)}
     merges = [("▁", "▁"), ("▁▁", "▁▁")]
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))  # noqa: S106
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
     )

@@ -50,7 +50,7 @@ def _trained(kind: str) -> str:
 
     trainer: Any
     if kind == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106
+        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

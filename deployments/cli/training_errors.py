@@ -1,0 +1,34 @@
+"""How a command that trains ends where it can't go on: a message and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from deployments.cli.evaluate import fail
+from deployments.cli.exit_codes import NO, WRONG
+
+
+@contextmanager
+def told(say: Console, out: Path) -> Iterator[None]:
+    """What is wrong with tables, models and options is WRONG; what this machine lacks is NO."""
+    from deployments.bulk.tables import BadTable
+    from deployments.optimise.finetuning import BadBase
+    from deployments.optimise.labelled import BadData
+    from deployments.optimise.students import CannotShrink
+    from deployments.optimise.training import OtherRun
+    from deployments.optimise.vocabulary import CannotTrim
+
+    try:
+        yield
+    except (BadTable, BadData, BadBase, OtherRun, CannotShrink, CannotTrim) as exc:
+        fail(say, str(exc), WRONG)
+    except ValueError as exc:  # a device that torch does not have
+        fail(say, str(exc), NO)
+    except KeyboardInterrupt:
+        say.print(f"stopped; {out} keeps how far it came. Ask again to go on.")
+        raise typer.Exit(NO) from None
