@@ -19,6 +19,7 @@
 - logs: `rayclassify logs`: what all replicas on this machine say, now or in a run that has ended
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - serve: `rayclassify serve`: check, start, wait, follow, stop
+- shrinking: what `distill`, `prune` and `trim` share
 - status: `rayclassify status`: what is deployed, what serves, and why it has so many replicas
 - top: `rayclassify top`: what a service does just now, on a terminal, until Ctrl-C
 - training_errors: how a command that trains ends where it can't go on
