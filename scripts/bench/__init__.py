@@ -21,6 +21,7 @@ The load client is the package's own, deployments.bench: `rayclassify bench` ask
 - modes: what measures engines and our service
 - choice: what `engine: auto` took beside each precision
 - versus: what measures us beside others
+- beside: models through the service, side by side
 - bulk: rows a second of every way to label a table
 - bulk_child: those ways that live inside Ray
 - against: this checkout beside another commit

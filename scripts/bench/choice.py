@@ -1,16 +1,11 @@
-"""What `engine: auto` chose beside each precision fixed by hand, over HTTP at every load.
-
-All services are up at once and asked in turns: a shared machine changes within minutes.
-"""
+"""What `engine: auto` chose beside each precision fixed by hand, over HTTP at every load."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import Any
+from dataclasses import replace
 
-from .load import enough_s, load
+from .beside import Candidate, measure
 from .models import SHAPES
-from .service import running_service
 from .session import Session
 
 CHOICES = ("auto", "int8", "bfloat16", "float32")
@@ -20,32 +15,21 @@ TURNS = 3
 
 def measure_choice(session: Session) -> None:
     """Requests a second of each, median of the turns; the first of `--shapes`."""
-    plan = session.plan
-    shape = SHAPES[plan.shapes[0]]
-    texts = session.workload(shape).texts
+    shape = SHAPES[session.plan.shapes[0]]
+    workload, model = session.workload(shape), str(session.model(shape))
     with session.mode("choice", len(CHOICES) + TURNS * len(CONNECTIONS)) as part:
-        part.update(shape=shape.title, workload=session.workload(shape).statistics(), rows=[])
-        rows: dict[str, dict[str, Any]] = {}
-        with ExitStack() as stack:
-            services = {}
-            for dtype in CHOICES:
-                session.step(f"choice: starting {dtype}")
-                changes = session.service_changes(
-                    session.model(shape), engine="auto" if dtype == "auto" else "torch", dtype=dtype
-                )
-                service = stack.enter_context(running_service(changes, plan.serve_config))
-                services[dtype] = service
-                load(service.endpoint, texts, 16, 2)
-                rows[dtype] = {"dtype": dtype, "info": service.info, "rates": {}, "errors": 0}
-                part["rows"].append(rows[dtype])
-            for turn in range(TURNS):
-                for n in CONNECTIONS:
-                    session.step(f"choice: turn {turn + 1}, {n} connections")
-                    for dtype in CHOICES[turn:] + CHOICES[:turn]:
-                        rate = rows[dtype]["rates"].get(str(n), [20.0])[-1]
-                        seconds = enough_s(rate, plan.duration_s / 2, 4 * n)
-                        run = load(services[dtype].endpoint, texts, n, seconds)
-                        rows[dtype]["rates"].setdefault(str(n), []).append(
-                            round(run.requests_per_s, 2)
-                        )
-                        rows[dtype]["errors"] += run.errors
+        part.update(shape=shape.title, workload=workload.statistics(), rows=[])
+        found = measure(
+            [Candidate(model, dtype) for dtype in CHOICES],
+            workload.texts,
+            CONNECTIONS,
+            TURNS,
+            replace(session.plan, duration_s=session.plan.duration_s / 2),
+            lambda said: session.step(f"choice: {said}"),
+        )
+        for one in found:
+            rates = {str(n): each for n, each in one.rates.items()}
+            dtype = one.candidate.dtype
+            part["rows"].append(
+                {"dtype": dtype, "info": one.info, "rates": rates, "errors": one.errors}
+            )
