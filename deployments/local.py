@@ -33,6 +33,7 @@ from deployments.pipeline.types import (
     Predicted,
     TextInput,
 )
+from deployments.pipeline.windows import Plan, wants
 from deployments.privacy.redact import redactor_of
 from deployments.settings import Settings
 from deployments.user_config import ClassifierUserConfig
@@ -123,6 +124,7 @@ def _pipeline(
     settings: Settings, loaded: Loaded, thread: ModelThread, max_batch_tokens: int
 ) -> Pipeline:
     """The chain of the three deployments, as plain functions."""
+    long_text = settings.long_text
     decoder, version = loaded.parts.decoder(), loaded.parts.version
     models = LiveModels(_nobody_else, redactor_of(settings.redaction))
     models.add(loaded.parts)
@@ -144,7 +146,12 @@ def _pipeline(
     async def postprocess(logits: Logits, options: Sequence[Options]) -> list[Answer]:
         return decoder.decode(logits, options)
 
-    return Pipeline(encode, predict, postprocess)
+    async def plan(inputs: Sequence[TextInput]) -> Plan | None:
+        if not any(wants(item, long_text.strategy) for item in inputs):
+            return None
+        return models.plan(inputs, long_text)
+
+    return Pipeline(encode, predict, postprocess, plan=plan, pooling=long_text.pooling)
 
 
 async def _nobody_else(known: Collection[str]) -> None:

@@ -198,6 +198,27 @@ class BatchingSettings(Strict):
     )
 
 
+class LongTextSettings(Strict):
+    """Texts with more tokens than the model reads."""
+
+    strategy: Literal["truncate", "window"] = Field(
+        default="truncate",
+        description="Cuts them, or reads all of them in windows, where a request says nothing. "
+        "Set it to window where what decides may stand anywhere.",
+    )
+    overlap_tokens: Annotated[int, Field(ge=0, le=4_096)] = Field(
+        default=32, description="Sets how many tokens neighbours share; half a window at most."
+    )
+    pooling: Literal["mean", "max", "length"] = Field(
+        default="mean",
+        description="Makes one answer of the windows' logits: their mean, of each label the "
+        "highest, or the mean by tokens. Set it to max where one place is enough.",
+    )
+    max_windows: PositiveInt = Field(
+        default=64, description="Refuses texts of more windows. Raise it for books."
+    )
+
+
 class AuditSettings(Strict):
     """A log of what was decided, without the texts."""
 
@@ -377,6 +398,7 @@ class Settings(Strict):
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
+    long_text: LongTextSettings = LongTextSettings()
     audit: AuditSettings = AuditSettings()
     redaction: RedactionSettings = RedactionSettings()
     access: AccessSettings = AccessSettings()

@@ -27,6 +27,7 @@
 - tokenize: Text → token ids, by the model's own Rust tokenizer, many texts a call
 - types: What travels between the stages: plain arrays, tuples and frozen dataclasses, cheap to
   pickle
+- windows: Long texts in windows, whose logits become one answer
 
 Anybody may import it. It imports settings only.
 """

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,7 @@ from deployments.pipeline.types import (
     OtherModel,
     TextInput,
 )
+from deployments.pipeline.windows import Plan, wants
 from deployments.privacy.redact import redactor_of
 from deployments.replica.base import LOST_REPLICA, as_service_error
 from deployments.replica.holding import Holding
@@ -111,6 +113,8 @@ class ModelChain:
             self._postprocess,
             self._models.meet,
             name_model=name_model,
+            plan=self._plan,
+            pooling=settings.long_text.pooling,
             observer=observer,
         )
         self._gate = Gate(limits.max_pending_texts, limits.max_queue_s, time.monotonic)
@@ -120,7 +124,7 @@ class ModelChain:
             max_inflight=batching.max_inflight_batches,
             min_gap_s=batching.min_gap_ms / 1_000,
             gate=self._gate,
-            work_of=lambda item: work_of(item, self._max_chars),
+            work_of=self._work_of,
             tracer=tracer,
         )
         observer.watch("pending_texts", lambda: self._gate.pending)
@@ -240,6 +244,19 @@ class ModelChain:
             "ready after %.1f s: a text has gone through the whole chain; dialects %s",
             loop.time() - began, ", ".join(self._settings.dialects.spoken),
         )  # fmt: skip
+
+    def _work_of(self, item: TextInput) -> float:
+        """A text in windows is read whole."""
+        whole = wants(item, self._settings.long_text.strategy)
+        return work_of(item, sys.maxsize if whole else self._max_chars)
+
+    async def _plan(self, inputs: Sequence[TextInput]) -> Plan | None:
+        settings = self._settings.long_text
+        if not any(wants(item, settings.strategy) for item in inputs):
+            return None
+        thread = self._long_texts if any(map(is_long, inputs)) else None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(thread, self._models.plan, inputs, settings)
 
     async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
