@@ -9,6 +9,8 @@
 - deploy: `rayclassify deploy` and `rollback`: change what a running cluster serves
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
+- drift: `rayclassify baseline` and `drift`: whether texts and answers are still of the kind they
+  were
 - evaluate: `rayclassify evaluate`: which model to take, by the user's own labelled table
 - exit_codes: what the exit codes mean: the same of every command, and what it is about in each
 - formats: what a command prints: a table for people, JSON or CSV for programmes
@@ -38,6 +40,7 @@ from deployments.cli.check import check
 from deployments.cli.classify import classify
 from deployments.cli.deploy import deploy, rollback
 from deployments.cli.doctor import doctor
+from deployments.cli.drift import baseline, drift
 from deployments.cli.evaluate import evaluate
 from deployments.cli.exit_codes import epilog
 from deployments.cli.info import info
@@ -80,7 +83,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
-    *(evaluate, calibrate),
+    *(evaluate, calibrate, baseline, drift),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

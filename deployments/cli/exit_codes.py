@@ -83,6 +83,16 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "the model could not be run",
         WRONG: "the table is wrong, or has too few rows for what is asked",
     },
+    "baseline": {
+        DONE: "drift.json is written",
+        NO: "the model could not be run",
+        WRONG: "the table is wrong, or has too few texts",
+    },
+    "drift": {
+        DONE: "nothing has moved, or too few texts came to tell",
+        NO: "something has moved, or nothing is watched",
+        UNREACHABLE: "no cluster answers",
+    },
     "audit verify": {
         DONE: "no line was changed",
         NO: "one was",

@@ -3,6 +3,8 @@
 - baseline: character n-grams and a linear model, the rival that needs no BERT
 - calibrating: a model calibrated on held-out rows: fitted on one half, checked on the other
 - calibration: temperature, when to abstain, sets of labels, and what they promise
+- drifting: a baseline of drift: how a model's answers and lengths are distributed over reference
+  texts
 - choice: which models are worth having, and which of them keeps within stated limits
 - evaluation: every candidate on the same rows, with its speed, intervals and rivals
 - labelled: tables with labels: which rows count, and why the others don't

@@ -34,11 +34,18 @@ Predict = Callable[[Encoded, Deadlines, FlowRuns | None], Awaitable[Predicted]]
 Postprocess = Callable[[Logits, Sequence[Options]], Awaitable[list[Answer]]]
 Meet = Callable[[Collection[str]], Awaitable[bool]]
 
+Answered = Callable[[Encoded, Sequence[int], Sequence[TextInput]], None]
+"""Told of texts that got answers: as one model read them, their places there, and the texts."""
+
 MODEL = "model"
 """Key of an answer under which the version stands that gave it, where `name_model` asks for it."""
 
 # Where a model was gone before its parts could be had; its replica's successor may be there by now.
 _AGAIN_S = 0.05
+
+
+def _nobody_watches(read: Encoded, places: Sequence[int], inputs: Sequence[TextInput]) -> None:
+    pass
 
 
 async def _no_other(versions: Collection[str]) -> bool:
@@ -59,6 +66,7 @@ class Pipeline:
     meet: Meet = _no_other
     name_model: bool = False
     observer: Observer = SILENT
+    answered: Answered = _nobody_watches
 
     async def run(
         self, inputs: Sequence[TextInput], deadlines: Sequence[float]
@@ -117,6 +125,8 @@ class Pipeline:
             if n_cut := sum(cut[k] for k in places):
                 self.observer.truncated(n_cut)
             failed = logits.errors or {}
+            good = [k for row, k in enumerate(places) if row not in failed]
+            self.answered(made, good, [inputs[index[k]] for k in good])
             for row, k in enumerate(places):
                 answer = {
                     **answers[row],
