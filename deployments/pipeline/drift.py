@@ -75,7 +75,8 @@ class Baseline:
         """The bin of each value. Values of `labels` are the labels' places in the model."""
         if feature == "labels":
             return self.places[values]
-        return np.searchsorted(np.asarray(self.features[feature].edges), values)
+        bins: Counts = np.searchsorted(np.asarray(self.features[feature].edges), values)
+        return bins
 
     def count(self, feature: str, values: npt.NDArray[Any]) -> Counts:
         """int64 [bins]: how many values are in each."""

@@ -283,6 +283,7 @@ def test_too_few_texts_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the real model
 
 
+@pytest.mark.trials
 def test_reviews_of_the_demo_do_not_alarm_and_other_texts_do(
     demo_model: Path, tmp_path: Path
 ) -> None:
