@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,7 @@ def check_enough(n_texts: int, about: str = "") -> None:
         )
 
 
-def _of_labels(values: npt.NDArray[Any], names: Sequence[str]) -> Mapping[str, Any] | Any:
+def _of_labels(values: npt.NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
     counts = Counter(values.tolist())
     kept = [i for i, n in counts.most_common(MAX_LABELS) if n >= MIN_SHARE * len(values)]
     bins = {names[i]: counts[i] for i in sorted(kept)}
@@ -138,7 +138,9 @@ def _of_labels(values: npt.NDArray[Any], names: Sequence[str]) -> Mapping[str, A
 def _of_numbers(name: str, values: npt.NDArray[Any]) -> dict[str, Any]:
     """Bins of about a tenth of the texts each; equal values are never parted."""
     distinct, counts = np.unique(values.astype(np.float64), return_counts=True)
-    n, edges, binned, held = len(values), [], [], 0
+    edges: list[float] = []
+    binned: list[int] = []
+    n, held = len(values), 0
     for i, count in enumerate(counts[:-1]):
         held += int(count)
         if held >= n / _N_BINS and n - sum(binned) - held >= MIN_SHARE * n:

@@ -74,7 +74,8 @@ class Baseline:
     def bins_of(self, feature: str, values: npt.NDArray[Any]) -> Counts:
         """The bin of each value. Values of `labels` are the labels' places in the model."""
         if feature == "labels":
-            return self.places[values]
+            places: Counts = self.places[values]
+            return places
         bins: Counts = np.searchsorted(np.asarray(self.features[feature].edges), values)
         return bins
 
