@@ -10,6 +10,8 @@
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - distill: `rayclassify distill`, `prune` and `trim`: a smaller model of a larger one
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
+- drift: `rayclassify baseline` and `drift`: whether texts and answers are still of the kind they
+  were
 - evaluate: `rayclassify evaluate`: which model to take, by the user's own labelled table
 - exit_codes: what the exit codes mean: the same of every command, and what it is about in each
 - finetune: `rayclassify finetune`: a classifier of the user's own, from labelled rows
@@ -43,6 +45,7 @@ from deployments.cli.classify import classify
 from deployments.cli.deploy import deploy, rollback
 from deployments.cli.distill import distill, prune, trim
 from deployments.cli.doctor import doctor
+from deployments.cli.drift import baseline, drift
 from deployments.cli.evaluate import evaluate
 from deployments.cli.exit_codes import epilog
 from deployments.cli.finetune import finetune
@@ -86,7 +89,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
-    *(evaluate, finetune, calibrate, distill, prune, trim),
+    *(evaluate, finetune, calibrate, distill, prune, trim, baseline, drift),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

@@ -99,6 +99,16 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         WRONG: "a table, an option or the model is wrong, or can't be cut so",
     },
     "trim": {DONE: "the model is written", WRONG: "the table or the model is wrong"},
+    "baseline": {
+        DONE: "drift.json is written",
+        NO: "the model could not be run",
+        WRONG: "the table is wrong, or has too few texts",
+    },
+    "drift": {
+        DONE: "nothing has moved, or too few texts came to tell",
+        NO: "something has moved, or nothing is watched",
+        UNREACHABLE: "no cluster answers",
+    },
     "audit verify": {
         DONE: "no line was changed",
         NO: "one was",

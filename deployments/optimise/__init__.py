@@ -6,6 +6,8 @@
 - card: the card of a model that was made here: what of, how, how good
 - choice: which models are worth having, and which of them keeps within stated limits
 - distilling: a smaller model that answers as a larger one does
+- drifting: a baseline of drift: how a model's answers and lengths are distributed over reference
+  texts
 - evaluation: every candidate on the same rows, with its speed, intervals and rivals
 - finetuning: a classifier made of an encoder and labelled rows
 - labelled: tables with labels: which rows count, and why the others don't

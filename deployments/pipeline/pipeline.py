@@ -37,6 +37,9 @@ Postprocess = Callable[[Logits, Sequence[Options]], Awaitable[list[Answer]]]
 Planned = Callable[[Sequence[TextInput]], Awaitable[Plan | None]]
 Meet = Callable[[Collection[str]], Awaitable[bool]]
 
+Answered = Callable[[Encoded, Sequence[int], Sequence[TextInput]], None]
+"""Told of texts that got answers: as one model read them, their places there, and the texts."""
+
 MODEL = "model"
 """Key of an answer under which the version stands that gave it, where `name_model` asks for it."""
 
@@ -46,6 +49,10 @@ _AGAIN_S = 0.05
 
 async def _none_is_long(inputs: Sequence[TextInput]) -> None:
     return None
+
+
+def _nobody_watches(read: Encoded, places: Sequence[int], inputs: Sequence[TextInput]) -> None:
+    pass
 
 
 async def _no_other(versions: Collection[str]) -> bool:
@@ -69,6 +76,7 @@ class Pipeline:
     plan: Planned = _none_is_long
     pooling: Pooling = "mean"
     observer: Observer = SILENT
+    answered: Answered = _nobody_watches
 
     async def run(
         self, inputs: Sequence[TextInput], deadlines: Sequence[float]
@@ -144,6 +152,8 @@ class Pipeline:
             if n_cut := sum(cut[k] for k in places):
                 self.observer.truncated(n_cut)
             failed = logits.errors or {}
+            good = [k for row, k in enumerate(places) if row not in failed]
+            self.answered(made, good, [inputs[index[k]] for k in good])
             for row, k in enumerate(places):
                 answer = {
                     **answers[row],

@@ -340,7 +340,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the model is, as `/info` tells it. task: what its head means; see pipeline/tasks/."""
+    """What the model is, as `/info` tells it. task: what its head means; see pipeline/tasks/.
+
+    drift: what its drift.json holds, as JSON; see pipeline/drift.py.
+    """
 
     model: str
     revision: str | None
@@ -350,6 +353,7 @@ class ModelInfo:
     temperature: float
     task: str = "text-classification"
     calibration: Calibration = Calibration()
+    drift: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

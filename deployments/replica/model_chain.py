@@ -17,6 +17,8 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
+from deployments.pipeline.drift import baseline_of
+from deployments.pipeline.drift_texts import features_of
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, ServiceError
 from deployments.pipeline.gate import Gate, Readiness, work_of
 from deployments.pipeline.live_models import Encodings, LiveModels
@@ -116,7 +118,9 @@ class ModelChain:
             plan=self._plan,
             pooling=settings.long_text.pooling,
             observer=observer,
+            answered=self._watch_drift,
         )
+        self._observer = observer
         self._gate = Gate(limits.max_pending_texts, limits.max_queue_s, time.monotonic)
         self._microbatcher = MicroBatcher(
             self._pipeline.run,
@@ -315,6 +319,17 @@ class ModelChain:
             lambda: _tried(self._postprocess_call.remote(*call)),
             POSTPROCESS_TIMEOUT_S,
         )
+
+    def _watch_drift(
+        self, read: Encoded, places: Sequence[int], inputs: Sequence[TextInput]
+    ) -> None:
+        info = self._models.info_of(read.model)
+        if info is None or info.drift is None:
+            return
+        baseline = baseline_of(info.drift, info.labels)
+        # The text that proves readiness is nobody's traffic.
+        if baseline is not None and places and self._ready:
+            self._observer.features(baseline, features_of(baseline, read, places, inputs))
 
     async def _ask_for_parts(self, known: Collection[str]) -> ModelParts | None:
         """Of some Classifier; however long the first takes to be there."""
