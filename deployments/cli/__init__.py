@@ -20,6 +20,7 @@
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
 - logs: `rayclassify logs`: what all replicas on this machine say, now or in a run that has ended
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
+- quantize: `rayclassify quantize`: a model that runs in 8 bits, held to its owner's own texts
 - serve: `rayclassify serve`: check, start, wait, follow, stop
 - shrinking: what `distill`, `prune` and `trim` share
 - status: `rayclassify status`: what is deployed, what serves, and why it has so many replicas
@@ -52,6 +53,7 @@ from deployments.cli.finetune import finetune
 from deployments.cli.info import info
 from deployments.cli.keys import app as keys
 from deployments.cli.logs import logs
+from deployments.cli.quantize import quantize
 from deployments.cli.serve import serve
 from deployments.cli.status import status
 from deployments.cli.top import top
@@ -89,7 +91,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
-    *(evaluate, finetune, calibrate, distill, prune, trim, baseline, drift),
+    *(evaluate, finetune, calibrate, distill, prune, trim, quantize, baseline, drift),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

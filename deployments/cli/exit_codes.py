@@ -98,6 +98,11 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "it was stopped before",
         WRONG: "a table, an option or the model is wrong, or can't be cut so",
     },
+    "quantize": {
+        DONE: "the model is written",
+        NO: "8 bits change more than the limits allow, or can't be had on this machine",
+        WRONG: "the table, an option or the model is wrong",
+    },
     "trim": {DONE: "the model is written", WRONG: "the table or the model is wrong"},
     "baseline": {
         DONE: "drift.json is written",

@@ -12,6 +12,7 @@
 - finetuning: a classifier made of an encoder and labelled rows
 - labelled: tables with labels: which rows count, and why the others don't
 - pruning: feed-forward neurons that matter least, cut off
+- quantizing: 8 bits held against 32, on texts
 - report: what an evaluation found, as one HTML page, and its plot
 - running: a candidate in a process of its own: labels, latency, throughput, memory
 - shrunk: a smaller model beside the one that it was made of
