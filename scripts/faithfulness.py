@@ -94,8 +94,7 @@ def without(text: str, parts: Sequence[dict[str, Any]]) -> str:
 
 
 def scores(classifier: LocalClassifier, text: str) -> dict[str, float]:
-    answer = classifier.classify(text)
-    assert isinstance(answer, dict)
+    answer = dict(classifier.classify(text))
     found: dict[str, float] = answer["scores"]
     return found
 
