@@ -94,7 +94,9 @@ def without(text: str, parts: Sequence[dict[str, Any]]) -> str:
 
 
 def scores(classifier: LocalClassifier, text: str) -> dict[str, float]:
-    answer = dict(classifier.classify(text))
+    answer = classifier.classify(text)
+    if not isinstance(answer, dict):
+        raise TypeError("one text has one answer")
     found: dict[str, float] = answer["scores"]
     return found
 
