@@ -12,16 +12,20 @@ import argparse
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from deployments.local import LocalClassifier
 from scripts.demo.data import load_corpus
 
 LABELS = ("negative", "positive")
-WAYS = {
-    "truncate, the end is lost": {"long_text": "truncate"},
-    "window, mean": {"long_text": "window"},
-    "window, length": {"long_text": "window"},
-    "window, max": {"long_text": "window"},
+# How a text is asked, and args.long_text.
+WAYS: dict[str, tuple[str, dict[str, Any]]] = {
+    "truncate": ("truncate", {}),
+    "window": ("window", {}),
+    "window, pooling max": ("window", {"pooling": "max"}),
+    "window, of 128 tokens": ("window", {"window_tokens": 128}),
+    "window, of 128 tokens, by tokens": ("window", {"window_tokens": 128, "pooling": "length"}),
+    "window, of 128 tokens, max": ("window", {"window_tokens": 128, "pooling": "max"}),
 }
 
 
@@ -49,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--documents", type=int, default=200)
+    parser.add_argument("--documents", type=int, default=100)
     parser.add_argument("--reviews", type=int, default=24)
     parser.add_argument("--model", default="models/demo")
     args = parser.parse_args()
@@ -57,27 +61,28 @@ def main() -> None:
     made = {o: list(documents(args.documents, args.reviews, o, seed=1)) for o in orders}
     print("| right of " + str(args.documents) + " | " + " | ".join(orders) + " | tokens/s |")
     print("|---|---|---|---|---|")
-    for way, asked in WAYS.items():
-        pooling = way.rsplit(" ", 1)[1] if way.startswith("window") else "mean"
+    lengths: list[int] = []
+    for way, (asked, long_text) in WAYS.items():
         settings = {
             "model": {"id": args.model},
             "engine": {"name": "torch", "dtype": "float32"},
-            "long_text": {"pooling": pooling},
+            "long_text": long_text,
         }
-        right, tokens, started = {}, 0, 0.0
+        right: dict[str, int] = {}
+        tokens, started = 0, 0.0
         with LocalClassifier(settings) as classifier:
             started = time.perf_counter()
             for order, rows in made.items():
-                answers = [classifier.classify(text, **asked) for text, _ in rows]
+                answers: Any = [classifier.classify(text, long_text=asked) for text, _ in rows]
                 right[order] = sum(
                     answer["label"] == label
                     for answer, (_, label) in zip(answers, rows, strict=True)
                 )
-                tokens += sum(answer["tokens"] for answer in answers)
+                lengths = [answer["tokens"] for answer in answers]
+                tokens += sum(lengths)
             seconds = time.perf_counter() - started
         shares = " | ".join(f"{right[o] / len(made[o]):.1%}" for o in orders)
         print(f"| {way} | {shares} | {tokens / seconds:,.0f} |", flush=True)
-    lengths = [answer["tokens"] for answer in answers]
     print(f"\n{sum(lengths) / len(lengths):,.0f} tokens in a document on average.")
 
 

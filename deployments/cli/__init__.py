@@ -14,6 +14,7 @@
   were
 - evaluate: `rayclassify evaluate`: which model to take, by the user's own labelled table
 - exit_codes: what the exit codes mean: the same of every command, and what it is about in each
+- explain: `rayclassify explain`: what each part of a text added to its label
 - finetune: `rayclassify finetune`: a classifier of the user's own, from labelled rows
 - formats: what a command prints: a table for people, JSON or CSV for programmes
 - info: `rayclassify info`: what the running service serves, and how
@@ -49,6 +50,7 @@ from deployments.cli.doctor import doctor
 from deployments.cli.drift import baseline, drift
 from deployments.cli.evaluate import evaluate
 from deployments.cli.exit_codes import epilog
+from deployments.cli.explain import explain
 from deployments.cli.finetune import finetune
 from deployments.cli.info import info
 from deployments.cli.keys import app as keys
@@ -91,7 +93,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
-    *(evaluate, finetune, calibrate, distill, prune, trim, quantize, baseline, drift),
+    *(evaluate, explain, finetune, calibrate, distill, prune, trim, quantize, baseline, drift),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

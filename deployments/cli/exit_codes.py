@@ -78,6 +78,11 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "a model could not be measured, or none keeps within the limits",
         WRONG: "a table is wrong, or tells too little",
     },
+    "explain": {
+        DONE: "every text is explained",
+        NO: "some texts could not be",
+        WRONG: "the model can't be loaded",
+    },
     "finetune": {
         DONE: "the model is written",
         NO: "it was stopped before, or this machine lacks the device",

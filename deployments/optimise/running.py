@@ -88,7 +88,7 @@ def score_texts(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Sco
 
 def speed_of(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Speed:
     """Of a model of any task. Raises CandidateFailed."""
-    speed: Speed = _apart(_speed_of, model, engine, list(texts))
+    speed: Speed = apart(_speed_of, model, engine, list(texts))
     return speed
 
 
@@ -126,7 +126,7 @@ def _run_model(model: str, engine: dict[str, Any], texts: list[str]) -> Ran:
 
 
 def _speed_of(model: str, engine: dict[str, Any], texts: list[str]) -> Speed:
-    with _loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL, REGRESSION)) as classifier:
+    with loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL, REGRESSION)) as classifier:
         return timed(classifier.classify, texts)[1]
 
 

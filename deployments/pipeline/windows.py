@@ -115,15 +115,22 @@ def wants(item: TextInput, default: str) -> bool:
     return (options.long_text or default) == "window" and options.truncation
 
 
-def spans_of(tokenizer: Tokenizer, text: str, max_tokens: int, overlap_tokens: int) -> list[Span]:
-    """Pieces of at most `max_tokens` tokens each, marks not counted, that cover all of the text.
+def spans_of(
+    tokenizer: Tokenizer,
+    text: str,
+    max_tokens: int,
+    overlap_tokens: int,
+    window_tokens: int | None = None,
+) -> list[Span]:
+    """Pieces of at most `window_tokens` tokens each, marks not counted, that cover all of the text.
 
-    One, of all of it, where it is short enough. Neighbours share about `overlap_tokens`.
+    One, of all of it, where it has at most `max_tokens`, which windows have by default. Neighbours
+    share about `overlap_tokens`.
     """
     offsets = tokenizer.encode(text, add_special_tokens=False).offsets
     if len(offsets) <= max_tokens:
         return [(0, len(text))]
-    room = max(1, max_tokens - _SPARE_TOKENS)
+    room = max(1, (window_tokens or max_tokens) - _SPARE_TOKENS)
     overlap = min(overlap_tokens, room // 2)
     ends = np.asarray([end for _, end in offsets])
     starts = np.asarray([start for start, _ in offsets])
@@ -220,11 +227,13 @@ def _pieces(
     # A token has a character at least.
     if len(item.text) <= room:
         return [(0, len(item.text))]
-    spans = spans_of(tokenizer, item.text, room, settings.overlap_tokens)
+    size = min(max_length, settings.window_tokens or max_length)
+    window = max(1, size - (max_length - room))
+    spans = spans_of(tokenizer, item.text, room, settings.overlap_tokens, window)
     spans = [(start, end) for start, end in spans if not item.text[start:end].isspace()]
     if len(spans) > settings.max_windows:
         raise TextTooLong(
-            f"text makes {len(spans)} windows of {max_length} tokens; the limit is "
+            f"text makes {len(spans)} windows of {size} tokens; the limit is "
             f"{settings.max_windows}. Shorten it, or send long_text=truncate."
         )
     return spans

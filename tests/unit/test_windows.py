@@ -72,6 +72,16 @@ def test_a_text_that_fits_is_one_piece(text: str) -> None:
     assert spans_of(TOKENIZER, text, max(1, n_tokens(text)), 4) == [(0, len(text))]
 
 
+def test_a_window_may_be_shorter_than_what_the_model_reads() -> None:
+    text = GOOD * 20
+    item = TextInput(text, options=WINDOW)
+    settings_ = LongTextSettings(window_tokens=24)
+    plan = planned([item, TextInput(GOOD * 2, options=WINDOW)], TOKENIZER, 64, settings_)
+    assert list(plan.windows) == [0]
+    assert all(n_tokens(row.text) <= 22 for row in plan.inputs[:-1])
+    assert n_tokens(GOOD * 2) > 22
+
+
 def test_it_is_cut_where_sentences_end() -> None:
     text = (GOOD + BAD) * 20
     spans = spans_of(TOKENIZER, text, 60, 0)
