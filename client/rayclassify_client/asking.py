@@ -52,6 +52,7 @@ class Options:
     retries: int = 8
     top_k: int | None = None
     truncation: bool | None = None
+    long_text: str | None = None
     raw_scores: bool | None = None
     threshold: float | None = None
     priority: str | None = None
@@ -72,6 +73,7 @@ class Options:
             "text_pair": text_pair,
             "top_k": self.top_k,
             "truncation": self.truncation,
+            "long_text": self.long_text,
             "raw_scores": self.raw_scores,
             "threshold": self.threshold,
             "priority": self.priority,

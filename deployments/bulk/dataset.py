@@ -23,7 +23,7 @@ from deployments.pipeline.errors import InvalidInput
 from deployments.settings import Settings
 from deployments.user_config import ClassifierUserConfig
 
-OPTIONS = {"top_k", "truncation", "raw_scores", "threshold"}
+OPTIONS = {"top_k", "truncation", "long_text", "raw_scores", "threshold"}
 # Fills a GPU's pass of 32,768 tokens with texts of 64.
 BATCH_SIZE = 512
 
@@ -52,7 +52,7 @@ def classify_dataset(
     labels, tokens, truncated. prefix: of the added columns. concurrency: actors, or the least and
     the most of them. num_cpus, num_gpus: of each actor; it has as many threads as CPUs.
     batch_size: rows that an actor gets at once. max_batch_tokens: of a forward pass; 32768 for a
-    GPU. options: top_k, truncation, raw_scores, threshold, as over HTTP.
+    GPU. options: top_k, truncation, long_text, raw_scores, threshold, as over HTTP.
 
     Raises:
         BadTable: a column is missing, holds no texts or is there already.

@@ -24,6 +24,7 @@ class Job:
     """What to do. text_column, pair_column: of the input. add: which of `ADDED`, in this order.
 
     prefix: of the added columns. kind: the input's format, where its name does not say.
+    long_text: as the client was told.
     """
 
     source: str
@@ -35,6 +36,7 @@ class Job:
     kind: Format | None = None
     encoding: str = "utf-8"
     force: bool = False
+    long_text: str | None = None
 
     def about(self) -> dict[str, Any]:
         """What the output depends on: a run that goes on must be of the same."""
@@ -48,6 +50,7 @@ class Job:
             "add": list(self.add),
             "prefix": self.prefix,
             "encoding": self.encoding,
+            "long_text": self.long_text,
         }
 
 

@@ -54,6 +54,10 @@ def classify(
     top_k: Annotated[
         int | None, typer.Option("--top-k", "-k", min=1, help="Labels per text, best first.")
     ] = None,
+    long_text: Annotated[
+        str | None,
+        typer.Option(help="Of texts too long for the model: truncate, window or error."),
+    ] = None,
     key: KeyOption = None,
     format_: Annotated[
         Format | None,
@@ -103,6 +107,8 @@ def classify(
 
     - `cut -f2 reviews.tsv | rayclassify classify - | jq -r .label`
     """
+    if long_text not in (None, "truncate", "window", "error"):
+        raise typer.BadParameter("truncate, window or error", param_hint="--long-text")
     if text_column is not None or output is not None:
         from deployments.cli.classify_table import classify_table
 
@@ -123,6 +129,7 @@ def classify(
                 kind=table_format,
                 encoding=encoding,
                 force=force,
+                long_text=long_text,
             )
         )
     from rayclassify_client import Client, ClientError
@@ -132,7 +139,7 @@ def classify(
     form = chosen(format_, as_json, Format.table if sys.stdout.isatty() else Format.json)
     show = _SHOWN[form]
     try:
-        with Client(url, key, top_k=top_k, timeout_s=TIMEOUT_S) as client:
+        with Client(url, key, top_k=top_k, long_text=long_text, timeout_s=TIMEOUT_S) as client:
             n_texts, n_errors = show(_classified(client, source), total)
     except ClientError as exc:
         where = isinstance(exc, Unreachable | NotThisService)

@@ -28,6 +28,7 @@ def classify_table(
     kind: str | None,
     encoding: str,
     force: bool,
+    long_text: str | None,
 ) -> int:
     """The exit code: 1: some rows are bad; see exit_codes.py."""
     from deployments.bulk.columns import ADDED
@@ -61,11 +62,12 @@ def classify_table(
         kinds[kind] if kind else None,
         encoding,
         force,
+        long_text,
     )
     say = Console(stderr=True)
     try:
         with (
-            Client(url, key, priority="bulk", timeout_s=TIMEOUT_S) as client,
+            Client(url, key, priority="bulk", long_text=long_text, timeout_s=TIMEOUT_S) as client,
             _bar(say) as progress,
         ):
             done = run(client, job, _shower(progress))
