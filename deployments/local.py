@@ -12,7 +12,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Collection, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from deployments.engines.loaded import Loaded, load
 from deployments.engines.machine import cpu_count
 from deployments.http.call import Call, read_call
 from deployments.pipeline.batcher import ModelThread, TokenBatcher
-from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.errors import InvalidInput, ServiceError
 from deployments.pipeline.live_models import Encodings, LiveModels
 from deployments.pipeline.pipeline import Pipeline
 from deployments.pipeline.types import (
@@ -33,9 +33,13 @@ from deployments.pipeline.types import (
     Predicted,
     TextInput,
 )
+from deployments.pipeline.windows import Plan, wants
 from deployments.privacy.redact import redactor_of
 from deployments.settings import Settings
 from deployments.user_config import ClassifierUserConfig
+
+if TYPE_CHECKING:
+    from deployments.explain.explainer import Explainer
 
 # As in the service: its own threads would take the cores from the model.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -64,7 +68,10 @@ class LocalClassifier:
         max_batch_tokens: int = ClassifierUserConfig().max_batch_tokens,
     ) -> None:
         settings = args if isinstance(args, Settings) else Settings.model_validate(args or {})
+        self._settings = settings
         self._limits = settings.limits
+        self._explainer: Explainer | None = None
+        self._explaining = threading.Lock()
         self._thread = ModelThread()
         num_threads = settings.engine.num_threads or cpu_count()
         try:
@@ -97,6 +104,42 @@ class LocalClassifier:
         running = asyncio.run_coroutine_threadsafe(self._run(call), self._loop)
         return call.answer(running.result())
 
+    def explain(
+        self,
+        text: str,
+        text_pair: str | None = None,
+        *,
+        target: str | None = None,
+        method: str = "auto",
+        passes: int = 32,
+        **options: Any,
+    ) -> Answer:
+        """The answer of `classify`, and `explanation`: what each part of the text added to a label.
+
+        target: the label to explain; None: the one answered. method, passes: see
+        `Explainer.explain`. The first call loads the weights once more, in float32.
+
+        Raises:
+            ServiceError: as `classify`; also an unknown label or method, or a method that needs
+                captum where it is not installed.
+        """
+        from deployments.explain.explainer import Explainer  # loads torch's classes
+
+        if not isinstance(text, str):
+            raise InvalidInput("explain takes one text. Call it for each.")
+        if text_pair is not None:
+            options["text_pair"] = text_pair
+        (item,) = read_call(text, options, self._limits).inputs
+        if isinstance(item, ServiceError):
+            raise item
+        answer = self.classify(text, **options)
+        assert isinstance(answer, dict)  # noqa: S101
+        with self._explaining:
+            if self._explainer is None:
+                self._explainer = Explainer(self._settings, self.loaded.parts)
+        label = answer["label"] if target is None else target
+        return {**answer, "explanation": self._explainer.explain(item, label, method, passes)}
+
     def close(self) -> None:
         """Ends its threads. The model's memory goes with the last reference to this object."""
         if self._loop.is_closed():
@@ -123,6 +166,7 @@ def _pipeline(
     settings: Settings, loaded: Loaded, thread: ModelThread, max_batch_tokens: int
 ) -> Pipeline:
     """The chain of the three deployments, as plain functions."""
+    long_text = settings.long_text
     decoder, version = loaded.parts.decoder(), loaded.parts.version
     models = LiveModels(_nobody_else, redactor_of(settings.redaction))
     models.add(loaded.parts)
@@ -144,7 +188,12 @@ def _pipeline(
     async def postprocess(logits: Logits, options: Sequence[Options]) -> list[Answer]:
         return decoder.decode(logits, options)
 
-    return Pipeline(encode, predict, postprocess)
+    async def plan(inputs: Sequence[TextInput]) -> Plan | None:
+        if not any(wants(item, long_text.strategy) for item in inputs):
+            return None
+        return models.plan(inputs, long_text)
+
+    return Pipeline(encode, predict, postprocess, plan=plan, pooling=long_text.pooling)
 
 
 async def _nobody_else(known: Collection[str]) -> None:

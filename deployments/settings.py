@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -23,12 +23,6 @@ class Strict(BaseModel):
 def _check_device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise ValueError("no device; write auto, cpu, cuda, cuda:1 (the second GPU) or mps")
-    return name
-
-
-def _check_engine(name: object) -> object:
-    if name in ("onnxruntime", "openvino"):
-        raise ValueError(f"{name} was faster on no machine and is gone. Set auto or torch.")
     return name
 
 
@@ -91,7 +85,7 @@ class ModelSettings(Strict):
 class EngineSettings(Strict):
     """How the model is run."""
 
-    name: Annotated[Literal["auto", "torch", "none"], BeforeValidator(_check_engine)] = Field(
+    name: Literal["auto", "torch", "none"] = Field(
         default="auto",
         description="Chooses what runs the model. auto measures, and takes the fastest way here "
         "that agrees with the model; none runs no model at all. Set it to torch, and the dtype, "
@@ -196,6 +190,28 @@ class BatchingSettings(Strict):
         "service never pauses. Raise it to 30 where the model needs all cores; set it to 0 for "
         "the smallest batches.",
     )
+
+
+class LongTextSettings(Strict):
+    """Texts with more tokens than the model reads."""
+
+    strategy: Literal["truncate", "window"] = Field(
+        default="truncate",
+        description="Cuts them, or reads them whole in windows. Set it where any part may decide.",
+    )
+    window_tokens: PositiveInt | None = Field(
+        default=None,
+        description="Bounds a window; null: by the model. Set it to the length of training texts.",
+    )
+    overlap_tokens: Annotated[int, Field(ge=0, le=4_096)] = Field(
+        default=32, description="Sets how many tokens neighbours share; half a window at most."
+    )
+    pooling: Literal["mean", "max", "length"] = Field(
+        default="mean",
+        description="Makes one answer of the windows' logits: their mean, by tokens or not, or of "
+        "each label the highest. Set it to max where one place is enough.",
+    )
+    max_windows: PositiveInt = Field(default=64, description="Refuses more. Raise it for books.")
 
 
 class AuditSettings(Strict):
@@ -329,8 +345,7 @@ class DialectSettings(Strict):
         default=["tei", "vllm", "infinity", "kserve", "oip", "sagemaker", "vertex", "openai"],
         description="Lists the dialects that are answered: tei (Text Embeddings Inference), "
         "vllm, infinity, kserve (v1), oip (Open Inference Protocol), sagemaker, vertex, openai; "
-        "and mcp (tools for language models), which is off by default. Change it to leave out what "
-        "nobody should use.",
+        "mcp (tools for language models) is off by default. Leave out what nobody should use.",
     )
     classify_default: Literal["vllm", "infinity"] = Field(
         default="vllm",
@@ -377,6 +392,7 @@ class Settings(Strict):
     engine: EngineSettings = EngineSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
+    long_text: LongTextSettings = LongTextSettings()
     audit: AuditSettings = AuditSettings()
     redaction: RedactionSettings = RedactionSettings()
     access: AccessSettings = AccessSettings()

@@ -10,8 +10,11 @@
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - distill: `rayclassify distill`, `prune` and `trim`: a smaller model of a larger one
 - doctor: `rayclassify doctor`: what this machine has, and which engine would run the model on it
+- drift: `rayclassify baseline` and `drift`: whether texts and answers are still of the kind they
+  were
 - evaluate: `rayclassify evaluate`: which model to take, by the user's own labelled table
 - exit_codes: what the exit codes mean: the same of every command, and what it is about in each
+- explain: `rayclassify explain`: what each part of a text added to its label
 - finetune: `rayclassify finetune`: a classifier of the user's own, from labelled rows
 - formats: what a command prints: a table for people, JSON or CSV for programmes
 - info: `rayclassify info`: what the running service serves, and how
@@ -19,6 +22,7 @@
 - logs: `rayclassify logs`: what all replicas on this machine say, now or in a run that has ended
 - model_directory: the directory that a command writes a model to, and what in it may be replaced
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
+- quantize: `rayclassify quantize`: a model that runs in 8 bits, held to its owner's own texts
 - serve: `rayclassify serve`: check, start, wait, follow, stop
 - shrinking: what `distill`, `prune` and `trim` share
 - status: `rayclassify status`: what is deployed, what serves, and why it has so many replicas
@@ -44,12 +48,15 @@ from deployments.cli.classify import classify
 from deployments.cli.deploy import deploy, rollback
 from deployments.cli.distill import distill, prune, trim
 from deployments.cli.doctor import doctor
+from deployments.cli.drift import baseline, drift
 from deployments.cli.evaluate import evaluate
 from deployments.cli.exit_codes import epilog
+from deployments.cli.explain import explain
 from deployments.cli.finetune import finetune
 from deployments.cli.info import info
 from deployments.cli.keys import app as keys
 from deployments.cli.logs import logs
+from deployments.cli.quantize import quantize
 from deployments.cli.serve import serve
 from deployments.cli.status import status
 from deployments.cli.top import top
@@ -87,7 +94,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
-    *(evaluate, finetune, calibrate, distill, prune, trim),
+    *(evaluate, explain, finetune, calibrate, distill, prune, trim, quantize, baseline, drift),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

@@ -130,6 +130,35 @@ def read_table(
     )
 
 
+def read_texts(
+    path: str, text_column: str, kind: str | None, encoding: str
+) -> tuple[list[str], list[str]]:
+    """Texts of a table, repeated ones too, as traffic repeats them; and what was left out.
+
+    Raises BadTable.
+    """
+    from deployments.bulk.columns import check_there
+    from deployments.bulk.tables import Format as TableFormat
+    from deployments.bulk.tables import format_of, opened
+
+    if kind is not None and kind not in get_args(TableFormat):
+        known = ", ".join(get_args(TableFormat))
+        raise typer.BadParameter(f"{kind}; there are {known}.", param_hint="--input-format")
+    named: Any = kind
+    texts, n_rows = [], 0
+    with opened(path, format_of(path, named), encoding) as table:
+        if table.columns is not None:
+            check_there((text_column,), table.columns)
+        for row in table.rows:
+            n_rows += 1
+            text = row.fields.get(text_column)
+            if row.fault is None and isinstance(text, str) and text.strip():
+                texts.append(text)
+    if n_bad := n_rows - len(texts):
+        return texts, [f"{n_bad:,} of {n_rows:,} rows have no text: left out."]
+    return texts, []
+
+
 def engine_settings(engine: str, dtype: str) -> dict[str, Any]:
     """What stands under args.engine; a name that nobody knows is a wrong option."""
     from pydantic import ValidationError

@@ -78,6 +78,11 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "a model could not be measured, or none keeps within the limits",
         WRONG: "a table is wrong, or tells too little",
     },
+    "explain": {
+        DONE: "every text is explained",
+        NO: "some texts could not be",
+        WRONG: "the model can't be loaded",
+    },
     "finetune": {
         DONE: "the model is written",
         NO: "it was stopped before, or this machine lacks the device",
@@ -98,7 +103,22 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "it was stopped before",
         WRONG: "a table, an option or the model is wrong, or can't be cut so",
     },
+    "quantize": {
+        DONE: "the model is written",
+        NO: "8 bits change more than the limits allow, or can't be had on this machine",
+        WRONG: "the table, an option or the model is wrong",
+    },
     "trim": {DONE: "the model is written", WRONG: "the table or the model is wrong"},
+    "baseline": {
+        DONE: "drift.json is written",
+        NO: "the model could not be run",
+        WRONG: "the table is wrong, or has too few texts",
+    },
+    "drift": {
+        DONE: "nothing has moved, or too few texts came to tell",
+        NO: "something has moved, or nothing is watched",
+        UNREACHABLE: "no cluster answers",
+    },
     "audit verify": {
         DONE: "no line was changed",
         NO: "one was",

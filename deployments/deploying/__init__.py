@@ -2,6 +2,8 @@
 
 - clusters: Where the cluster is whose applications are meant, and the token it wants
 - dashboard: The REST API of Ray's dashboard, as far as deploying needs it
+- drift_view: What the replicas of a service say of drift, put together: which feature moved, and
+  how far
 - kept: The configs that served, kept to get back to, and one deploy at a time
 - live_view: What a service does just now, out of its cluster, or only of its own URL
 - merging: What is sent to Serve: this application changed, and everything else as it stands there

@@ -60,6 +60,24 @@ class View:
     notes: list[str] = field(default_factory=list)
 
 
+def session_for(dashboard: Dashboard) -> requests.Session:
+    """For the nodes of its cluster."""
+    session = requests.Session()
+    session.trust_env = not dashboard.cluster.is_local
+    return session
+
+
+def metrics_pages(dashboard: Dashboard, session: requests.Session) -> Iterator[str]:
+    """What the metrics endpoints of the nodes answer; of those that can be reached."""
+    for url in dashboard.metrics():
+        try:
+            answer = session.get(url, timeout=_TIMEOUT_S)
+        except requests.RequestException:
+            continue
+        if answer.ok:
+            yield answer.text
+
+
 class ClusterSource:
     """By Ray's dashboard and the nodes' metrics endpoints."""
 
@@ -67,8 +85,7 @@ class ClusterSource:
         self._dashboard = dashboard
         self._app = app
         self._rates = Rates()
-        self._session = requests.Session()
-        self._session.trust_env = not dashboard.cluster.is_local
+        self._session = session_for(dashboard)
 
     def look(self) -> View:
         """Raises DashboardError: the dashboard does not answer."""
@@ -81,7 +98,7 @@ class ClusterSource:
         )
         if app is None:
             return View(f"{self._dashboard.cluster.url}: no application of ours", notes=[_NO_APP])
-        pages = list(self._pages())
+        pages = list(metrics_pages(self._dashboard, self._session))
         self._rates.look(merged(pages), time.monotonic())
         view = View(f"{app.name}: {app.status}, {self._dashboard.cluster.url}")
         view.numbers = _numbers(self._rates, app.name)
@@ -95,15 +112,6 @@ class ClusterSource:
                 else "no metrics endpoint of a node can be reached from here"
             )
         return view
-
-    def _pages(self) -> Iterator[str]:
-        for url in self._dashboard.metrics():
-            try:
-                answer = self._session.get(url, timeout=_TIMEOUT_S)
-            except requests.RequestException:
-                continue
-            if answer.ok:
-                yield answer.text
 
     def _replicas(self, details: dict[str, Any], app: AppState) -> Iterator[ReplicaNow]:
         busy = self._rates.values("busy_ratio", "replica", application=app.name)

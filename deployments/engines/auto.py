@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
@@ -10,6 +11,7 @@ from deployments.engines import isolation
 from deployments.engines.base import Engine
 from deployments.engines.kept import Kept, Store, circumstances
 from deployments.engines.measurement import REFERENCE, SIZES, Measured, choose
+from deployments.model.quantized import quantized
 from deployments.model.steps import step
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import EngineSettings, ModelSettings
@@ -23,6 +25,9 @@ class AutoEngine:
     """Measures at the first start, keeps the choice, and runs as the chosen engine.
 
     store: where the application keeps it, beside this node's disk. measure: see `isolation`.
+
+    A model that `rayclassify quantize` wrote runs in int8, in float32 where that is faster: its
+    owner's limit of labels holds, and not the limit of logits.
 
     Where none agrees, or nothing can be measured, it is torch in float32.
 
@@ -87,7 +92,10 @@ class AutoEngine:
         The chosen one is first; empty where nothing can be measured. anew: even where another
         replica has just measured.
         """
-        dtypes = candidates(self._settings)
+        settings, quantised = self._judged_by()
+        dtypes = candidates(settings)
+        if quantised:
+            dtypes = [dtype for dtype in dtypes if dtype in (REFERENCE, "int8")]
         with self._kept.one_at_a_time():
             if not anew and (rows := self.cached()):
                 return rows
@@ -95,7 +103,7 @@ class AutoEngine:
             self._selected_by = "measurement"
             try:
                 with step("choice"):
-                    rows = choose(self._measure(self._model, self._settings, self._threads, dtypes))
+                    rows = choose(self._measure(self._model, settings, self._threads, dtypes))
             except OSError as exc:
                 logger.warning("engines can't be measured here (%s)", type(exc).__name__)
                 return []
@@ -108,7 +116,24 @@ class AutoEngine:
             return rows
 
     def _circumstances(self) -> dict[str, object] | None:
-        return circumstances(self._model, self._settings, self._threads)
+        settings, quantised = self._judged_by()
+        found = circumstances(self._model, settings, self._threads)
+        return {**found, "quantized": True} if found and quantised else found
+
+    def _judged_by(self) -> tuple[EngineSettings, bool]:
+        """The limits of agreement, and whether they are those of a quantised model.
+
+        Its owner held it to labelled texts. Where 8 bits are broken on this machine, labels of the
+        probe show it; a logit may be off by more than in a model that nobody checked.
+
+        Raises:
+            ModelRefused: quantization.json is damaged.
+        """
+        told = quantized(self._model)
+        if told is None or self._settings.dtype != "auto":
+            return self._settings, False
+        limits = {"min_label_agreement": told.min_agreement, "max_logit_drift": math.inf}
+        return self._settings.model_copy(update=limits), True
 
     def _best_that_loads(self, rows: Sequence[Measured]) -> Engine:
         for row in rows:

@@ -6,7 +6,7 @@ Answers arrive as dicts from the other stages; their structs only describe them.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -60,6 +60,14 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
         bool,
         Meta(description="Cut texts that are too long for the model; false refuses them instead."),
     ] = True
+    long_text: Annotated[
+        Literal["truncate", "window", "error"] | None,
+        Meta(
+            description="What becomes of a text that is too long: `truncate` cuts it, `window` "
+            "reads all of it in windows, `error` refuses it. null: `truncation` decides, and where "
+            "that is true the service."
+        ),
+    ] = None
     raw_scores: Annotated[
         bool, Meta(description="Scores as the model gives them, before softmax or sigmoid.")
     ] = False
@@ -86,10 +94,31 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
 
     @property
     def options(self) -> Options:
-        return _options(self.top_k, self.raw_scores, self.threshold, self.truncation)
+        asked = self.long_text
+        if asked is None:
+            return _options(self.top_k, self.raw_scores, self.threshold, self.truncation)
+        truncation = asked != "error"
+        how = None if asked == "error" else asked
+        return _options(self.top_k, self.raw_scores, self.threshold, truncation, long_text=how)
 
     def __repr__(self) -> str:
         return "ClassifyRequest(...)"  # a repr may end up in a log
+
+
+class Deciding(Struct):
+    """The window that says most of the label. start, end: characters of the text, from 0."""
+
+    index: int
+    start: int
+    end: int
+
+
+class Windows(Struct):
+    """How a long text was read."""
+
+    count: int
+    pooling: str
+    deciding: Deciding
 
 
 class Prediction(Struct):
@@ -111,6 +140,10 @@ class Prediction(Struct):
     label_set: Annotated[
         list[str] | UnsetType,
         Meta(description="Where it was calibrated: all labels that the text may well have."),
+    ] = UNSET
+    windows: Annotated[
+        Windows | UnsetType,
+        Meta(description="Of a text that was read in several windows: what they gave."),
     ] = UNSET
     redacted: Annotated[
         int | UnsetType,

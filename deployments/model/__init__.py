@@ -13,6 +13,7 @@
 - hub: Which commit of a hub model a config means, asked once: branches and tags move
 - load: A model's parts, read and checked, and the fingerprint that tells one model from another
 - probe: Texts on which engines are compared, for every model
+- quantized: What quantization.json says: that a model may run in 8 bits, by its owner's own texts
 - read_apart: A model's parts without what reads them: `reading` runs once, elsewhere, and what it
   made is kept until a file, a version, the kind of machine or a setting of the model changes
 - reading: A model's directory as transformers reads it: all but the weights, checked, proven, made

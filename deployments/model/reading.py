@@ -25,6 +25,7 @@ from deployments.model.source import (
     read_config,
 )
 from deployments.model.tokenizer_parity import PROVEN_LENGTH, prove_parity
+from deployments.pipeline.drift import BadBaseline, baseline_of
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.tokenize import TypeIds
 from deployments.pipeline.types import Calibration, ModelInfo
@@ -85,6 +86,7 @@ def read_info(
         max_length=max_length,
         temperature=temperature,
         calibration=calibration,
+        drift=_drift(settings, labels),
     )
     return info, facts, about_calibration
 
@@ -182,6 +184,23 @@ def _serialized(backend: Tokenizer, tokenizer: Any, settings: ModelSettings) -> 
     copy.no_padding()
     copy.enable_truncation(_UNLIMITED, direction=tokenizer.truncation_side)
     text: str = copy.to_str()
+    return text
+
+
+def _drift(settings: ModelSettings, labels: tuple[str, ...]) -> str | None:
+    """What drift.json holds, of a directory; a hub's models have none."""
+    if not Path(find_model(settings.id)).is_dir():
+        return None
+    found = model_files.read_optional("drift.json", settings)
+    if found is None:
+        return None
+    text = json.dumps(found, sort_keys=True)
+    try:
+        baseline_of(text, labels)
+    except BadBaseline as exc:
+        raise ModelRefused(
+            f"drift.json: {exc}. Make it again with `rayclassify baseline`, or delete the file."
+        ) from None
     return text
 
 

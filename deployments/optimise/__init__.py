@@ -6,10 +6,13 @@
 - card: the card of a model that was made here: what of, how, how good
 - choice: which models are worth having, and which of them keeps within stated limits
 - distilling: a smaller model that answers as a larger one does
+- drifting: a baseline of drift: how a model's answers and lengths are distributed over reference
+  texts
 - evaluation: every candidate on the same rows, with its speed, intervals and rivals
 - finetuning: a classifier made of an encoder and labelled rows
 - labelled: tables with labels: which rows count, and why the others don't
 - pruning: feed-forward neurons that matter least, cut off
+- quantizing: 8 bits held against 32, on texts
 - report: what an evaluation found, as one HTML page, and its plot
 - running: a candidate in a process of its own: labels, latency, throughput, memory
 - shrunk: a smaller model beside the one that it was made of

@@ -76,29 +76,29 @@ class Scored:
 
 def run_model(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Ran:
     """Raises CandidateFailed."""
-    ran: Ran = _apart(_run_model, model, engine, list(texts))
+    ran: Ran = apart(_run_model, model, engine, list(texts))
     return ran
 
 
 def score_texts(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Scored:
     """Raises CandidateFailed."""
-    scored: Scored = _apart(_score_texts, model, engine, list(texts))
+    scored: Scored = apart(_score_texts, model, engine, list(texts))
     return scored
 
 
 def speed_of(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Speed:
     """Of a model of any task. Raises CandidateFailed."""
-    speed: Speed = _apart(_speed_of, model, engine, list(texts))
+    speed: Speed = apart(_speed_of, model, engine, list(texts))
     return speed
 
 
 def run_baseline(pipeline: Any, texts: Sequence[str]) -> Speed:
     """Speed of a fitted pipeline of scikit-learn, in a process of its own as a model's is."""
-    speed: Speed = _apart(_run_baseline, pipeline, list(texts))
+    speed: Speed = apart(_run_baseline, pipeline, list(texts))
     return speed
 
 
-def _apart(work: Callable[..., Any], *args: Any) -> Any:
+def apart(work: Callable[..., Any], *args: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, _quiet) as pool:
         try:
@@ -114,7 +114,7 @@ def _quiet() -> None:
 
 
 def _run_model(model: str, engine: dict[str, Any], texts: list[str]) -> Ran:
-    with _loaded(model, engine) as classifier:
+    with loaded(model, engine) as classifier:
         answers, speed = timed(classifier.classify, texts)
         runs = classifier.loaded.engine.info()
         return Ran(
@@ -126,15 +126,15 @@ def _run_model(model: str, engine: dict[str, Any], texts: list[str]) -> Ran:
 
 
 def _speed_of(model: str, engine: dict[str, Any], texts: list[str]) -> Speed:
-    with _loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL, REGRESSION)) as classifier:
+    with loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL, REGRESSION)) as classifier:
         return timed(classifier.classify, texts)[1]
 
 
 def _score_texts(model: str, engine: dict[str, Any], texts: list[str]) -> Scored:
-    with _loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL)) as classifier:
+    with loaded(model, engine, (SINGLE_LABEL, MULTI_LABEL)) as classifier:
         labels = classifier.loaded.parts.info.labels
         logits = []
-        for part in _parts(texts):
+        for part in parts_of(texts):
             answers: Any = classifier.classify(part, raw_scores=True)
             for answer in answers:
                 scores = answer.get("scores", {})
@@ -143,7 +143,7 @@ def _score_texts(model: str, engine: dict[str, Any], texts: list[str]) -> Scored
 
 
 @contextmanager
-def _loaded(
+def loaded(
     model: str, engine: dict[str, Any], problems: Sequence[str] = (SINGLE_LABEL,)
 ) -> Iterator[Any]:
     from deployments.engines.loaded import REFUSALS
@@ -166,7 +166,7 @@ def _run_baseline(pipeline: Any, texts: list[str]) -> Speed:
 
 def timed(classify: Callable[[list[str]], Any], texts: Sequence[str]) -> tuple[list[Any], Speed]:
     """What `classify` answers to all texts, and how fast it was."""
-    parts = _parts(texts)
+    parts = parts_of(texts)
     answers = [answer for part in parts for answer in classify(part)]  # warms up, too
     latencies_ms: list[float] = []
     begun = time.perf_counter()
@@ -193,7 +193,7 @@ def timed(classify: Callable[[list[str]], Any], texts: Sequence[str]) -> tuple[l
     )
 
 
-def _parts(texts: Sequence[str]) -> list[list[str]]:
+def parts_of(texts: Sequence[str]) -> list[list[str]]:
     return [list(texts[i : i + BATCH]) for i in range(0, len(texts), BATCH)]
 
 

@@ -4,6 +4,9 @@
   budget
 - causes: What went wrong, out of a long text with tracebacks: a log's, or what Serve says of a
   failure
+- drift: Whether texts and answers are still of the kind that a stored baseline has: counts, no
+  texts
+- drift_texts: What of texts a drift baseline counts: lengths, and tokens that the vocabulary lacks
 - errors: Every error a caller can meet, in one tree
 - fair_queue: Turns for flows: each gets its share of what is served, however much it has waiting
 - fast_tokenizer: A faster tokenizer in the place of the model's own, as long as it gives the same
@@ -27,6 +30,7 @@
 - tokenize: Text → token ids, by the model's own Rust tokenizer, many texts a call
 - types: What travels between the stages: plain arrays, tuples and frozen dataclasses, cheap to
   pickle
+- windows: Long texts in windows, whose logits become one answer
 
 Anybody may import it. It imports settings only.
 """

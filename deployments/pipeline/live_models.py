@@ -24,9 +24,12 @@ from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.token_ids import encoded
 from deployments.pipeline.tokenize import EncodedTexts
 from deployments.pipeline.types import Encoded, ModelInfo, TextInput
+from deployments.pipeline.windows import Plan, planned
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from deployments.settings import LongTextSettings
 
 logger = logging.getLogger(__name__)
 
@@ -159,6 +162,30 @@ class LiveModels:
         batch, index, truncated, errors = _together([m.version for m in models], made)
         redacted = None if counts is None else [counts[i] for i in index]
         return Encodings(batch, index, truncated, errors, redacted)
+
+    def plan(self, inputs: Sequence[TextInput], settings: LongTextSettings) -> Plan | None:
+        """Windows of texts that are too long, as the newest model reads them; None: of none.
+
+        May be called from several threads.
+
+        Raises:
+            NotReady: no model is known yet.
+        """
+        encoder, redactor = self._known()[0].encoder, self._redactor
+
+        def redact(item: TextInput) -> tuple[TextInput, int]:
+            assert redactor is not None  # noqa: S101 - else it is not called
+            (redacted,), (n,) = redactor.redact_all([item])
+            return redacted, n
+
+        plan = planned(
+            inputs,
+            encoder.untruncated,
+            encoder.max_length,
+            settings,
+            None if redactor is None else redact,
+        )
+        return plan if plan.windows or plan.errors else None
 
     def tokenizer(self) -> Tokenizer:
         """The newest model's, cutting nothing.

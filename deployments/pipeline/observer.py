@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from deployments.pipeline.drift import Baseline
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
 Stage = Literal["http", "grpc", "parse", "tokenize", "queue", "model", "postprocess"]
@@ -70,6 +71,10 @@ class Observer:
         """Texts were given labels. labels: all of the model's; best: each text's, by its place
         among them, int64 [n]. scores: of those labels, 0 to 1, float32 [n]; None where they are no
         such numbers."""
+
+    def features(self, baseline: Baseline, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Texts had such features. values: by name, as drift.FEATURES, a number for each text; of
+        `labels` their places among the model's. Names that the baseline lacks count for nothing."""
 
     def retried(self, cause: Retry) -> None:
         """A call to a replica was made once more."""

@@ -112,6 +112,7 @@ class Options:
     label_ids: the answer says, beside `scores` and in their order, the number of each label in the
     model's config.json. truncation_side: the end that a text which is too long loses; None leaves
     it to the model's tokenizer. activation: shows scores as this makes them of the logits.
+    long_text: what becomes of a text that is too long, where truncation is allowed.
     """
 
     top_k: int | None = None
@@ -121,6 +122,7 @@ class Options:
     label_ids: bool = False
     truncation_side: Literal["left", "right"] | None = None
     activation: Activation | None = None
+    long_text: Literal["truncate", "window"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +340,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the model is, as `/info` tells it. task: what its head means; see pipeline/tasks/."""
+    """What the model is, as `/info` tells it. task: what its head means; see pipeline/tasks/.
+
+    drift: what its drift.json holds, as JSON; see pipeline/drift.py.
+    """
 
     model: str
     revision: str | None
@@ -348,6 +353,7 @@ class ModelInfo:
     temperature: float
     task: str = "text-classification"
     calibration: Calibration = Calibration()
+    drift: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,8 +82,20 @@ class Redactor:
 
     def redact(self, text: str) -> tuple[str, int]:
         """The text with placeholders, and how many there are."""
-        if not _SUSPECT.search(text):
+        found = self.find(text)
+        if not found:
             return text, 0
+        pieces: list[str] = []
+        done = 0
+        for start, end, placeholder in found:
+            pieces += text[done:start], placeholder
+            done = end
+        return "".join([*pieces, text[done:]]), len(found)
+
+    def find(self, text: str) -> list[tuple[int, int, str]]:
+        """Start, end and placeholder of all that `redact` takes out, in order."""
+        if not _SUSPECT.search(text):
+            return []
         narrow = text.translate(_narrow())
         taken = bytearray(len(text))
         found: list[tuple[int, int, str]] = []
@@ -92,12 +104,7 @@ class Redactor:
                 if not any(taken[start:end]):
                     taken[start:end] = bytes([1]) * (end - start)
                     found.append((start, end, placeholder))
-        pieces: list[str] = []
-        done = 0
-        for start, end, placeholder in sorted(found):
-            pieces += text[done:start], placeholder
-            done = end
-        return "".join([*pieces, text[done:]]), len(found)
+        return sorted(found)
 
     def redact_all(self, inputs: Sequence[TextInput]) -> tuple[list[TextInput], list[int]]:
         """The inputs with both halves redacted, and how many placeholders each has."""

@@ -25,7 +25,7 @@ MAX_LABELS = 20
 OTHER_LABELS = "_other"
 """All the rest of them together."""
 
-Where = Literal["Tokenizer", "Classifier", "Postprocessor", "all"]
+Where = Literal["Tokenizer", "Classifier", "Postprocessor", "Tokenizer, Postprocessor", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,9 @@ LABELS: dict[str, str] = {
     "dtype": "`float32`, `bfloat16`, `float16`, `int8`",
     "batching": "`packed`, `padded`, `one length`, `one by one`",
     "selected_by": "`config`, `measurement` or `cache`",
+    "baseline": "of the content of drift.json, as a hash",
+    "feature": "`labels`, `scores`, `tokens`, `unknown_tokens` or `tokens_per_character`",
+    "bin": "a label, or the upper end of a range",
     "threads": "of the model, a number",
 }
 """Label → its values."""
@@ -254,6 +257,31 @@ METRICS: tuple[Metric, ...] = (
         "A mean that falls: the texts have become unlike those that the model was trained on.",
         ("label",),
         SCORES,
+    ),
+    Metric(
+        "drift_window_texts",
+        "gauge",
+        "Tokenizer, Postprocessor",
+        "Texts of the last hour by bin of a feature, where the model has a drift.json.",
+        "Sums over replicas are the service's. Beside `drift_baseline_texts`: has what is asked "
+        "changed? [drift.md](drift.md)",
+        ("baseline", "feature", "bin"),
+    ),
+    Metric(
+        "drift_baseline_texts",
+        "gauge",
+        "Tokenizer, Postprocessor",
+        "Texts of the baseline by bin of a feature; each replica says the same.",
+        "What `drift_window_texts` is held against.",
+        ("baseline", "feature", "bin"),
+    ),
+    Metric(
+        "drift_critical",
+        "gauge",
+        "Tokenizer, Postprocessor",
+        "Quantile of chi-squared that belongs to the baseline's rate of false alarms.",
+        "Times (1 / texts of the window + 1 / texts of the baseline) it is the threshold.",
+        ("baseline", "feature"),
     ),
     Metric(
         "busy_ratio",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import ray
 from ray.serve.metrics import Counter, Gauge
 
+from deployments.pipeline.drift import PANE_S, Baseline, Window
 from deployments.pipeline.observer import Observer, Outcome, Retry, Stage
 from deployments.replica.metric_table import (
     BY_NAME,
@@ -100,6 +102,15 @@ class _Labelled:
         self.sums += np.bincount(places, scores, n_labels)
 
 
+class _Watched:
+    """One baseline, and what has come lately, by feature."""
+
+    def __init__(self, baseline: Baseline) -> None:
+        self.baseline = baseline
+        self.windows: dict[str, Window] = {}
+        self.last_s = 0.0
+
+
 # Of the scores' own type: 0.99 as float32 is in the bucket up to 0.99.
 _SCORES = np.asarray(SCORES, np.float32)
 
@@ -118,6 +129,7 @@ class RayObserver(Observer):
         self._gauges: dict[Key, float] = {}
         self._reads: dict[str, tuple[Callable[[], float], float]] = {}
         self._labels: dict[tuple[str, ...], _Labelled] = {}
+        self._watched: dict[str, _Watched] = {}
         self._told: dict[Key, float] = {}
         self._of_ray: dict[str, Any] = {}
         try:
@@ -154,6 +166,17 @@ class RayObserver(Observer):
             found = self._labels[labels] = _Labelled(labels)
         found.add(best, scores)
 
+    def features(self, baseline: Baseline, values: Mapping[str, npt.NDArray[Any]]) -> None:
+        if (found := self._watched.get(baseline.id)) is None:
+            found = self._watched[baseline.id] = _Watched(baseline)
+        found.last_s = now = time.monotonic()
+        for feature, numbers in values.items():
+            if feature in baseline.features:
+                counts = baseline.count(feature, numbers)
+                if (window := found.windows.get(feature)) is None:
+                    window = found.windows[feature] = Window(len(counts))
+                window.add(counts, now)
+
     def retried(self, cause: Retry) -> None:
         self._counts["retries_total", cause] += 1
 
@@ -184,6 +207,7 @@ class RayObserver(Observer):
             else:
                 self._gauges[name,] = read()
         self._flush_labels()
+        self._flush_drift(time.monotonic())
         while self._unborn:
             key = self._unborn.pop()
             # `inc` takes no 0. A counter that begins at 1 has not grown, for Prometheus.
@@ -213,6 +237,26 @@ class RayObserver(Observer):
             self._counts["labels_total", label] = count
             if cells[label].any():
                 self._flush_histogram(("score", label), cells[label].tolist(), sums[label])
+
+    def _flush_drift(self, now: float) -> None:
+        # After an update nobody asks the old model: what came before must not alarm for hours.
+        if len(self._watched) > 1:
+            newest = max(one.last_s for one in self._watched.values())
+            self._watched = {
+                name: one for name, one in self._watched.items() if newest - one.last_s < PANE_S
+            }
+        for name, one in self._watched.items():
+            for feature, window in one.windows.items():
+                window.forget(now)
+                of = one.baseline.features[feature]
+                labels = {"baseline": name, "feature": feature}
+                self._gauge("drift_critical").set(of.critical, labels)
+                for bin_, count, before in zip(
+                    of.bins, window.counts.tolist(), of.counts, strict=True
+                ):
+                    place = {**labels, "bin": bin_}
+                    self._gauge("drift_window_texts").set(count, place)
+                    self._gauge("drift_baseline_texts").set(before, place)
 
     def _flush_histogram(self, key: Key, counts: list[int], total: float) -> None:
         name, labels = key[0], _labels(key)

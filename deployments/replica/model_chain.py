@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
 from deployments import __version__
+from deployments.pipeline.drift import baseline_of
+from deployments.pipeline.drift_texts import features_of
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, ServiceError
 from deployments.pipeline.gate import Gate, Readiness, work_of
 from deployments.pipeline.live_models import Encodings, LiveModels
@@ -36,6 +39,7 @@ from deployments.pipeline.types import (
     OtherModel,
     TextInput,
 )
+from deployments.pipeline.windows import Plan, wants
 from deployments.privacy.redact import redactor_of
 from deployments.replica.base import LOST_REPLICA, as_service_error
 from deployments.replica.holding import Holding
@@ -111,8 +115,12 @@ class ModelChain:
             self._postprocess,
             self._models.meet,
             name_model=name_model,
+            plan=self._plan,
+            pooling=settings.long_text.pooling,
             observer=observer,
+            answered=self._watch_drift,
         )
+        self._observer = observer
         self._gate = Gate(limits.max_pending_texts, limits.max_queue_s, time.monotonic)
         self._microbatcher = MicroBatcher(
             self._pipeline.run,
@@ -120,7 +128,7 @@ class ModelChain:
             max_inflight=batching.max_inflight_batches,
             min_gap_s=batching.min_gap_ms / 1_000,
             gate=self._gate,
-            work_of=lambda item: work_of(item, self._max_chars),
+            work_of=self._work_of,
             tracer=tracer,
         )
         observer.watch("pending_texts", lambda: self._gate.pending)
@@ -241,6 +249,19 @@ class ModelChain:
             loop.time() - began, ", ".join(self._settings.dialects.spoken),
         )  # fmt: skip
 
+    def _work_of(self, item: TextInput) -> float:
+        """A text in windows is read whole."""
+        whole = wants(item, self._settings.long_text.strategy)
+        return work_of(item, sys.maxsize if whole else self._max_chars)
+
+    async def _plan(self, inputs: Sequence[TextInput]) -> Plan | None:
+        settings = self._settings.long_text
+        if not any(wants(item, settings.strategy) for item in inputs):
+            return None
+        thread = self._long_texts if any(map(is_long, inputs)) else None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(thread, self._models.plan, inputs, settings)
+
     async def _encode(self, inputs: Sequence[TextInput]) -> Encodings:
         n_chars = sum(len(item.text) + len(item.text_pair or "") for item in inputs)
         # Beyond it the event loop answers others meanwhile: tokenizers hold no interpreter lock.
@@ -298,6 +319,17 @@ class ModelChain:
             lambda: _tried(self._postprocess_call.remote(*call)),
             POSTPROCESS_TIMEOUT_S,
         )
+
+    def _watch_drift(
+        self, read: Encoded, places: Sequence[int], inputs: Sequence[TextInput]
+    ) -> None:
+        info = self._models.info_of(read.model)
+        if info is None or info.drift is None:
+            return
+        baseline = baseline_of(info.drift, info.labels)
+        # The text that proves readiness is nobody's traffic.
+        if baseline is not None and places and self._ready:
+            self._observer.features(baseline, features_of(baseline, read, places, inputs))
 
     async def _ask_for_parts(self, known: Collection[str]) -> ModelParts | None:
         """Of some Classifier; however long the first takes to be there."""

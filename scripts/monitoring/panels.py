@@ -217,6 +217,23 @@ DASHBOARD: dict[str, tuple[Panel, ...]] = {
             "Two versions at once: an update is under way, or stuck.",
         ),
     ),
+    "Drift": (
+        Panel(
+            "Drift",
+            "short",
+            {
+                f"application_feature:rayclassify_drift:psi{_OF}}}": "{{feature}}",
+                f"application_feature:rayclassify_drift:threshold{_OF}}}": "{{feature}}, threshold",
+            },
+            "Above its threshold: texts or answers are no longer as in the model's baseline.",
+        ),
+        Panel(
+            "Texts that tell",
+            "short",
+            {gauge("drift_window_texts", "feature"): "{{feature}}"},
+            "Of the last hour. Fewer than 500 tell nothing.",
+        ),
+    ),
 }
 """Section → its panels."""
 

@@ -172,7 +172,6 @@ WRONG_VALUES = [
     (f"{ARGS}.model.temperature", float("inf"), None, "finite number"),
     (f"{ARGS}.limits.max_body_bytes", "2000000", None, "valid integer"),
     (f"{ARGS}.engine.name", None, None, "got null"),
-    (f"{ARGS}.engine.name", "onnxruntime", None, "is gone. Set auto or torch"),
     (f"{CLASSIFIER}.user_config.max_batch_tokens", 0, None, "got 0"),
     (f"{CLASSIFIER}.user_config", [1], None, "dictionary"),
     (f"{POSTPROCESSOR}.user_config.threshold", 1.5, None, "got 1.5"),

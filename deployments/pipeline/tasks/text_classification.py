@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from tokenizers import Tokenizer
 
+from deployments.pipeline.drift import baseline_of
 from deployments.pipeline.observer import SILENT, Observer
 from deployments.pipeline.tokenize import TextEncoder, TypeIds
 from deployments.pipeline.types import Activation, Answer, Float32, Logits, ModelInfo, Options
@@ -59,6 +60,7 @@ class LabelDecoder:
         self._model = model
         self._defaults = defaults or PostprocessorUserConfig()
         self._observer = observer
+        self._baseline = baseline_of(model.drift, model.labels)
         live, own = self._defaults, model.calibration
         self._abstain_below, self._label_set_from = (
             own.abstain_below if live.abstain_below is None else live.abstain_below,
@@ -94,6 +96,8 @@ class LabelDecoder:
             best, top = np.delete(best, failed), np.delete(top, failed)
         is_share = self._model.problem_type != REGRESSION
         self._observer.labelled(self._model.labels, best, top if is_share else None)
+        if self._baseline is not None:
+            self._observer.features(self._baseline, {"labels": best, "scores": top})
         return answers
 
     def _answer(
