@@ -137,7 +137,10 @@ def test_opinions_of_another_run_are_not_taken(
 ) -> None:
     mine, out = tmp_path / "teacher", tmp_path / "out"
     shutil.copytree(teacher, mine)
-    asked = ("distill", mine, "--layers", 1, "--data", data, *QUICK, "--out", out)
+    # Of its own: a tenth held out of rows in another order would be another tenth.
+    chosen = table(tmp_path / "chosen.csv", ["negative", "positive"], "第{}次退货")
+    asked = ("distill", mine, "--layers", 1, "--data", data, *QUICK, "--out", out,
+             "--validation", chosen)  # fmt: skip
     with monkeypatch.context() as patched:
         patched.setattr("deployments.optimise.distilling.save", kill)
         assert run(*asked).exit_code == 1
@@ -332,6 +335,7 @@ def test_a_padding_id_in_the_file_moves_too() -> None:
     found = trim(MODEL, tokenizer, ["a"])
     assert found.kept == (0, 2, 3)
     assert found.tokenizer.pad_token_id == 1
+    assert found.tokenizer.backend_tokenizer.padding["pad_id"] == 1
     assert found.model.config.vocab_size == 3
 
 
