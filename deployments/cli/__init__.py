@@ -20,6 +20,7 @@
 - info: `rayclassify info`: what the running service serves, and how
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
 - logs: `rayclassify logs`: what all replicas on this machine say, now or in a run that has ended
+- model_directory: the directory that a command writes a model to, and what in it may be replaced
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - quantize: `rayclassify quantize`: a model that runs in 8 bits, held to its owner's own texts
 - serve: `rayclassify serve`: check, start, wait, follow, stop

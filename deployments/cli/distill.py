@@ -67,16 +67,18 @@ def distill(
 ) -> None:
     """Teach a small model to answer as a large one does.
 
-    The teacher's opinion of each text is asked once. The student learns it, the rows' labels and,
-    where both read the same tokens, the teacher's last hidden state. A run that was killed goes on
-    when it is asked for again.
+    The teacher's opinion of each text is asked once. The student learns it, the rows' labels and
+    the teacher's last hidden state. A run that was killed goes on when it is asked for again.
 
     Example: `rayclassify distill ./large --layers 2 --data train.csv --unlabelled more.csv --out
     ./small`
     """
     if (layers is None) == (student is None):
         raise typer.BadParameter("give one of them: --layers or --student.", param_hint="--layers")
-    job = Job(out, force, data, validation, text_column, label_column, separator, kind, encoding)
+    job = Job(
+        out, force, data, validation, text_column, label_column, separator, kind, encoding,
+        (teacher, student), unlabelled,
+    )  # fmt: skip
     with job.errors():
         from deployments.optimise.distilling import load
         from deployments.optimise.students import evenly, layers_of, with_layers
@@ -84,7 +86,7 @@ def distill(
         large, tokenizer = load(teacher)
         lesson = job.lesson(teacher, large, unlabelled)
         if student is not None:
-            small, own_tokenizer = _student(student, large)
+            small, own_tokenizer = _student(student, large, seed)
             made = f"started from {student}"
         else:
             kept = evenly(len(layers_of(large)), layers or 1)
@@ -134,7 +136,10 @@ def prune(
     """
     if ffn == 1.0 and layers is None:
         raise typer.BadParameter("nothing is cut: give --ffn or --layers.", param_hint="--ffn")
-    job = Job(out, force, data, validation, text_column, label_column, separator, kind, encoding)
+    job = Job(
+        out, force, data, validation, text_column, label_column, separator, kind, encoding,
+        (model,), unlabelled,
+    )  # fmt: skip
     with job.errors():
         from deployments.optimise.distilling import load
         from deployments.optimise.pruning import narrowed
@@ -170,38 +175,29 @@ def trim(
     """Cut a vocabulary to the tokens that some texts use, and the embeddings with it.
 
     Such texts get the same logits as before. Others are spelt in smaller pieces, so give many: a
-    tenth is held out to show how many change. Single characters and special tokens stay.
+    tenth, drawn by chance, is held out to show how many change. Single characters and special
+    tokens stay.
 
     Example: `rayclassify trim ./mine --data texts.csv --out ./trimmed`
     """
-    job = Job(out, force, data, None, text_column, text_column, None, kind, encoding)
+    job = Job(out, force, data, None, text_column, text_column, None, kind, encoding, (model,))
     with job.errors():
         from deployments.optimise.distilling import load
-        from deployments.optimise.finetuning import save
-        from deployments.optimise.vocabulary import share_unchanged
-        from deployments.optimise.vocabulary import trim as cut
+        from deployments.optimise.trimming import trim_and_save
 
         large, tokenizer = load(model)
         texts = job.texts(data)
-        n = max(1, len(texts) // 10)
-        found = cut(large, tokenizer, texts[n:])
-        job.say.print(
-            f"{len(found.kept):,} of {len(tokenizer):,} tokens kept; of {n:,} texts held out "
-            f"{share_unchanged(tokenizer, found, texts[:n]):.1%} keep their tokens"
-        )
-        found = cut(large, tokenizer, texts)
-        save(found.model, found.tokenizer, out)
-        before, after = (one.num_parameters() for one in (large, found.model))
-        job.say.print(
-            f"with all texts {len(found.kept):,}; weights: {before:,} before, {after:,} after"
-        )
-        job.out.print(f"{out} written.")
+        found = trim_and_save(model, large, tokenizer, texts, out, job.clear)
+        job.end_of_trim(model, found, texts)
 
 
-def _student(name: str, teacher: Any) -> tuple[Any, Any]:
+def _student(name: str, teacher: Any, seed: int) -> tuple[Any, Any]:
     """A model of any class, with a head for the teacher's labels. Raises BadBase."""
+    import torch
+
     from deployments.optimise.distilling import labels_of, task_of
     from deployments.optimise.finetuning import loaded
 
+    torch.manual_seed(seed)  # of a new head
     tokenizer, model, _ = loaded(name, labels_of(teacher), task_of(teacher).problem_type)
     return model, tokenizer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +18,7 @@ from deployments.cli.evaluate import (
     TextColumnOption,
     read_table,
 )
+from deployments.cli.model_directory import check_free, clear
 from deployments.cli.training_errors import told
 
 if TYPE_CHECKING:
@@ -81,8 +81,7 @@ def finetune(
         raise typer.BadParameter("none or balanced", param_hint="--class-weights")
     if dtype not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--dtype")
-    if (out / "config.json").exists() and not force:
-        raise typer.BadParameter(f"{out} holds a model; --force replaces it.", param_hint="--out")
+    check_free(out, force, (base, data, validation))
     from deployments.optimise.finetuning import Data, Task, advice, held_out, names_of
     from deployments.optimise.finetuning import finetune as run
     from deployments.optimise.labelled import check_known, without
@@ -122,8 +121,8 @@ def finetune(
             check_known(chosen, data, labels, separator)
         for note in (*learnt.notes, *chosen.notes, *advice(learnt, labels, task)):
             say.print(f"warning: {note}")
-        if force and out.exists():
-            shutil.rmtree(out)
+        if force:
+            clear(out)
         parts = Data(learnt, chosen, labels)
         say.print(f"{len(learnt):,} rows to learn from, {len(chosen):,} to choose by")
         with training_bar(say) as tell:

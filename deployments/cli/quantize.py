@@ -54,7 +54,7 @@ def quantize(
 
     Example: `rayclassify quantize ./mine --data held-out.csv --out ./mine-int8`
     """
-    job = Job(out, force, data, None, text_column, label_column, separator, kind, encoding)
+    job = Job(out, force, data, None, text_column, label_column, separator, kind, encoding, ())
     if out.exists() and not (out / "config.json").exists() and any(out.iterdir()):
         raise typer.BadParameter(f"{out} is there, and no model.", param_hint="--out")
     if out.exists() and Path(model).exists() and out.samefile(model):

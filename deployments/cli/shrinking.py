@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from deployments.cli.evaluate import read_table
 from deployments.cli.finetune import training_bar
+from deployments.cli.model_directory import check_free, clear
 
 if TYPE_CHECKING:
     from deployments.optimise.distilling import Distilled, Lesson
     from deployments.optimise.labelled import Labelled
     from deployments.optimise.shrunk import Beside
     from deployments.optimise.training import Recipe
+    from deployments.optimise.trimming import Trim
 
 
 class Job:
@@ -38,16 +38,20 @@ class Job:
         separator: str | None,
         kind: str | None,
         encoding: str,
+        models: Sequence[str | None],
+        unlabelled: str | None = None,
     ) -> None:
-        if (out / "config.json").exists() and not force:
-            raise typer.BadParameter(
-                f"{out} holds a model; --force replaces it.", param_hint="--out"
-            )
+        check_free(out, force, (*models, data, validation, unlabelled))
         self._directory, self._force, self._separator = out, force, separator
         self._data, self._validation = data, validation
         self._columns = (text_column, label_column, kind, encoding)
         self.say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         self.out = Console(highlight=False, soft_wrap=True, markup=False)
+
+    def clear(self) -> None:
+        """With --force: what an earlier run left."""
+        if self._force:
+            clear(self._directory)
 
     def errors(self) -> Any:
         from deployments.cli.training_errors import told
@@ -87,8 +91,7 @@ class Job:
             f"{len(learnt):,} rows to learn from, {len(fresh):,} more texts, "
             f"{len(chosen):,} rows to choose by"
         )
-        if self._force and self._directory.exists():
-            shutil.rmtree(self._directory)
+        self.clear()
         return Lesson(learnt, fresh, chosen)
 
     def texts(self, path: str) -> list[str]:
@@ -156,8 +159,8 @@ class Job:
         made: str,
         engine: dict[str, Any] | None,
     ) -> None:
-        """Both beside each other, on validation, and the card."""
-        from deployments.optimise.distilling import labels_of, load, task_of
+        """Both beside each other, on validation, and the card; then nothing is left to go on."""
+        from deployments.optimise.distilling import forget, labels_of, load, task_of
         from deployments.optimise.finetuning import targets_of
         from deployments.optimise.shrunk import beside
 
@@ -186,6 +189,29 @@ class Job:
             ],
             both,
         )
+        forget(self._directory)
+        self.out.print(f"{self._directory} written.")
+
+    def end_of_trim(self, original: str, found: Trim, texts: Sequence[str]) -> None:
+        """What was cut, and the card."""
+        from deployments.optimise.card import Card
+        from deployments.optimise.labelled import Labelled
+
+        for name, value in found.figures():
+            self.out.print(f"{name}: {value}")
+        Card(
+            title="A model with fewer tokens",
+            base=original,
+            command="rayclassify " + shlex.join(sys.argv[1:]),
+            data=[("texts, without labels", Labelled(list(texts), [""] * len(texts)))],
+            labels=found.labels,
+            recipe=[],
+            figures=found.figures(),
+            notes=[
+                "Texts of other tokens are spelt in smaller pieces, and may get other answers.",
+                "The original's limits and licence hold for it too.",
+            ],
+        ).write(self._directory)
         self.out.print(f"{self._directory} written.")
 
     def _table(self, path: str, numbers: bool) -> Labelled:

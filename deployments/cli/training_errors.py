@@ -20,12 +20,12 @@ def told(say: Console, out: Path) -> Iterator[None]:
     from deployments.optimise.finetuning import BadBase
     from deployments.optimise.labelled import BadData
     from deployments.optimise.students import CannotShrink
-    from deployments.optimise.training import OtherRun
+    from deployments.optimise.training import Diverged, OtherRun
     from deployments.optimise.vocabulary import CannotTrim
 
     try:
         yield
-    except (BadTable, BadData, BadBase, OtherRun, CannotShrink, CannotTrim) as exc:
+    except (BadTable, BadData, BadBase, OtherRun, Diverged, CannotShrink, CannotTrim) as exc:
         fail(say, str(exc), WRONG)
     except ValueError as exc:  # a device that torch does not have
         fail(say, str(exc), NO)

@@ -19,6 +19,7 @@
 - statistics: scores of labels with their uncertainty, and whether two models differ
 - students: fewer layers, narrower feed-forward parts
 - training: a loop that can be killed, and goes on where it was
+- trimming: a vocabulary cut, what it changes on texts held out, and the model written
 - vocabulary: a vocabulary cut to the tokens that some texts use
 
 cli imports it. It imports local, bulk and all below, and no Ray.

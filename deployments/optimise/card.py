@@ -62,8 +62,7 @@ class Card:
             _table(("", "value"), self.figures),
             "## Data",
             _table(("table", "rows", "sha256 of its sorted rows"), data),
-            "## Recipe",
-            _table(("", "value"), self.recipe),
+            *(["## Recipe", _table(("", "value"), self.recipe)] if self.recipe else []),
             _made_on(),
         ]
         if self.notes:

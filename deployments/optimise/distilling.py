@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,13 +75,21 @@ def load(directory: str) -> tuple[Any, Any]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(directory, dtype=torch.float32)
-        return model.eval(), AutoTokenizer.from_pretrained(directory)
+        model, found = AutoModelForSequenceClassification.from_pretrained(
+            directory, dtype=torch.float32, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError, KeyError) as exc:
         raise BadBase(
             f"{directory} can't be loaded: {str(exc).splitlines()[0][:200]} Name a directory or a "
             "hub id of a text classifier, with its tokenizer."
         ) from exc
+    if missing := sorted(found["missing_keys"]):
+        raise BadBase(
+            f"{directory} lacks {len(missing)} weights of a text classifier ({missing[0]}): they "
+            "would be random. Train it first: rayclassify finetune."
+        )
+    return model.eval(), tokenizer
 
 
 def task_of(model: Any, separator: str | None = None) -> Task:
@@ -124,12 +133,15 @@ def distill(
 ) -> Distilled:
     """Trains the student and writes it to `out`; a killed run goes on from what lies there.
 
+    What it needs for that stays until `forget`, so that a kill before the card costs nothing.
+
     The loss: cross-entropy against the teacher's scores at `TEMPERATURE`, mixed with the labels by
-    `LABEL_WEIGHT`; and, where both read the same tokens, one less the cosine between their
-    summaries, the student's through a linear map where widths differ. name: what else shapes it.
+    `LABEL_WEIGHT`; and one less the cosine between their summaries, the student's through a linear
+    map where widths differ. name: what else shapes it.
 
     Raises:
         OtherRun: `out` holds the checkpoint of another run.
+        Diverged: the loss became infinite or NaN.
     """
     place = pick_device(device)
     task, labels = task_of(teacher, separator), labels_of(teacher)
@@ -139,18 +151,18 @@ def distill(
         (),
         lesson.labelled.pairs,
     )
+    # In their order, as the teacher's opinions are kept in it.
     run = name_run(
-        rows.sha256(), lesson.validation.sha256(), labels, asdict(task), asdict(recipe),
-        student.config.to_dict(), list(name),
+        rows.texts, rows.labels, lesson.validation.sha256(), labels, asdict(task), asdict(recipe),
+        student.config.to_dict(), _named(teacher), _named(student.get_input_embeddings()),
+        list(name),
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     limit = min(recipe.max_length, positions_of(tokenizer, student))
-    same_tokens = tokenizer.get_vocab() == teachers_tokenizer.get_vocab()
-    read = tokens_of(
-        teachers_tokenizer, rows, min(limit, positions_of(teachers_tokenizer, teacher))
-    )
+    teachers_limit = min(limit, positions_of(teachers_tokenizer, teacher))
+    read = tokens_of(teachers_tokenizer, rows, teachers_limit)
     opinions = _opinions(teacher.to(place), teachers_tokenizer, read, out, run)
-    encoded = read if same_tokens else tokens_of(tokenizer, rows, limit)
+    encoded = tokens_of(tokenizer, rows, limit)
     checked = tokens_of(tokenizer, lesson.validation, limit)
     gold = targets_of(lesson.validation, labels, task)
     wanted = torch.from_numpy(_wanted(opinions.logits, lesson.labelled, labels, task)).to(place)
@@ -184,14 +196,28 @@ def distill(
     )
     if half:
         student.half().float()
-    theirs = tokens_of(teachers_tokenizer, lesson.validation, limit)
+    theirs = tokens_of(teachers_tokenizer, lesson.validation, teachers_limit)
     said = in_batches(theirs, asks(teacher, teachers_tokenizer), len(labels))
     answers = predicted()
     save(student, tokenizer, out, half)
-    for left in (CHECKPOINT, _OPINIONS):
-        (out / left).unlink()
     metric = score(answers, gold, task)[0]
     return Distilled(outcome, metric, said, answers, agreement(said, answers, task))
+
+
+def forget(out: Path) -> None:
+    """Removes what a killed run would have gone on from. The checkpoint goes last, as it says that
+    the rest may be half written."""
+    for left in (_OPINIONS, CHECKPOINT):
+        (out / left).unlink(missing_ok=True)
+
+
+def _named(model: Any) -> str:
+    """Names weights: the same path may hold others tomorrow."""
+    found = hashlib.sha256()
+    for name, weights in model.state_dict().items():
+        found.update(name.encode())
+        found.update(weights.cpu().contiguous().numpy())
+    return found.hexdigest()
 
 
 def agreement(one: np.ndarray, other: np.ndarray, task: Task) -> float:
@@ -248,5 +274,8 @@ def _opinions(
         return torch.cat([answer.logits, answer.hidden_states[-1][:, 0]], 1)
 
     found = in_batches(rows, forward, n_labels + teacher.config.hidden_size)
-    np.savez(kept, run=run, logits=found[:, :n_labels], summaries=found[:, n_labels:])
+    partial = kept.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez(file, run=run, logits=found[:, :n_labels], summaries=found[:, n_labels:])
+    partial.replace(kept)
     return Opinions(found[:, :n_labels], found[:, n_labels:])

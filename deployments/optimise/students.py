@@ -66,7 +66,13 @@ def feed_forwards(model: Any) -> list[FeedForward]:
 
 
 def evenly(n_layers: int, n_kept: int) -> list[int]:
-    """Places of the layers to keep: the first, the last, and between them as evenly as can be."""
+    """Places of the layers to keep: the first, the last, and between them as evenly as can be.
+
+    Raises:
+        CannotShrink: there are fewer.
+    """
+    if n_kept > n_layers:
+        raise CannotShrink(f"the model has {n_layers} layers; {n_kept} are asked for.")
     return sorted({round(place) for place in np.linspace(0, n_layers - 1, n_kept)}) or [0]
 
 
@@ -82,7 +88,12 @@ def with_layers(model: Any, kept: Sequence[int]) -> Any:
     chosen = [layers[place] for place in kept]
     del layers[:]
     layers.extend(chosen)
-    _set(student.config, _DEPTHS, len(chosen))
+    config = student.config
+    # As in ModernBERT, whose layers see all tokens or near ones, by place.
+    types = getattr(config, "layer_types", None)
+    _set(config, _DEPTHS, len(chosen))
+    if isinstance(types, list) and len(types) == depth:
+        config.layer_types = [types[place] for place in kept]
     return student
 
 

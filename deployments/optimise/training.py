@@ -26,6 +26,10 @@ class OtherRun(Exception):
     """The checkpoint is of another model, other rows or another recipe."""
 
 
+class Diverged(Exception):
+    """The loss is no number any more. The message says at which step, and what helps."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """How long and how hard. batch_tokens: of the rows of a batch, padding included.
@@ -101,6 +105,7 @@ def train(
 
     Raises:
         OtherRun: the checkpoint is another run's.
+        Diverged: the loss became infinite or NaN.
     """
     epochs = [batches(lengths, recipe, epoch) for epoch in range(recipe.epochs)]
     steps = sum(map(len, epochs))
@@ -113,6 +118,9 @@ def train(
     before_s, step = state.seconds, 0
     model.train()
     for epoch, todo in enumerate(epochs):
+        # Here, so that a run killed after its last epoch does not learn one more.
+        if state.scores and epoch - 1 - int(np.argmax(state.scores)) >= recipe.patience:
+            break
         for rows in todo:
             step += 1
             if step <= state.step:
@@ -121,6 +129,11 @@ def train(
             torch.manual_seed(recipe.seed * 1_000_003 + step)
             with half:
                 value = loss(rows)
+            if not torch.isfinite(value):
+                raise Diverged(
+                    f"the loss is {float(value.detach())} at batch {step:,} of {steps:,}. Give a "
+                    f"lower --learning-rate than {recipe.learning_rate:g}, with --force."
+                )
             value.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
             for group in optimizer.param_groups:
@@ -143,8 +156,6 @@ def train(
         if state.scores[-1] > max(state.scores[:-1], default=-np.inf):
             state.best = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
         state.save()
-        if epoch - int(np.argmax(state.scores)) >= recipe.patience:
-            break
     model.load_state_dict(state.best)
     model.eval()
     best = int(np.argmax(state.scores)) + 1

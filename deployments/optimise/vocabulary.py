@@ -49,6 +49,8 @@ def trim(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
         raise CannotTrim(
             f"the tokenizer is of the kind {kind}; {', '.join(_KINDS)} can be trimmed."
         )
+    if content["model"].get("end_of_word_suffix"):
+        raise CannotTrim("the tokenizer marks the ends of words, which can't be trimmed here.")
     names = backend.get_vocab(with_added_tokens=True)
     used = {i for ids in _encoded(tokenizer, texts) for i in ids}
     used |= {int(token["id"]) for token in content["added_tokens"]}
@@ -57,6 +59,10 @@ def trim(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
     used |= {names[unknown]} if isinstance(unknown, str) else set()
     if isinstance(content["model"].get("unk_id"), int):
         used.add(content["model"]["unk_id"])
+    if kind == "Unigram":
+        # What an unknown character costs is counted from the least likely piece.
+        scores = [score for _, score in content["model"]["vocab"]]
+        used.add(scores.index(min(scores)))
     if kind == "BPE":
         used |= _on_the_way(content["model"], {i: token for token, i in names.items()}, used)
     kept = sorted(used)
@@ -65,16 +71,21 @@ def trim(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
     for token in content["added_tokens"]:
         token["id"] = place[token["id"]]
     _move_ids(content.get("post_processor"), place)
+    if content.get("padding"):
+        content["padding"]["pad_id"] = place[content["padding"]["pad_id"]]
     new = copy.deepcopy(tokenizer)
     new._tokenizer = Tokenizer.from_str(json.dumps(content, ensure_ascii=False))
     return Trimmed(_cut(model, kept, place), new, tuple(kept))
 
 
-def share_unchanged(tokenizer: Any, trimmed: Trimmed, texts: Sequence[str]) -> float:
-    """Of texts, how many keep their tokens."""
+def changed(tokenizer: Any, trimmed: Trimmed, texts: Sequence[str]) -> list[str]:
+    """The texts whose tokens are others now."""
     pairs = zip(_encoded(tokenizer, texts), _encoded(trimmed.tokenizer, texts), strict=True)
-    same = [old == [trimmed.kept[i] for i in new] for old, new in pairs]
-    return sum(same) / len(same)
+    return [
+        text
+        for text, (old, new) in zip(texts, pairs, strict=True)
+        if old != [trimmed.kept[i] for i in new]
+    ]
 
 
 def _encoded(tokenizer: Any, texts: Sequence[str]) -> Iterable[list[int]]:
@@ -176,6 +187,10 @@ def _cut(model: Any, kept: Sequence[int], place: dict[int, int]) -> Any:
         )
     rows = old.weight.data[torch.as_tensor(kept)]
     padding = place.get(old.padding_idx) if old.padding_idx is not None else None
+    others = [m for m in new.modules() if isinstance(m, nn.Embedding) and m is not old]
+    if padding != old.padding_idx and any(one.padding_idx is not None for one in others):
+        # RoBERTa and its kin count positions from the padding's id on.
+        raise CannotTrim(f"the padding's id, {old.padding_idx}, would move, and positions with it.")
     embedding = nn.Embedding(len(kept), rows.shape[1], padding_idx=padding)
     embedding.weight = nn.Parameter(rows)
     new.set_input_embeddings(embedding)
