@@ -33,7 +33,7 @@ from deployments.pipeline.types import (
     Predicted,
     TextInput,
 )
-from deployments.pipeline.windows import Plan, wants
+from deployments.pipeline.windows import Plan
 from deployments.privacy.redact import redactor_of
 from deployments.settings import Settings
 from deployments.user_config import ClassifierUserConfig
@@ -189,7 +189,7 @@ def _pipeline(
         return decoder.decode(logits, options)
 
     async def plan(inputs: Sequence[TextInput]) -> Plan | None:
-        if not any(wants(item, long_text.strategy) for item in inputs):
+        if not any(item.options.in_windows(long_text.strategy) for item in inputs):
             return None
         return models.plan(inputs, long_text)
 

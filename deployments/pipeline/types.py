@@ -124,6 +124,10 @@ class Options:
     activation: Activation | None = None
     long_text: Literal["truncate", "window"] | None = None
 
+    def in_windows(self, default: str) -> bool:
+        """Whether a text that is too long is read in windows. default: what the service does."""
+        return (self.long_text or default) == "window" and self.truncation
+
 
 @dataclass(frozen=True, slots=True)
 class TextInput:

@@ -109,12 +109,6 @@ class Plan:
         return more
 
 
-def wants(item: TextInput, default: str) -> bool:
-    """Whether this text is read in windows where it is too long. default: of the service."""
-    options = item.options
-    return (options.long_text or default) == "window" and options.truncation
-
-
 def spans_of(
     tokenizer: Tokenizer,
     text: str,
@@ -185,7 +179,7 @@ def planned(
     for i, given in enumerate(inputs):
         item = given
         pieces, n_redacted = [(0, len(item.text))], 0
-        if wants(item, settings.strategy) and item.token_ids is None:
+        if item.options.in_windows(settings.strategy) and item.token_ids is None:
             try:
                 if redact is not None:
                     item, n_redacted = redact(item)

@@ -39,7 +39,7 @@ from deployments.pipeline.types import (
     OtherModel,
     TextInput,
 )
-from deployments.pipeline.windows import Plan, wants
+from deployments.pipeline.windows import Plan
 from deployments.privacy.redact import redactor_of
 from deployments.replica.base import LOST_REPLICA, as_service_error
 from deployments.replica.holding import Holding
@@ -251,12 +251,12 @@ class ModelChain:
 
     def _work_of(self, item: TextInput) -> float:
         """A text in windows is read whole."""
-        whole = wants(item, self._settings.long_text.strategy)
+        whole = item.options.in_windows(self._settings.long_text.strategy)
         return work_of(item, sys.maxsize if whole else self._max_chars)
 
     async def _plan(self, inputs: Sequence[TextInput]) -> Plan | None:
         settings = self._settings.long_text
-        if not any(wants(item, settings.strategy) for item in inputs):
+        if not any(item.options.in_windows(settings.strategy) for item in inputs):
             return None
         thread = self._long_texts if any(map(is_long, inputs)) else None
         loop = asyncio.get_running_loop()

@@ -152,7 +152,7 @@ def test_every_command_and_option_exists() -> None:
             command: Any = group
             for word in words[1:]:
                 command = getattr(command, "commands", {}).get(word, command)
-            options = {option for parameter in command.params for option in parameter.opts}
+            options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
             assert {word for word in words if word.startswith("-")} <= options, line
             assert command is not group or words[1].startswith("--"), line
             used += 1

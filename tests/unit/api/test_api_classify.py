@@ -156,7 +156,10 @@ def test_an_unknown_field_is_told_the_right_one(client, refused, sent, right):
 def test_an_unknown_field_like_none_of_ours_gets_the_list(client, refused):
     message = refused(client.classify({"text": "a", "zzz": 1}), 422, "invalid_input")
     assert "`zzz`" in message
-    assert "`text`, `text_pair`, `top_k`, `truncation`, `raw_scores`, `threshold`" in message
+    assert (
+        "`text`, `text_pair`, `top_k`, `truncation`, `long_text`, `raw_scores`, `threshold`"
+        in message
+    )
 
 
 @pytest.mark.parametrize("name", ["a whole sentence as a name", "x" * 50, "\ud800", "机密"])
