@@ -104,6 +104,26 @@ def test_truncation_is_told_or_refused(service: Service) -> None:
     )
 
 
+def test_a_long_text_is_read_whole_in_windows(service: Service) -> None:
+    filler, bad = "昨天下午收到了包裹，快递员放在门口，我打开看了看。", "太差了，再也不买，很失望。"
+    text = filler * 25 + bad * 30
+    cut, whole, short = (
+        service.post({"text": one, **more}).json()
+        for one, more in (
+            (text, {}),
+            (text, {"long_text": "window"}),
+            (bad, {"long_text": "window"}),
+        )
+    )
+    assert cut["truncated"] is True
+    assert whole["truncated"] is False
+    assert whole["label"] == short["label"] == "negative"
+    assert whole["windows"]["count"] > 1
+    deciding = whole["windows"]["deciding"]
+    assert bad in text[deciding["start"] : deciding["end"]]
+    assert "windows" not in short
+
+
 @pytest.mark.parametrize(
     ("method", "path", "content_type", "body", "status", "code"),
     [
