@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=IMAGES)
     parser.add_argument("--phone", action="store_true", help="one more, 360 pixels wide")
     args = parser.parse_args()
+    args.directory.mkdir(parents=True, exist_ok=True)
     pictures = (*PICTURES, PHONE) if args.phone else PICTURES
     with under_load(args.url):
         for picture in pictures:

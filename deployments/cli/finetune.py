@@ -82,7 +82,14 @@ def finetune(
     if dtype not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--dtype")
     check_free(out, force, (base, data, validation))
-    from deployments.optimise.finetuning import Data, Task, advice, held_out, names_of
+    from deployments.optimise.finetuning import (
+        Data,
+        Task,
+        advice,
+        forget,
+        held_out,
+        names_of,
+    )
     from deployments.optimise.finetuning import finetune as run
     from deployments.optimise.labelled import check_known, without
     from deployments.optimise.training import Recipe
@@ -129,6 +136,7 @@ def finetune(
             found = run(base, parts, task, recipe, out, dtype == "float16", device, tell)
     _say(found, out, task, say)
     _card(base, parts, task, recipe, found, (data, validation)).write(out)
+    forget(out)
     Console(highlight=False, soft_wrap=True, markup=False).print(f"{out} written.")
     say.print(
         f"Next: rayclassify evaluate {out} --data <rows it never saw>; rayclassify calibrate {out} "

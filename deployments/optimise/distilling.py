@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from deployments.optimise.finetuning import (
     tokens_of,
 )
 from deployments.optimise.labelled import Labelled
-from deployments.optimise.training import Outcome, Recipe, Told, name_run, train
+from deployments.optimise.training import Outcome, Recipe, Told, name_run, name_weights, train
 from deployments.pipeline.tasks.text_classification import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TEMPERATURE = 2.0
@@ -154,8 +153,8 @@ def distill(
     # In their order, as the teacher's opinions are kept in it.
     run = name_run(
         rows.texts, rows.labels, lesson.validation.sha256(), labels, asdict(task), asdict(recipe),
-        student.config.to_dict(), _named(teacher), _named(student.get_input_embeddings()),
-        list(name),
+        student.config.to_dict(), name_weights(teacher),
+        name_weights(student.get_input_embeddings()), list(name),
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     limit = min(recipe.max_length, positions_of(tokenizer, student))
@@ -209,15 +208,6 @@ def forget(out: Path) -> None:
     the rest may be half written."""
     for left in (_OPINIONS, CHECKPOINT):
         (out / left).unlink(missing_ok=True)
-
-
-def _named(model: Any) -> str:
-    """Names weights: the same path may hold others tomorrow."""
-    found = hashlib.sha256()
-    for name, weights in model.state_dict().items():
-        found.update(name.encode())
-        found.update(weights.cpu().contiguous().numpy())
-    return found.hexdigest()
 
 
 def agreement(one: np.ndarray, other: np.ndarray, task: Task) -> float:

@@ -18,7 +18,7 @@ from deployments import installing
 from deployments.engines.hardware import pick_device
 from deployments.optimise.labelled import BadData, Labelled, sets_of
 from deployments.optimise.statistics import confusion_of, precision_recall_f1
-from deployments.optimise.training import Outcome, Recipe, Told, name_run, train
+from deployments.optimise.training import Outcome, Recipe, Told, name_run, name_weights, train
 from deployments.pipeline.tasks.text_classification import (
     MULTI_LABEL,
     REGRESSION,
@@ -160,6 +160,8 @@ def finetune(
 ) -> Finetuned:
     """Trains, and writes model and tokenizer to `out`; a killed run goes on from what lies there.
 
+    What it needs for that stays until `forget`, so that a kill before the card costs nothing.
+
     Raises:
         BadBase: there is no such model, or it has no head for texts.
         OtherRun: `out` holds the checkpoint of another run.
@@ -193,14 +195,11 @@ def finetune(
         return in_batches(checked, forward, len(data.labels))
 
     out.mkdir(parents=True, exist_ok=True)
+    # In their order, as steps are counted over it.
     run = name_run(
-        base,
-        data.train.sha256(),
-        data.validation.sha256(),
-        data.labels,
-        asdict(task),
-        asdict(recipe),
-    )
+        name_weights(model), data.train.texts, data.train.pairs, data.train.labels,
+        data.validation.sha256(), data.labels, asdict(task), asdict(recipe),
+    )  # fmt: skip
     outcome = train(
         whole,
         [len(row["input_ids"]) for row in rows],
@@ -222,7 +221,6 @@ def finetune(
         drift = float(np.abs(rounded - logits).max())
         logits = rounded
     save(model, tokenizer, out, half)
-    (out / CHECKPOINT).unlink()
     return Finetuned(
         outcome,
         score(logits, gold, task)[0],
@@ -233,6 +231,11 @@ def finetune(
         drift,
         logits,
     )
+
+
+def forget(out: Path) -> None:
+    """Removes what a killed run would have gone on from."""
+    (out / CHECKPOINT).unlink(missing_ok=True)
 
 
 def targets_of(rows: Labelled, labels: Sequence[str], task: Task) -> np.ndarray:

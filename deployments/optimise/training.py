@@ -167,6 +167,15 @@ def name_run(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
+def name_weights(model: nn.Module) -> str:
+    """Names a model by what it holds: the same path may hold others tomorrow."""
+    found = hashlib.sha256()
+    for name, weights in model.state_dict().items():
+        found.update(name.encode())
+        found.update(weights.cpu().contiguous().numpy())
+    return found.hexdigest()
+
+
 class _State:
     """What a killed run needs to go on as if it had not been."""
 

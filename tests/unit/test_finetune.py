@@ -106,6 +106,30 @@ def test_it_learns_and_the_service_loads_what_it_wrote(encoder: Path, tmp_path: 
     assert "--force" in again.output
 
 
+def test_a_kill_before_the_card_costs_no_training(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deployments.optimise.card import Card
+
+    data = write(tmp_path / "train.csv", rows(60))
+    out = tmp_path / "mine"
+    asked = ("--data", data, "--base", encoder, "--out", out, *QUICK, "--epochs", 1)
+
+    def killed(self: Card, directory: Path) -> Path:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Card, "write", killed)
+        assert run(*asked).exit_code != 0
+    weights = (out / "model.safetensors").read_bytes()
+    again = run(*asked)
+    assert again.exit_code == 0, again.output
+    assert "went on from where" in again.output
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert (out / "README.md").exists()
+    assert not (out / "checkpoint.pt").exists()
+
+
 def test_several_labels_a_text(encoder: Path, tmp_path: Path) -> None:
     lines = [
         (f"第{i}次{'很好' if i % 2 else ''}{'很贵' if i % 3 == 0 else ''}买",
