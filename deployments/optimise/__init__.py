@@ -4,6 +4,7 @@
 - calibrating: a model calibrated on held-out rows: fitted on one half, checked on the other
 - calibration: temperature, when to abstain, sets of labels, and what they promise
 - card: the card of a model that was made here: what of, how, how good
+- cascading: the threshold of a cascade: fitted on one half of held-out rows, checked on the other
 - choice: which models are worth having, and which of them keeps within stated limits
 - distilling: a smaller model that answers as a larger one does
 - drifting: a baseline of drift: how a model's answers and lengths are distributed over reference
