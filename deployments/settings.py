@@ -204,8 +204,7 @@ class LongTextSettings(Strict):
         description="Bounds a window; null: by the model. Set it to the length of training texts.",
     )
     overlap_tokens: Annotated[int, Field(ge=0, le=4_096)] = Field(
-        default=32,
-        description="Repeats so many tokens in the next window. Set it to 0 where nothing goes on.",
+        default=32, description="Repeats so many tokens in the next window. Set it to 0 for rows."
     )
     pooling: Literal["mean", "max", "length"] = Field(
         default="mean",

@@ -12,6 +12,7 @@ import argparse
 import csv
 import math
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,14 @@ def main() -> None:
     settings = {"model": {"id": args.model}, "engine": {"name": "torch", "dtype": "float32"}}
     gains: dict[str, list[float]] = {method: [] for method in METHODS}
     drops: dict[str, list[float]] = {method: [] for method in (*METHODS, "random")}
+    left_out = 0
     with LocalClassifier(settings) as classifier:
         for text in texts:
             if len(drops["random"]) == args.texts:
                 break
             found = explained(classifier, text, args.passes)
             if found is None:
+                left_out += 1
                 continue
             cut = [top(one["explanation"]["tokens"]) for one in found]
             parts = found[0]["explanation"]["tokens"]
@@ -60,8 +63,11 @@ def main() -> None:
             for method, drop in zip(METHODS, fell, strict=False):
                 drops[method].append(drop)
                 gains[method].append(drop - chance)
+            if (done := len(drops["random"])) % 25 == 0:
+                print(f"{done} texts", file=sys.stderr, flush=True)
     n = len(drops["random"])
-    print(f"{args.model}, {args.data.name}: {n} texts, {args.passes} passes; a random fifth takes "
+    print(f"{args.model}, {args.data.name}: {n} texts, {args.passes} passes, {left_out} "
+          f"too short, too long or unread left out; a random fifth takes "
           f"{np.mean(drops['random']):.3f} from the score")  # fmt: skip
     print("| method | its fifth takes | more than a random one, 95 % interval |")
     print("|---|---|---|")

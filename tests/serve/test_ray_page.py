@@ -72,7 +72,7 @@ def test_all_blocks_are_found() -> None:
         ({"text_column": "text"}, BadTable, "there is no column text. The columns are id, review"),
         ({"text_column": "id"}, BadTable, "column id holds int64, no texts"),
         ({"args": {"modle": {}}}, ValidationError, "modle"),
-        ({"topk": 1}, InvalidInput, "no option topk; there are raw_scores, threshold, top_k"),
+        ({"topk": 1}, InvalidInput, "no option topk; there are long_text, raw_scores, threshold"),
         ({"top_k": "all"}, InvalidInput, "top_k"),
         ({"concurrency": 0}, ValueError, "1"),
         ({"batch_size": 0}, ValueError, "batch_size is 0; it must be 1 or more"),
