@@ -20,6 +20,10 @@ import torch
 from torch import nn
 
 CHECKPOINT_EVERY_S = 30.0
+_STEPS = 50
+"""Batches of an epoch of few rows, as far as batches keep _LEAST_ROWS: 200 rows in 5 batches an
+epoch end before anything is learnt."""
+_LEAST_ROWS = 8
 _SHARE_OF_TIME = 0.05
 """What checkpoints may cost: one of a large model takes seconds to write."""
 CLIP_NORM = 1.0
@@ -76,6 +80,7 @@ def batches(lengths: Sequence[int], recipe: Recipe, epoch: int) -> list[list[int
 
     Drawn by the seed and the epoch alone, so that a run that goes on draws what it would have.
     """
+    most = max(_LEAST_ROWS, len(lengths) // _STEPS)
     rng = np.random.default_rng((recipe.seed, epoch))
     order = rng.permutation(len(lengths))
     pools = np.array_split(order, max(1, len(order) // 1_024))
@@ -83,7 +88,8 @@ def batches(lengths: Sequence[int], recipe: Recipe, epoch: int) -> list[list[int
     for pool in pools:
         batch: list[int] = []
         for i in sorted(pool.tolist(), key=lambda i: lengths[i]):
-            if batch and (len(batch) + 1) * lengths[i] > recipe.batch_tokens:
+            full = len(batch) == most or (len(batch) + 1) * lengths[i] > recipe.batch_tokens
+            if batch and full:
                 found.append(batch)
                 batch = []
             batch.append(i)

@@ -23,7 +23,7 @@ from deployments.optimise.bases import BadBase, head_of, loaded, ordered_as
 from deployments.optimise.figures import figures_of, never_given
 from deployments.optimise.finetuning import Data, Task, finetune, held_out, names_of
 from deployments.optimise.labelled import Labelled, sets_of
-from deployments.optimise.training import Diverged, Recipe, train
+from deployments.optimise.training import Diverged, Recipe, batches, train
 from deployments.pipeline.tasks.text_classification import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from tests.unit.test_finetune import QUICK, rows, run, served, write
 
@@ -321,6 +321,18 @@ def test_rows_are_cut_only_beyond_the_limit(encoder: Path, tmp_path: Path) -> No
 
 
 # --- the loop
+
+
+@pytest.mark.parametrize(("n_rows", "n_batches"), [(30, 4), (200, 25), (600, 50)])
+def test_few_rows_make_batches_enough_to_learn_by(n_rows: int, n_batches: int) -> None:
+    found = batches([10] * n_rows, Recipe(), 0)
+    assert sorted(i for batch in found for i in batch) == list(range(n_rows))
+    assert len(found) == n_batches
+
+
+def test_many_rows_fill_the_budget() -> None:
+    found = batches([10] * 8_000, Recipe(batch_tokens=1_024), 0)
+    assert max(map(len, found)) == 102
 
 
 def loop(tmp_path: Path, scores: list[float], loss: float = 1.0, patience: int = 1) -> Any:
