@@ -1,5 +1,6 @@
 """What a user's own labelled table says of models: which is good, fast and small enough.
 
+- bases: the model that a training starts from: its head, its labels, what it can read
 - baseline: character n-grams and a linear model, the rival that needs no BERT
 - calibrating: a model calibrated on held-out rows: fitted on one half, checked on the other
 - calibration: temperature, when to abstain, sets of labels, and what they promise
@@ -9,6 +10,7 @@
 - drifting: a baseline of drift: how a model's answers and lengths are distributed over reference
   texts
 - evaluation: every candidate on the same rows, with its speed, intervals and rivals
+- figures: how good a trained model is on the rows that chose it
 - finetuning: a classifier made of an encoder and labelled rows
 - labelled: tables with labels: which rows count, and why the others don't
 - pruning: feed-forward neurons that matter least, cut off

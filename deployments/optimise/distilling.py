@@ -15,13 +15,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from deployments.engines.hardware import pick_device
+from deployments.optimise.bases import BadBase, positions_of
 from deployments.optimise.finetuning import (
     CHECKPOINT,
-    BadBase,
     Encoding,
     Task,
     in_batches,
-    positions_of,
     save,
     score,
     targets_of,

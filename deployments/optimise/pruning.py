@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from deployments.optimise.bases import positions_of
 from deployments.optimise.distilling import asks, labels_of, task_of
-from deployments.optimise.finetuning import positions_of, targets_of, tokens_of
+from deployments.optimise.finetuning import targets_of, tokens_of
 from deployments.optimise.labelled import Labelled
 from deployments.optimise.students import feed_forwards, importances, with_width
 from deployments.optimise.training import Recipe, batches

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig
 
+from deployments.optimise.bases import positions_of
 from deployments.optimise.distilling import agreement, asks, labels_of, task_of
-from deployments.optimise.finetuning import in_batches, positions_of, tokens_of
+from deployments.optimise.finetuning import in_batches, tokens_of
 from deployments.optimise.labelled import Labelled
 from deployments.optimise.vocabulary import changed, trim
 from deployments.pipeline.tasks.text_classification import REGRESSION

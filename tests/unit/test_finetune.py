@@ -344,7 +344,7 @@ def test_few_and_uneven_rows_are_named() -> None:
 
 
 def test_scores_are_those_of_the_library() -> None:
-    from sklearn.metrics import f1_score
+    from sklearn.metrics import f1_score, r2_score
 
     gold = RNG.integers(0, 3, 200)
     logits = RNG.normal(size=(200, 3))
@@ -356,7 +356,10 @@ def test_scores_are_those_of_the_library() -> None:
     assert score(logits, several, task)[1] == pytest.approx(
         f1_score(several, logits > 0, average="macro")
     )
-    assert score(np.ones((5, 1)), np.arange(5.0), Task(REGRESSION))[1] == -1
+    values, numbers = RNG.normal(size=(50, 1)), RNG.normal(size=50)
+    assert score(values, numbers, Task(REGRESSION))[1] == pytest.approx(
+        r2_score(numbers, values[:, 0])
+    )
 
 
 def test_labels_of_a_row_become_places() -> None:
