@@ -22,6 +22,7 @@
 - students: fewer layers, narrower feed-forward parts
 - training: a loop that can be killed, and goes on where it was
 - trimming: a vocabulary cut, what it changes on texts held out, and the model written
+- unfinished: the files that a run goes on from
 - vocabulary: a vocabulary cut to the tokens that some texts use
 
 cli imports it. It imports local, bulk and all below, and no Ray.
