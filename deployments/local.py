@@ -189,8 +189,6 @@ def _pipeline(
         return decoder.decode(logits, options)
 
     async def plan(inputs: Sequence[TextInput]) -> Plan | None:
-        if not any(item.options.in_windows(long_text.strategy) for item in inputs):
-            return None
         return models.plan(inputs, long_text)
 
     return Pipeline(encode, predict, postprocess, plan=plan, pooling=long_text.pooling)

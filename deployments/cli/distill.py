@@ -195,8 +195,8 @@ def _student(name: str, teacher: Any, seed: int) -> tuple[Any, Any]:
     """A model of any class, with a head for the teacher's labels. Raises BadBase."""
     import torch
 
+    from deployments.optimise.bases import loaded
     from deployments.optimise.distilling import labels_of, task_of
-    from deployments.optimise.finetuning import loaded
 
     torch.manual_seed(seed)  # of a new head
     tokenizer, model, _ = loaded(name, labels_of(teacher), task_of(teacher).problem_type)

@@ -85,7 +85,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
     },
     "finetune": {
         DONE: "the model is written",
-        NO: "it was stopped before, or this machine lacks the device",
+        NO: "it was stopped before, or this machine lacks the device or can't write there",
         WRONG: "a table, an option or the base model is wrong",
     },
     "calibrate": {

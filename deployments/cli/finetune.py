@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from deployments.cli.evaluate import (
     EncodingOption,
@@ -18,12 +21,15 @@ from deployments.cli.evaluate import (
     TextColumnOption,
     read_table,
 )
-from deployments.cli.model_directory import check_free, clear
+from deployments.cli.model_directory import check_free
 from deployments.cli.training_errors import told
 
 if TYPE_CHECKING:
     from deployments.optimise.finetuning import Data, Finetuned, Task
     from deployments.optimise.training import Recipe, Told
+
+_MANY_UNKNOWN = 0.05
+_MOST_SHOWN = 22
 
 
 def finetune(
@@ -82,17 +88,12 @@ def finetune(
     if dtype not in ("float16", "float32"):
         raise typer.BadParameter("float16 or float32", param_hint="--dtype")
     check_free(out, force, (base, data, validation))
-    from deployments.optimise.finetuning import (
-        Data,
-        Task,
-        advice,
-        forget,
-        held_out,
-        names_of,
-    )
+    from deployments.optimise.bases import ordered_as
+    from deployments.optimise.finetuning import Data, Task, advice, held_out, names_of
     from deployments.optimise.finetuning import finetune as run
     from deployments.optimise.labelled import check_known, without
     from deployments.optimise.training import Recipe
+    from deployments.optimise.unfinished import forget
     from deployments.pipeline.tasks.text_classification import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
     task = Task(
@@ -119,22 +120,22 @@ def finetune(
     with told(say, out):
         rows = table(data)
         if validation is None:
-            learnt, chosen = held_out(rows, seed, of_each_label=task.problem_type == SINGLE_LABEL)
+            one_each = task.problem_type == SINGLE_LABEL
+            learnt, chosen = held_out(rows, seed, one_each, separator)
         else:
             chosen = table(validation)
             learnt = without(rows, chosen, data, validation)
         labels = names_of(learnt, task)
         if not regression:
+            labels = ordered_as(base, labels)
             check_known(chosen, data, labels, separator)
         for note in (*learnt.notes, *chosen.notes, *advice(learnt, labels, task)):
             say.print(f"warning: {note}")
-        if force:
-            clear(out)
         parts = Data(learnt, chosen, labels)
         say.print(f"{len(learnt):,} rows to learn from, {len(chosen):,} to choose by")
         with training_bar(say) as tell:
-            found = run(base, parts, task, recipe, out, dtype == "float16", device, tell)
-    _say(found, out, task, say)
+            found = run(base, parts, task, recipe, out, dtype == "float16", device, tell, force)
+    _say(found, labels, dtype, task, say)
     _card(base, parts, task, recipe, found, (data, validation)).write(out)
     forget(out)
     Console(highlight=False, soft_wrap=True, markup=False).print(f"{out} written.")
@@ -182,19 +183,41 @@ class training_bar:
         )
 
 
-def _say(found: Finetuned, out: Path, task: Task, say: Console) -> None:
+def _say(found: Finetuned, labels: Sequence[str], dtype: str, task: Task, say: Console) -> None:
+    from deployments.optimise.figures import figures_of, never_given
+
     outcome = found.outcome
     if outcome.resumed:
         say.print("it went on from where an earlier run had come")
     if found.n_cut:
         say.print(f"warning: {found.n_cut:,} rows are longer than --max-length and were cut.")
+    if found.unknown > _MANY_UNKNOWN:
+        say.print(
+            f"warning: {found.unknown:.0%} of the tokens are unknown to the base's tokenizer: is "
+            "it of the texts' language?"
+        )
     say.print(
         f"kept epoch {outcome.epoch} of {len(outcome.scores)}: {found.metric} "
         f"{outcome.scores[outcome.epoch - 1]:.4f} on validation, after {outcome.seconds:.0f} s; "
         f"{found.n_trained:,} of {found.n_parameters:,} weights trained"
     )
-    if found.drift:
+    if found.drift is not None:
         say.print(f"16-bit weights move a logit of validation by {found.drift:.4f} at most")
+    elif dtype == "float16":
+        say.print("the weights stay in 32 bits: 16 would move these numbers too far")
+    if never := never_given(found.logits, task.problem_type, labels):
+        say.print(
+            f"warning: no text of validation gets {', '.join(map(repr, never[:5]))}"
+            f"{' …' if len(never) > 5 else ''}: not learnt. More --epochs, more rows, "
+            "--class-weights balanced or another --learning-rate may help."
+        )
+    figures = figures_of(found.logits, found.gold, task.problem_type, labels)
+    table = Table("on validation, which chose the epoch", "", box=None)
+    for name, value in figures[:_MOST_SHOWN]:
+        table.add_row(escape(name), escape(value))
+    say.print(table)
+    if len(figures) > _MOST_SHOWN:
+        say.print(f"… and {len(figures) - _MOST_SHOWN} more in README.md")
 
 
 def _card(
@@ -208,6 +231,7 @@ def _card(
     from dataclasses import asdict
 
     from deployments.optimise.card import Card
+    from deployments.optimise.figures import figures_of
 
     outcome = found.outcome
     chosen = "a tenth of the same table, held out" if names[1] is None else "a table of its own"
@@ -227,6 +251,7 @@ def _card(
         figures=[
             (f"{found.metric} on validation, the best of {len(outcome.scores)} epochs",
              f"{outcome.scores[outcome.epoch - 1]:.4f}"),
+            *figures_of(found.logits, found.gold, task.problem_type, data.labels),
             ("weights", f"{found.n_parameters:,}"),
         ],
         notes=[

@@ -11,13 +11,14 @@ from rich.console import Console
 
 from deployments.cli.evaluate import fail
 from deployments.cli.exit_codes import NO, WRONG
+from deployments.optimise.unfinished import CHECKPOINT
 
 
 @contextmanager
 def told(say: Console, out: Path) -> Iterator[None]:
     """What is wrong with tables, models and options is WRONG; what this machine lacks is NO."""
     from deployments.bulk.tables import BadTable
-    from deployments.optimise.finetuning import BadBase
+    from deployments.optimise.bases import BadBase
     from deployments.optimise.labelled import BadData
     from deployments.optimise.students import CannotShrink
     from deployments.optimise.training import Diverged, OtherRun
@@ -29,6 +30,13 @@ def told(say: Console, out: Path) -> Iterator[None]:
         fail(say, str(exc), WRONG)
     except ValueError as exc:  # a device that torch does not have
         fail(say, str(exc), NO)
+    except OSError as exc:
+        fail(say, f"{out} can't be written: {exc}.", NO)
     except KeyboardInterrupt:
-        say.print(f"stopped; {out} keeps how far it came. Ask again to go on.")
+        kept = (out / CHECKPOINT).exists()
+        say.print(
+            f"stopped; {out} keeps how far it came. Ask again to go on."
+            if kept
+            else "stopped before there was anything to keep."
+        )
         raise typer.Exit(NO) from None

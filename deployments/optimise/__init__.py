@@ -1,5 +1,6 @@
 """What a user's own labelled table says of models: which is good, fast and small enough.
 
+- bases: the model that a training starts from: its head, its labels, what it can read
 - baseline: character n-grams and a linear model, the rival that needs no BERT
 - calibrating: a model calibrated on held-out rows: fitted on one half, checked on the other
 - calibration: temperature, when to abstain, sets of labels, and what they promise
@@ -10,6 +11,7 @@
 - drifting: a baseline of drift: how a model's answers and lengths are distributed over reference
   texts
 - evaluation: every candidate on the same rows, with its speed, intervals and rivals
+- figures: how good a trained model is on the rows that chose it
 - finetuning: a classifier made of an encoder and labelled rows
 - labelled: tables with labels: which rows count, and why the others don't
 - pruning: feed-forward neurons that matter least, cut off
@@ -21,6 +23,7 @@
 - students: fewer layers, narrower feed-forward parts
 - training: a loop that can be killed, and goes on where it was
 - trimming: a vocabulary cut, what it changes on texts held out, and the model written
+- unfinished: the files that a run goes on from
 - vocabulary: a vocabulary cut to the tokens that some texts use
 
 cli imports it. It imports local, bulk and all below, and no Ray.

@@ -11,14 +11,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging
 
 from deployments import installing
 from deployments.engines.hardware import pick_device
+from deployments.optimise.bases import (
+    BadBase,
+    head_of,
+    loaded,
+    positions_of,
+    rescale,
+    share_unknown,
+)
 from deployments.optimise.labelled import BadData, Labelled, sets_of
 from deployments.optimise.statistics import confusion_of, precision_recall_f1
-from deployments.optimise.training import Outcome, Recipe, Told, name_run, name_weights, train
+from deployments.optimise.training import (
+    Outcome,
+    Recipe,
+    Told,
+    name_run,
+    name_weights,
+    train,
+)
+from deployments.optimise.unfinished import CHECKPOINT
 from deployments.pipeline.tasks.text_classification import (
     MULTI_LABEL,
     REGRESSION,
@@ -29,15 +43,12 @@ FEW = 100
 """Rows of a label below which the n-grams are often as good, and a warning says so."""
 MAX_LABELS = 1_000
 _HELD_OUT = 0.1
-CHECKPOINT = "checkpoint.pt"
+_MOST_MOVED = 0.01
+"""Of a standard deviation: what rounding to 16 bits may move an answer that is a number."""
 _ASKED_AT_ONCE = 32
 
 Encoding = dict[str, list[int]]
 """Of one row: input_ids, attention_mask and what else the tokenizer gives."""
-
-
-class BadBase(Exception):
-    """The model to start from can't be used. The message says why, and what can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +75,10 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
-    """n_cut: training rows longer than `max_length`. new_head: the base had none for these labels.
+    """n_cut: training rows longer than `max_length`. logits: of validation.
 
-    drift: the most that a logit of validation moved when the weights were halved to 16 bits.
+    drift: the most that a logit of validation moved when the weights were halved to 16 bits; None
+    where they stayed in 32. unknown: share of training tokens that the tokenizer does not know.
     """
 
     outcome: Outcome
@@ -74,13 +86,18 @@ class Finetuned:
     n_parameters: int
     n_trained: int
     n_cut: int
-    new_head: bool
-    drift: float
+    drift: float | None
+    unknown: float
     logits: np.ndarray
+    gold: np.ndarray
 
 
-def held_out(rows: Labelled, seed: int, of_each_label: bool) -> tuple[Labelled, Labelled]:
+def held_out(
+    rows: Labelled, seed: int, of_each_label: bool, separator: str | None = None
+) -> tuple[Labelled, Labelled]:
     """Nine tenths and one tenth; of each label, where there are labels to keep apart.
+
+    separator: of rows with several labels; the last row with a label stays in the first part.
 
     Raises:
         BadData: a label has fewer than 2 rows.
@@ -94,14 +111,18 @@ def held_out(rows: Labelled, seed: int, of_each_label: bool) -> tuple[Labelled, 
             f"{len(alone)} labels have one row only ({', '.join(map(repr, alone[:5]))}): none is "
             "left to choose by. Label more, leave them out, or give --validation."
         )
-    first: list[int] = []
-    second: list[int] = []
+    sets = [set()] * len(rows) if separator is None else sets_of(rows, separator)
+    left = Counter(label for labels in sets for label in labels)
+    second: set[int] = set()
     for places in groups.values():
-        drawn = rng.permutation(places).tolist()
-        n = max(1, round(len(drawn) * _HELD_OUT))
-        second += drawn[:n]
-        first += drawn[n:]
-    return rows.rows(sorted(first)), rows.rows(sorted(second), ())
+        n = max(1, round(len(places) * _HELD_OUT))
+        for i in rng.permutation(places).tolist():
+            if n and all(left[label] > 1 for label in sets[i]):
+                left.subtract(sets[i])
+                second.add(i)
+                n -= 1
+    first = [i for i in range(len(rows)) if i not in second]
+    return rows.rows(first), rows.rows(sorted(second), ())
 
 
 def names_of(rows: Labelled, task: Task) -> tuple[str, ...]:
@@ -121,7 +142,8 @@ def names_of(rows: Labelled, task: Task) -> tuple[str, ...]:
             f"the rows have {len(found):,} different labels; {MAX_LABELS:,} are the most. "
             "Is --label-column right? Numbers to be predicted want --regression."
         )
-    return tuple(found)
+    # Labels that are numbers in the order of numbers: 10 after 9, not after 1.
+    return tuple(sorted(found, key=int) if all(map(str.isdecimal, found)) else found)
 
 
 def advice(rows: Labelled, labels: Sequence[str], task: Task) -> list[str]:
@@ -157,13 +179,18 @@ def finetune(
     half: bool = True,
     device: str = "auto",
     tell: Callable[[Told], None] = lambda _: None,
+    anew: bool = False,
 ) -> Finetuned:
     """Trains, and writes model and tokenizer to `out`; a killed run goes on from what lies there.
 
-    What it needs for that stays until `forget`, so that a kill before the card costs nothing.
+    What it needs for that stays until `unfinished.forget`: a kill before the card costs nothing.
+    A model that lies in `out` stays until the new one is trained. anew: instead of OtherRun.
+
+    Numbers are learnt as distances from their mean in standard deviations, and the head is
+    rescaled at the end: steps of 5e-5 would not reach 5,000.
 
     Raises:
-        BadBase: there is no such model, or it has no head for texts.
+        BadBase: there is no such model, it has no head for texts, or it can't read these.
         OtherRun: `out` holds the checkpoint of another run.
     """
     place = pick_device(device)
@@ -171,28 +198,25 @@ def finetune(
     tokenizer, model, new_head = loaded(base, data.labels, task.problem_type)
     n_parameters = sum(p.numel() for p in model.parameters())
     limit = min(recipe.max_length, positions_of(tokenizer, model))
+    rows, checked = (tokens_of(tokenizer, one, limit) for one in (data.train, data.validation))
+    unknown = share_unknown(base, tokenizer, model, [row["input_ids"] for row in (*rows, *checked)])
+    learnt = targets_of(data.train, data.labels, task)
+    gold = targets_of(data.validation, data.labels, task)
+    scale = _scale(learnt, model, task)
+    mean, deviation = scale or (0.0, 1.0)
+    if scale and not new_head:
+        rescale(model, 1 / deviation, -mean / deviation)
     whole = _with_lora(model, task.lora_rank) if task.lora_rank else model
     whole.to(place)
-    rows, checked = (tokens_of(tokenizer, one, limit) for one in (data.train, data.validation))
-    targets = torch.from_numpy(targets_of(data.train, data.labels, task)).to(place)
-    gold = targets_of(data.validation, data.labels, task)
+    targets = torch.from_numpy(((learnt - mean) / deviation).astype(learnt.dtype)).to(place)
     weights = _weights(targets, len(data.labels), task)
 
-    def forward(encodings: Sequence[Encoding]) -> torch.Tensor:
-        padded = tokenizer.pad(list(encodings), return_tensors="pt").to(place)
-        logits: torch.Tensor = whole(**padded).logits
-        return logits.float()
-
     def loss(places: Sequence[int]) -> torch.Tensor:
-        logits, wanted = forward([rows[i] for i in places]), targets[list(places)]
-        if task.problem_type == REGRESSION:
-            return functional.mse_loss(logits.squeeze(1), wanted)
-        if task.problem_type == MULTI_LABEL:
-            return functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights)
-        return functional.cross_entropy(logits, wanted, weight=weights)
+        logits = asks(whole, tokenizer)([rows[i] for i in places])
+        return task_loss(logits, targets[list(places)], task, weights)
 
     def predicted() -> np.ndarray:
-        return in_batches(checked, forward, len(data.labels))
+        return in_batches(checked, asks(whole, tokenizer), len(data.labels))
 
     out.mkdir(parents=True, exist_ok=True)
     # In their order, as steps are counted over it.
@@ -204,38 +228,80 @@ def finetune(
         whole,
         [len(row["input_ids"]) for row in rows],
         loss,
-        lambda: score(predicted(), gold, task)[1],
+        lambda: score(predicted() * deviation + mean, gold, task)[1],
         recipe,
         out / CHECKPOINT,
         run,
         tell,
+        anew,
     )
     n_trained = sum(p.numel() for p in whole.parameters() if p.requires_grad)
     if task.lora_rank:
         model = whole = whole.merge_and_unload()
-    logits, drift = predicted(), 0.0
+    if scale:
+        rescale(model, deviation, mean)
+    logits, drift = predicted(), None
     if half:
+        exact = {name: weights.clone() for name, weights in model.state_dict().items()}
         # Rounded, and run in 32 bits as before: what 16 bits keep of the weights.
         model.half().float()
         rounded = predicted()
-        drift = float(np.abs(rounded - logits).max())
-        logits = rounded
+        moved = float(np.abs(rounded - logits).max())
+        # 16 bits end at 65,504, and tell no 2,020 from 2,020.4.
+        most = _MOST_MOVED * deviation if task.problem_type == REGRESSION else np.inf
+        if half := moved < most:
+            logits, drift = rounded, moved
+        else:
+            model.load_state_dict(exact)
+    _make_room(out)
     save(model, tokenizer, out, half)
     return Finetuned(
         outcome,
         score(logits, gold, task)[0],
         n_parameters,
         n_trained,
-        sum(len(row["input_ids"]) >= limit for row in rows),
-        new_head,
+        _n_cut(tokenizer, data.train, rows, limit),
         drift,
+        unknown,
         logits,
+        gold,
     )
 
 
-def forget(out: Path) -> None:
-    """Removes what a killed run would have gone on from."""
-    (out / CHECKPOINT).unlink(missing_ok=True)
+def _make_room(out: Path) -> None:
+    """The model that is replaced goes whole: its calibration would bend the new one's scores."""
+    for path in out.iterdir():
+        if path.is_file() and path.name != CHECKPOINT:
+            path.unlink()
+
+
+def asks(model: Any, tokenizer: Any) -> Callable[[Sequence[Encoding]], torch.Tensor]:
+    """Logits of some rows: float32 [n, labels]."""
+    place = next(model.parameters()).device
+
+    def forward(rows: Sequence[Encoding]) -> torch.Tensor:
+        padded = tokenizer.pad(list(rows), return_tensors="pt").to(place)
+        logits: torch.Tensor = model(**padded).logits
+        return logits.float()
+
+    return forward
+
+
+def task_loss(
+    logits: torch.Tensor,
+    wanted: torch.Tensor,
+    task: Task,
+    weights: torch.Tensor | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """wanted: see `targets_of`. weights: of the labels."""
+    if task.problem_type == REGRESSION:
+        return functional.mse_loss(logits.squeeze(1), wanted, reduction=reduction)
+    if task.problem_type == MULTI_LABEL:
+        return functional.binary_cross_entropy_with_logits(
+            logits, wanted, pos_weight=weights, reduction=reduction
+        )
+    return functional.cross_entropy(logits, wanted, weight=weights, reduction=reduction)
 
 
 def targets_of(rows: Labelled, labels: Sequence[str], task: Task) -> np.ndarray:
@@ -252,13 +318,12 @@ def targets_of(rows: Labelled, labels: Sequence[str], task: Task) -> np.ndarray:
 def score(logits: np.ndarray, gold: np.ndarray, task: Task) -> tuple[str, float]:
     """What validation is judged by: its name and its value, the higher the better.
 
-    Macro-F1 of labels; of several labels a text, each at a score of 0.5; Pearson's r of numbers.
+    Macro-F1 of labels; of several labels a text, each at a score of 0.5; of numbers R²,
+    1 less the squared errors' share of the variance: their order alone would not do.
     """
     if task.problem_type == REGRESSION:
         values = logits[:, 0].astype(np.float64)
-        if values.std() == 0 or gold.std() == 0:
-            return "Pearson's r", -1.0
-        return "Pearson's r", float(np.corrcoef(values, gold)[0, 1])
+        return "R²", float(1 - np.mean((values - gold) ** 2) / (gold.var() or 1.0))
     if task.problem_type == MULTI_LABEL:
         said = logits > 0
         both = (said & (gold > 0)).sum(0)
@@ -288,44 +353,6 @@ def in_batches(
     return found
 
 
-def loaded(base: str, labels: Sequence[str], problem_type: str) -> tuple[Any, Any, bool]:
-    """Tokenizer, model, and whether its head for these labels is new. Raises BadBase."""
-    # Its report of a head that is new would look like a fault.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        names = dict(enumerate(labels))
-        model = AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32)
-        same = model.config.num_labels == len(labels) and dict(model.config.id2label) == names
-        had = any("ForSequenceClassification" in one for one in model.config.architectures or ())
-        if not (same and had):
-            model = AutoModelForSequenceClassification.from_pretrained(
-                base,
-                dtype=torch.float32,
-                num_labels=len(labels),
-                id2label=names,
-                label2id={name: i for i, name in names.items()},
-                ignore_mismatched_sizes=True,
-            )
-    except (OSError, ValueError, KeyError) as exc:
-        raise BadBase(
-            f"{base} can't be trained: {str(exc).splitlines()[0][:200]} Name a directory or a hub "
-            "id of an encoder that transformers has with a classifier's head, and with a tokenizer."
-        ) from exc
-    model.config.problem_type = problem_type
-    return tokenizer, model, not (same and had)
-
-
-def positions_of(tokenizer: Any, model: Any) -> int:
-    """Tokens that the model reads."""
-    positions = getattr(model.config, "max_position_embeddings", None) or 512
-    # RoBERTa and its kin count from the padding's id on.
-    if getattr(model.config, "model_type", "") in {"roberta", "xlm-roberta", "camembert"}:
-        positions -= (model.config.pad_token_id or 0) + 1
-    return int(min(positions, tokenizer.model_max_length))
-
-
 def _with_lora(model: Any, rank: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
@@ -342,6 +369,24 @@ def tokens_of(tokenizer: Any, rows: Labelled, limit: int) -> list[Encoding]:
     """Each row's tokens, cut to the limit."""
     encoded = tokenizer(rows.texts, rows.pairs, truncation=True, max_length=limit)
     return [{key: encoded[key][i] for key in encoded} for i in range(len(rows))]
+
+
+def _scale(targets: np.ndarray, model: Any, task: Task) -> tuple[float, float] | None:
+    """Mean and standard deviation of numbers to be learnt."""
+    head = head_of(model)
+    # Without a bias there is nowhere to keep the mean.
+    if task.problem_type != REGRESSION or head is None or head.bias is None:
+        return None
+    return float(targets.mean()), float(targets.std()) or 1.0
+
+
+def _n_cut(tokenizer: Any, rows: Labelled, encoded: Sequence[Encoding], limit: int) -> int:
+    full = [i for i, row in enumerate(encoded) if len(row["input_ids"]) >= limit]
+    if not full:
+        return 0
+    some = rows.rows(full)
+    whole = tokenizer(some.texts, some.pairs, truncation=False)["input_ids"]
+    return sum(len(ids) > limit for ids in whole)
 
 
 def _weights(targets: torch.Tensor, n_labels: int, task: Task) -> torch.Tensor | None:

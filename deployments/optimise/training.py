@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from deployments.optimise.unfinished import partial_of
+
 CHECKPOINT_EVERY_S = 30.0
+_STEPS = 50
+"""Batches of an epoch of few rows, as far as batches keep _LEAST_ROWS: 200 rows in 5 batches an
+epoch end before anything is learnt."""
+_LEAST_ROWS = 8
+_SHARE_OF_TIME = 0.05
+"""What checkpoints may cost: one of a large model takes seconds to write."""
 CLIP_NORM = 1.0
 
 
@@ -73,6 +82,7 @@ def batches(lengths: Sequence[int], recipe: Recipe, epoch: int) -> list[list[int
 
     Drawn by the seed and the epoch alone, so that a run that goes on draws what it would have.
     """
+    most = max(_LEAST_ROWS, len(lengths) // _STEPS)
     rng = np.random.default_rng((recipe.seed, epoch))
     order = rng.permutation(len(lengths))
     pools = np.array_split(order, max(1, len(order) // 1_024))
@@ -80,7 +90,8 @@ def batches(lengths: Sequence[int], recipe: Recipe, epoch: int) -> list[list[int
     for pool in pools:
         batch: list[int] = []
         for i in sorted(pool.tolist(), key=lambda i: lengths[i]):
-            if batch and (len(batch) + 1) * lengths[i] > recipe.batch_tokens:
+            full = len(batch) == most or (len(batch) + 1) * lengths[i] > recipe.batch_tokens
+            if batch and full:
                 found.append(batch)
                 batch = []
             batch.append(i)
@@ -97,21 +108,23 @@ def train(
     checkpoint: Path,
     run: str,
     tell: Callable[[Told], None] = lambda _: None,
+    anew: bool = False,
 ) -> Outcome:
     """Trains `model` in place and leaves it with the weights of its best epoch.
 
     lengths: tokens of each row. loss: of rows, by their places. score: of validation; the highest
     wins. run: names model, rows and recipe, so that no run goes on from another's checkpoint.
+    anew: another run's checkpoint is written over, instead of OtherRun.
 
     Raises:
         OtherRun: the checkpoint is another run's.
-        Diverged: the loss became infinite or NaN.
+        Diverged: the loss, its gradient or a score became infinite or NaN.
     """
     epochs = [batches(lengths, recipe, epoch) for epoch in range(recipe.epochs)]
     steps = sum(map(len, epochs))
     optimizer = _optimizer(model, recipe)
     state = _State(checkpoint, run, model, optimizer)
-    resumed = state.load()
+    resumed = state.load(anew)
     device = next(model.parameters()).device
     half = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
     started = saved = time.monotonic()
@@ -119,7 +132,9 @@ def train(
     model.train()
     for epoch, todo in enumerate(epochs):
         # Here, so that a run killed after its last epoch does not learn one more.
-        if state.scores and epoch - 1 - int(np.argmax(state.scores)) >= recipe.patience:
+        # A score of 0 or less is of a model that has learnt nothing yet: it may still.
+        best_score = max(state.scores, default=0.0)
+        if best_score > 0 and epoch - 1 - state.scores.index(best_score) >= recipe.patience:
             break
         for rows in todo:
             step += 1
@@ -129,13 +144,10 @@ def train(
             torch.manual_seed(recipe.seed * 1_000_003 + step)
             with half:
                 value = loss(rows)
-            if not torch.isfinite(value):
-                raise Diverged(
-                    f"the loss is {float(value.detach())} at batch {step:,} of {steps:,}. Give a "
-                    f"lower --learning-rate than {recipe.learning_rate:g}, with --force."
-                )
             value.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+            # The gradient too: a step along an infinite one leaves no weight that is a number.
+            _check(value.detach() * norm, "loss", step, steps, recipe)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule((step - 1) / steps, recipe)
             optimizer.step()
@@ -144,13 +156,15 @@ def train(
             tell(Told(step, steps, float(value.detach()), epoch + 1))
             now = time.monotonic()
             state.seconds = before_s + now - started
-            if now - saved > CHECKPOINT_EVERY_S:
+            if now - saved > max(CHECKPOINT_EVERY_S, state.save_s / _SHARE_OF_TIME):
                 state.save()
-                saved = now
+                saved = time.monotonic()
         if epoch < len(state.scores):
             continue
         model.eval()
-        state.scores.append(score())
+        judged = score()
+        _check(torch.tensor(judged), "score of validation", step, steps, recipe)
+        state.scores.append(judged)
         model.train()
         tell(Told(step, steps, 0.0, epoch + 1, state.scores[-1]))
         if state.scores[-1] > max(state.scores[:-1], default=-np.inf):
@@ -184,15 +198,22 @@ class _State:
     ) -> None:
         self._path, self._run, self._model, self._optimizer = path, run, model, optimizer
         self.step, self.seconds = 0, 0.0
+        self.save_s = 0.0
         self.scores: list[float] = []
         self.best: dict[str, torch.Tensor] = {}
 
-    def load(self) -> bool:
-        """Whether there was something to go on from."""
+    def load(self, anew: bool) -> bool:
+        """Whether there was something to go on from. anew: what is another run's does not count."""
         if not self._path.exists():
             return False
-        kept = torch.load(self._path, map_location="cpu", weights_only=True)
-        if kept["run"] != self._run:
+        try:
+            kept = torch.load(self._path, map_location="cpu", weights_only=True)
+            own = kept["run"] == self._run
+        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError):
+            own = False
+        if not own and anew:
+            return False
+        if not own:
             raise OtherRun(
                 f"{self._path} is of a run with another model, other rows or other options. "
                 "Ask for that run again to go on, or begin anew with --force."
@@ -205,7 +226,8 @@ class _State:
 
     def save(self) -> None:
         """A kill in the middle leaves the checkpoint before it."""
-        partial = self._path.with_suffix(".partial")
+        began = time.monotonic()
+        partial = partial_of(self._path)
         torch.save(
             {
                 "run": self._run,
@@ -219,6 +241,15 @@ class _State:
             partial,
         )
         partial.replace(self._path)
+        self.save_s = time.monotonic() - began
+
+
+def _check(value: torch.Tensor, what: str, step: int, steps: int, recipe: Recipe) -> None:
+    if not torch.isfinite(value):
+        raise Diverged(
+            f"the {what} is no number after batch {step:,} of {steps:,}. Give a "
+            f"lower --learning-rate than {recipe.learning_rate:g}, with --force."
+        )
 
 
 def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:

@@ -24,7 +24,7 @@ from deployments.pipeline.tasks import Encoder
 from deployments.pipeline.token_ids import encoded
 from deployments.pipeline.tokenize import EncodedTexts
 from deployments.pipeline.types import Encoded, ModelInfo, TextInput
-from deployments.pipeline.windows import Plan, planned
+from deployments.pipeline.windows import Plan, planned, surely_fits
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -191,6 +191,18 @@ class LiveModels:
             None if redactor is None else redact,
         )
         return plan if plan.windows or plan.errors else None
+
+    def surely_fits(self, item: TextInput) -> bool:
+        """Whether the newest model reads all of a text, told without tokenizing it.
+
+        Raises:
+            NotReady: no model is known yet.
+        """
+        encoder = self._known()[0].encoder
+        if self._redactor is not None:
+            return False  # placeholders may be longer than what they replace
+        marks = encoder.untruncated.num_special_tokens_to_add(is_pair=False)
+        return item.text_pair is None and surely_fits(item.text, encoder.max_length - marks)
 
     def tokenizer(self) -> Tokenizer:
         """The newest model's, cutting nothing.

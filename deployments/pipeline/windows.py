@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -107,6 +108,25 @@ class Plan:
                 version = next((strange[row] for row in rows if row in strange), model)
                 more |= dict.fromkeys(open_, version)
         return more
+
+
+def surely_fits(text: str, max_tokens: int) -> bool:
+    """Whether a text is so short that no tokenizer makes more tokens of it; marks not counted.
+
+    A token may be a single byte (byte-level BPE, byte fallback), and normalizing may make a text
+    longer: U+FDFA, 3 bytes, is 33 in NFKC.
+    """
+    room = max_tokens - _SPARE_TOKENS
+    if text.isascii():
+        return len(text) <= room
+    if len(text) > room:
+        return False
+    lower = unicodedata.normalize("NFKD", text.casefold())
+    return max(_n_bytes(text), _n_bytes(lower)) <= room
+
+
+def _n_bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def spans_of(
@@ -218,8 +238,7 @@ def _pieces(
                 f"text_pair has {beside} tokens, which leaves {max(room, 0)} of {max_length} for a "
                 "window of the text. Shorten text_pair, or send long_text=truncate."
             )
-    # A token has a character at least.
-    if len(item.text) <= room:
+    if surely_fits(item.text, room):
         return [(0, len(item.text))]
     size = min(max_length, settings.window_tokens or max_length)
     window = max(1, size - (max_length - room))
@@ -311,10 +330,10 @@ def _together(values: Float32, lengths: Sequence[int], pooling: Pooling) -> tupl
     else:
         one = values.mean(0)
     winner = int(one.argmax())
-    # Against the other labels: where there are some, a window sure of all of them decides nothing.
-    rest = np.delete(values, winner, axis=1)
-    margin = values[:, winner] - (rest.max(1) if rest.shape[1] else 0)
     if values.shape[1] == 1:
         margin = np.abs(values[:, 0])
+    else:
+        # Against the other labels: a window sure of all of them decides nothing.
+        margin = values[:, winner] - np.delete(values, winner, axis=1).max(1)
     said = margin * weights if pooling == "length" else margin
     return one.astype(np.float32), int(said.argmax())

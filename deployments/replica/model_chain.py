@@ -264,7 +264,8 @@ class ModelChain:
 
     async def _plan(self, inputs: Sequence[TextInput]) -> Plan | None:
         settings = self._settings.long_text
-        if not any(item.options.in_windows(settings.strategy) for item in inputs):
+        asked = (item for item in inputs if item.options.in_windows(settings.strategy))
+        if all(map(self._models.surely_fits, asked)):
             return None
         thread = self._long_texts if any(map(is_long, inputs)) else None
         loop = asyncio.get_running_loop()

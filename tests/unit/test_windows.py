@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from deployments.local import LocalClassifier
 from deployments.pipeline.errors import (
@@ -33,7 +33,7 @@ from deployments.pipeline.types import (
     Predicted,
     TextInput,
 )
-from deployments.pipeline.windows import Plan, planned, spans_of
+from deployments.pipeline.windows import Plan, planned, spans_of, surely_fits
 from deployments.settings import LongTextSettings
 
 DEMO = Path(__file__).resolve().parents[2] / "models" / "demo"
@@ -70,6 +70,43 @@ def test_pieces_cover_the_text_in_order_and_fit(text: str, room: int, overlap: i
 @given(text=st.text(st.sampled_from("好坏，。a b"), min_size=1, max_size=60))
 def test_a_text_that_fits_is_one_piece(text: str) -> None:
     assert spans_of(TOKENIZER, text, max(1, n_tokens(text)), 4) == [(0, len(text))]
+
+
+def one_token_a_byte() -> Tokenizer:
+    """As byte-level BPE reads text of an alphabet that it never saw, after NFKC."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({byte: i for i, byte in enumerate(alphabet)}, []))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return tokenizer
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    text=st.text(max_size=40) | st.text(st.sampled_from("İﷺ㍿ﬃ😀é好 a"), max_size=40),
+    room=st.integers(1, 300),
+)
+def test_what_surely_fits_fits_by_every_tokenizer(text: str, room: int) -> None:
+    for tokenizer in (TOKENIZER, one_token_a_byte()):
+        if surely_fits(text, room):
+            assert len(tokenizer.encode(text, add_special_tokens=False)) <= room
+
+
+@pytest.mark.parametrize("text", ["好" * 60, "😀" * 50, "ﷺ" * 6])
+def test_a_text_of_few_characters_and_many_tokens_gets_windows(text: str) -> None:
+    plan = planned(
+        [TextInput(text, options=WINDOW)],
+        one_token_a_byte(),
+        64,
+        LongTextSettings(overlap_tokens=8),
+    )
+    assert list(plan.windows) == [0]
+
+
+def test_short_texts_surely_fit() -> None:
+    assert surely_fits("a" * 62, 64)
+    assert not surely_fits("a" * 63, 64)
+    assert surely_fits(GOOD * 10, 510)
 
 
 def test_a_window_may_be_shorter_than_what_the_model_reads() -> None:
