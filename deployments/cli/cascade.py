@@ -62,7 +62,8 @@ def cascade(
     """
     from deployments.bulk.tables import BadTable
     from deployments.config.keys import BUILDER
-    from deployments.optimise.cascading import answers_of, fit
+    from deployments.model.source import ModelNotFound
+    from deployments.optimise.cascading import answers_of, fit, refuse_before_asking
     from deployments.optimise.labelled import BadData
     from deployments.optimise.running import CandidateFailed
 
@@ -77,6 +78,7 @@ def cascade(
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     try:
         rows = read_table(data, text_column, label_column, kind, encoding)
+        refuse_before_asking(rows, small, large)
         answers = []
         for model in (small, large):
             with say.status(f"asking {model} {len(rows):,} texts"):
@@ -85,7 +87,7 @@ def cascade(
                 except CandidateFailed as exc:
                     fail(say, f"{model}: {exc}", NO)
         found = fit(rows, answers[0], answers[1], (small, large), max_loss)
-    except (BadTable, BadData) as exc:
+    except (BadTable, BadData, ModelNotFound) as exc:
         fail(say, str(exc), WRONG)
     for note in rows.notes:
         say.print(f"warning: {note}")

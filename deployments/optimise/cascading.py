@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from deployments.model.deployed import as_deployed
+from deployments.model.source import find_model, model_info
 from deployments.optimise.calibration import CONFIDENCE, Bools, Floats, Ints, halves
 from deployments.optimise.labelled import BadData, Labelled, check_known, check_splits
 from deployments.optimise.running import CandidateFailed, Speed, apart, loaded, timed
 from deployments.optimise.statistics import accuracy, confusion_of, precision_recall_f1
+from deployments.settings import CascadeSettings, ModelSettings, Settings
 
 # Fixed before any row is seen, the safest first.
 THRESHOLDS = (
@@ -62,6 +65,22 @@ class Cascaded:
     texts_per_s: float
     small_texts_per_s: float
     large_texts_per_s: float
+
+
+def refuse_before_asking(data: Labelled, small: str, large: str) -> None:
+    """What can be known before any model has run.
+
+    Raises:
+        ModelNotFound: one is not there, can't be served, or has other labels than the other.
+        BadData: as `fit`, for what rows and labels show.
+    """
+    beside = CascadeSettings(model=ModelSettings(id=small))
+    settings = Settings(model=ModelSettings(id=large), cascade=beside)
+    for model in (small, large):
+        find_model(model)
+    as_deployed(settings)
+    check_known(data, large, model_info(settings.model).labels)
+    check_splits(data, 2, "the table")
 
 
 def answers_of(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Answers:

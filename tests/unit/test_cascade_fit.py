@@ -79,7 +79,7 @@ def test_a_small_model_that_is_always_wrong_is_refused() -> None:
     data, small, large = drawn(2_000, 3)
     wrong = ["no" if label == "yes" else "yes" for label in data.labels]
     always = replace(small, predicted=wrong, scores=np.ones(len(wrong)))
-    with pytest.raises(BadData, match="no threshold loses at most 0.01"):
+    with pytest.raises(BadData, match=r"no threshold loses at most 0\.01"):
         fit(data, always, large, NAMES, 0.01)
 
 
@@ -89,8 +89,8 @@ def test_labels_may_stand_in_another_order_and_not_have_other_names() -> None:
     assert same == fit(data, small, large, NAMES, 0.01)
     with pytest.raises(BadData, match="small has no, maybe; large has no, yes"):
         fit(data, replace(small, labels=("no", "maybe")), large, NAMES, 0.01)
+    strange = replace(data, labels=["maybe", *data.labels[1:]])
     with pytest.raises(BadData, match="labels that large does not have"):
-        strange = replace(data, labels=["maybe", *data.labels[1:]])
         fit(strange, small, large, NAMES, 0.01)
 
 
@@ -165,7 +165,7 @@ def test_each_model_is_pinned_and_other_labels_are_refused_with_both_lists(
     assert not changed_since(application)
     relabel(two[1], "bad", "good")
     assert changed_since(application)
-    with pytest.raises(ModelNotFound, match="negative, positive.*bad, good"):
+    with pytest.raises(ModelNotFound, match=r"negative, positive.*bad, good"):
         as_deployed(Settings.model_validate(args))
 
 
