@@ -42,8 +42,11 @@ def tuned(text: str, app_name: str, setup: Setup, target_p99_ms: float | None, n
 
 
 def with_cascade(text: str, app_name: str, small: str, large: str, threshold: float) -> str:
-    """The config `text` with `large` as its model, and `small` to answer first. The deployment of
-    the small one is as its Classifier."""
+    """The config `text` with `large` as its model, and `small` to answer first.
+
+    The deployment of the small one, where there is none yet, is as its Classifier, and the two
+    share the CPUs and GPUs that this one had for itself: so an update finds as much room as before.
+    """
     yaml, config, app = _loaded(text, app_name)
     args = _mapping(app, "args")
     model = _mapping(args, "model")
@@ -53,10 +56,13 @@ def with_cascade(text: str, app_name: str, small: str, large: str, threshold: fl
             model.pop(pinned, None)
     args["cascade"] = {"model": {"id": small}, "threshold": threshold}
     deployments = app["deployments"]
-    for i in reversed(range(len(deployments))):  # in place: comments hang on the list
-        if deployments[i]["name"] == PARTS["cascade"]:
-            del deployments[i]
+    if PARTS["cascade"] in [one["name"] for one in deployments]:
+        return _written(yaml, config)
     place = next(i for i, one in enumerate(deployments) if one["name"] == "Classifier")
+    asked = _mapping(deployments[place], "ray_actor_options")
+    for resource, usual in (("num_cpus", 1), ("num_gpus", 0)):
+        if had := asked.get(resource, usual):
+            asked[resource] = had / 2
     first = _plain(deployments[place]) | {"name": PARTS["cascade"]}
     policy = (first.get("autoscaling_config") or {}).get("policy") or {}
     # What waits at the ingress waits for the other Classifier.

@@ -109,6 +109,8 @@ def test_the_config_is_written_with_its_comments_and_passes_the_strict_check() -
     assert application["args"]["cascade"] == {"model": {"id": "./small"}, "threshold": 0.8}
     first = next(d for d in application["deployments"] if d["name"] == "FirstClassifier")
     assert "fed_by" not in json.dumps(first)
+    classifier = next(d for d in application["deployments"] if d["name"] == "Classifier")
+    assert first["ray_actor_options"] == classifier["ray_actor_options"] == {"num_cpus": 0.4}
     lost = {line.split("#")[-1] for line in text.splitlines() if "#" in line}
     lost -= {line.split("#")[-1] for line in once.splitlines() if "#" in line}
     assert lost == {" pin a commit when `id` is on the hub"}  # with the line that it explained
