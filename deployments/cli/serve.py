@@ -106,7 +106,7 @@ def _run(
     ready, failed, stop = False, False, StopSignals()
     try:
         console.print(f"Log: {launcher.log}")
-        launcher.start(config)
+        launcher.start(_pinned(config))
         ready = launcher.wait_ready(stop, timeout_s)
         if ready:
             _announce(launcher.plan, console)
@@ -130,6 +130,19 @@ def _run(
         launcher.tell(f"Its logs are kept: {kept}")
     launcher.tell("Stopped.")
     return DONE
+
+
+def _pinned(config: dict[str, Any]) -> dict[str, Any]:
+    """With each model named as `rayclassify deploy` names it: a later deploy that changes only what
+    is applied live then restarts nothing."""
+    from deployments.deploying.merging import CannotDeploy
+    from deployments.deploying.pinning import pinned
+
+    try:
+        apps = [pinned(app) for app in config.get("applications") or []]
+    except CannotDeploy:
+        return config  # a replica says what is wrong, with all that it knows
+    return {**config, "applications": apps}
 
 
 def _follow(launcher: Launcher, stop: StopSignals, console: Console) -> None:

@@ -52,6 +52,11 @@ class Rates:
     errors: int = 0
 
     @property
+    def name(self) -> str:
+        """The directory's."""
+        return self.candidate.model.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
     def engine(self) -> str:
         return f"{self.info['engine']} {self.info['dtype']}"
 
@@ -110,6 +115,5 @@ def markdown(found: Sequence[Rates]) -> str:
             ratios = one.ratios(found[0], n)
             said = f" ({median(ratios):.2f} ×, {ratios[0]:.2f} to {ratios[-1]:.2f})"
             cells.append(f"{one.rate(n):,.1f}{said if one is not found[0] else ''}")
-        name = one.candidate.model.rstrip("/").rsplit("/", 1)[-1]
-        lines.append([name, one.engine, *cells, str(one.errors)])
+        lines.append([one.name, one.engine, *cells, str(one.errors)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
