@@ -40,7 +40,7 @@ class Service:
         config = {**config, "http_options": {**config["http_options"], "port": self.port}}
         self.client.deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
 
-    def deploy(self, config: Config) -> None:
+    def deploy(self, config: Config, within_s: float = 180.0) -> None:
         """Deploys `config` and waits until all of it runs."""
         from ray import serve
 
@@ -52,7 +52,7 @@ class Service:
             healthy = app is not None and app.status == "RUNNING"
             return healthy and self.answers("/ready")
 
-        wait_until(running, "the application to run")
+        wait_until(running, "the application to run", within_s)
 
     def replica_pids(self, name: str) -> set[int]:
         """Processes of the replicas of one deployment that run now."""

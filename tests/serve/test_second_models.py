@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from deployments.cli import app
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 TEXTS = ["很好", "太差了", "mixed 中文 and English 😀", "好" * 40]
 BESIDE = ("FirstClassifier", "ShadowClassifier")
+START_S = 360.0  # three models at once
 
 
 def serving(model: Path, **beside: Any) -> Config:
@@ -71,7 +72,7 @@ def test_both_at_once_and_then_the_one_on_trial_takes_over_with_no_failed_reques
         cascade={"model": {"id": str(other)}, "threshold": 1.0},
         shadow={"model": {"id": str(other)}, "share": 1.0},
     )
-    service.deploy(config)
+    service.deploy(config, START_S)
     pids = {name: service.replica_pids(name) for name in ("Tokenizer", *BESIDE)}
 
     def asked(stage: str) -> list[str]:
@@ -112,7 +113,7 @@ def test_both_at_once_and_then_the_one_on_trial_takes_over_with_no_failed_reques
     assert told["shadow_seconds_per_text"] > 0
 
     with asked_all_the_while(service) as statuses:
-        service.deploy(serving(other))
+        service.deploy(serving(other), START_S)
         wait_until(lambda: "cascade" not in service.get("/info").json(), "the last old ingress")
         wait_until(lambda: statuses.total() > 100, "some more answers")
     assert set(statuses) == {200}
