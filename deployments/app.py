@@ -1,4 +1,4 @@
-"""`import_path: deployments.app:build`, the only place where the three deployments meet."""
+"""`import_path: deployments.app:build`, the only place where the deployments meet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deployments.classifier import Classifier
 from deployments.config.capacity import DEFAULTS
 from deployments.model.deployed import as_deployed
 from deployments.postprocessor import Postprocessor
-from deployments.settings import Settings
+from deployments.settings import PARTS, Settings
 from deployments.tokenizer import Tokenizer
 
 
@@ -26,8 +26,13 @@ def build(args: dict[str, Any]) -> Application:
     classifier = deployment("Classifier")(Classifier)
     postprocessor = deployment("Postprocessor")(Postprocessor)
     ingress = deployment("Tokenizer")(serve.ingress()(Tokenizer))
+    beside = {
+        part: deployment(name)(Classifier).bind(own)
+        for part, name in PARTS.items()
+        if (own := settings.of(part)) is not None
+    }
     application: Application = ingress.bind(
-        settings, classifier.bind(settings), postprocessor.bind(settings.tracing)
+        settings, classifier.bind(settings), postprocessor.bind(settings.tracing), beside
     )
     return application
 

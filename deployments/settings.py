@@ -9,21 +9,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-
-
-class Strict(BaseModel):
-    """Knows its fields, and takes no others."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _check_device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise ValueError("no device; write auto, cpu, cuda, cuda:1 (the second GPU) or mps")
-    return name
+from deployments.model_settings import CascadeSettings as CascadeSettings
+from deployments.model_settings import EngineSettings as EngineSettings
+from deployments.model_settings import ModelSettings as ModelSettings
+from deployments.model_settings import PositiveInt as PositiveInt
+from deployments.model_settings import ShadowSettings as ShadowSettings
+from deployments.model_settings import Strict as Strict
 
 
 def _check_header(name: str) -> str:
@@ -42,85 +35,6 @@ def _check_jwks(place: str) -> str:
     if "://" in place and not place.startswith("https://"):
         raise ValueError("keys fetched without TLS can be anybody's; write a file or an https URL")
     return place
-
-
-class ModelSettings(Strict):
-    """Which model to serve."""
-
-    id: str = Field(
-        default="models/demo",
-        min_length=1,
-        description="Names the model: a hub id or a directory. Change it to serve your own.",
-    )
-    revision: str | None = Field(
-        default=None,
-        description="Names a hub model's branch, tag or commit. Set it to a commit: it can't move.",
-    )
-    fingerprint: str | None = Field(
-        default=None,
-        description="Says what the directory held. Leave it null: `rayclassify deploy` sets it.",
-    )
-    trust_remote_code: bool = Field(
-        default=False,
-        description="Runs the model's own Python. Set it to true only if you trust its author.",
-    )
-    allow_pickle: bool = Field(
-        default=False,
-        description="Loads pickled weights (.bin) where there are no safetensors. Set it to true "
-        "only for a model from somebody you trust: a pickle can hold code.",
-    )
-    max_length: PositiveInt | None = Field(
-        default=None,
-        description="Limits the tokens of a text; null takes the limit that model or tokenizer "
-        "say, else 512. Lower it where long texts take too much time.",
-    )
-    temperature: Annotated[float, Field(ge=0.001, le=1_000)] | None = Field(
-        default=None,
-        description="Divides the logits, for calibrated scores; null takes `temperature` of the "
-        "model's calibration.json, else 1. Set it to 1.0 for the scores of a transformers "
-        "pipeline.",
-    )
-
-
-class EngineSettings(Strict):
-    """How the model is run."""
-
-    name: Literal["auto", "torch", "none"] = Field(
-        default="auto",
-        description="Chooses what runs the model. auto measures, and takes the fastest way here "
-        "that agrees with the model; none runs no model at all. Set it to torch, and the dtype, "
-        "where no start may measure.",
-    )
-    device: Annotated[str, AfterValidator(_check_device)] = Field(
-        default="auto",
-        description="Chooses the device: auto, cpu, cuda, cuda:1 (the second GPU) or mps. auto "
-        "takes a GPU where torch sees one. Set it to cpu to leave the GPU to others.",
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = Field(
-        default="auto",
-        description="Chooses the precision. auto takes the fastest that agrees with float32. Set "
-        "it to float32, with `name: torch`, for the same scores on every machine.",
-    )
-    packing: bool = Field(
-        default=True,
-        description="Runs a batch as one row without padding, where the model allows it. Set it "
-        "to false to compare, or where an architecture misbehaves.",
-    )
-    num_threads: PositiveInt | None = Field(
-        default=None,
-        description="Sets the CPU threads of one replica; null takes its num_cpus, from 1 to the "
-        "cores that are here. Set it where a replica should use more than Ray reserves for it.",
-    )
-    max_logit_drift: Annotated[float, Field(gt=0)] = Field(
-        default=0.1,
-        description="Limits how far an engine's logits may be from float32's; auto refuses an "
-        "engine beyond it. Lower it where scores matter, and not only labels.",
-    )
-    min_label_agreement: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.99,
-        description="Sets the share of probe texts, 0 to 1, that must get float32's label; auto "
-        "refuses an engine below it. Raise it where a changed label costs much.",
-    )
 
 
 class LimitSettings(Strict):
@@ -385,11 +299,20 @@ class TracingSettings(Strict):
     )
 
 
+Part = Literal["cascade", "shadow"]
+"""What has a model of its own beside `args.model`."""
+
+PARTS: dict[Part, str] = {"cascade": "FirstClassifier", "shadow": "ShadowClassifier"}
+"""Each part, and the deployment that runs its model."""
+
+
 class Settings(Strict):
     """All of `args:`."""
 
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    cascade: CascadeSettings = CascadeSettings()
+    shadow: ShadowSettings = ShadowSettings()
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     long_text: LongTextSettings = LongTextSettings()
@@ -398,3 +321,12 @@ class Settings(Strict):
     access: AccessSettings = AccessSettings()
     dialects: DialectSettings = DialectSettings()
     tracing: TracingSettings = TracingSettings()
+
+    def of(self, part: Part) -> Settings | None:
+        """As if the part's model were the only one; None where the part has none."""
+        other: CascadeSettings | ShadowSettings = getattr(self, part)
+        if other.model is None:
+            return None
+        alone = {"cascade": CascadeSettings(), "shadow": ShadowSettings()}
+        found = {"model": other.model, "engine": other.engine or self.engine, **alone}
+        return self.model_copy(update=found)

@@ -31,9 +31,10 @@ from deployments.replica.base import (
 from deployments.replica.cluster_view import ClusterView
 from deployments.replica.metrics import RayObserver, metrics_addresses
 from deployments.replica.model_chain import ModelChain
+from deployments.replica.second_models import SecondModels
 from deployments.replica.tracing import TracedApp, tracer_of
 from deployments.scaling.policy import AHEAD_S, BusyClock
-from deployments.settings import Settings
+from deployments.settings import Part, Settings
 from deployments.user_config import TokenizerUserConfig
 
 if TYPE_CHECKING:
@@ -45,8 +46,13 @@ class Tokenizer(Replica, GrpcMethods):
     one path."""
 
     def __init__(
-        self, settings: Settings, classifier: DeploymentHandle, postprocessor: DeploymentHandle
+        self,
+        settings: Settings,
+        classifier: DeploymentHandle,
+        postprocessor: DeploymentHandle,
+        beside: dict[Part, DeploymentHandle] | None = None,
     ) -> None:
+        """beside: the Classifiers of `args.cascade` and `args.shadow`, where these are on."""
         forbid_core_dumps()
         set_log_level("INFO")
         self._settings = settings
@@ -64,8 +70,24 @@ class Tokenizer(Replica, GrpcMethods):
             name_model=self._audit is not None,
             tracer=self._tracer,
         )
+        self._beside: SecondModels | None = None
+        self._classify = self._chain.classify
+        if beside:
+            self._beside = SecondModels(
+                settings,
+                self._chain,
+                beside,
+                postprocessor,
+                lambda: None if self._live is None else self._live.cascade_threshold,
+                observer=self._observer,
+                name_model=self._audit is not None,
+                tracer=self._tracer,
+            )
+            self._classify = self._beside.classify
+        self._observer.watch("pending_texts", self._pending)
         if self._audit is not None:
-            self._chain.loading.add_done_callback(self._name_engine)
+            for chain in (self._chain, *(self._beside.chains.values() if self._beside else ())):
+                chain.loading.add_done_callback(self._name_engine)
 
     def __serve_build_asgi_app__(self) -> Any:
         settings = self._settings
@@ -141,12 +163,12 @@ class Tokenizer(Replica, GrpcMethods):
     async def classify_inputs(
         self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
     ) -> list[Answer | ServiceError]:
-        """See `ModelChain.classify`."""
+        """See `ModelChain.classify` and `SecondModels.classify`."""
         if self._tracer is None:
-            return await self._chain.classify(inputs, timeout_s)
+            return await self._classify(inputs, timeout_s)
         # Over gRPC and by handles the trace begins here.
         with self._tracer.span("classify", about={"rayclassify.texts": len(inputs)}):
-            return await self._chain.classify(inputs, timeout_s)
+            return await self._classify(inputs, timeout_s)
 
     async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
         """See `TokenViews.tokenize`."""
@@ -160,17 +182,25 @@ class Tokenizer(Replica, GrpcMethods):
         """Its event loop's share of a core, and what waits here for Classifiers."""
         return {**super()._stats(busy), AHEAD_S: self._chain.ahead_s()}
 
+    def _pending(self) -> float:
+        return self._chain.pending + (0 if self._beside is None else self._beside.pending)
+
     def _name_engine(self, _: object) -> None:
         if self._audit is not None:
             self._audit.engine = self._chain.engine
+            if self._beside is not None and "cascade" in self._beside.chains:
+                self._audit.first_engine = self._beside.chains["cascade"].engine
 
     async def readiness(self) -> None:
         """Raises NotReady until a text has gone through the whole chain once."""
         await self._chain.readiness()
+        if self._beside is not None:
+            await self._beside.readiness()
 
     async def info(self, certificate: bool = False) -> dict[str, Any]:
-        """See `ModelChain.info`."""
-        return await self._chain.info(certificate)
+        """See `ModelChain.info` and `SecondModels.info`."""
+        info = await self._chain.info(certificate)
+        return info if self._beside is None else info | await self._beside.info()
 
     async def state(self) -> dict[str, Any]:
         """See `ClassifyService.state`."""
@@ -181,4 +211,5 @@ class Tokenizer(Replica, GrpcMethods):
             "deployments": deployments,
             "ingress": {"replica": name, **state["ingress"]},
             "classifiers": state["classifiers"],
+            **({} if self._beside is None else self._beside.state()),
         }

@@ -24,6 +24,11 @@ class TokenizerUserConfig(Strict):
         "null logs none, as metrics count them all. Set it to 1 to look for a fault, to 1000 "
         "under load. Refused and failed requests are logged anyway.",
     )
+    cascade_threshold: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Sets the score below which a text goes on to the larger model of a cascade; "
+        "null takes `args.cascade.threshold`. Lower it while the larger model has too much to do.",
+    )
 
 
 class ClassifierUserConfig(Strict):

@@ -309,6 +309,9 @@ def kind(schema: dict[str, Any]) -> str:
     """A JSON schema in words: `a whole number above 0, or null`."""
     if "anyOf" in schema:
         return ", or ".join(kind(one) for one in schema["anyOf"])
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2].removesuffix("Settings").lower()
+        return f"keys as under `args.{name}`"
     if "enum" in schema:
         return f"one of {', '.join(f'`{value}`' for value in schema['enum'])}"
     if schema["type"] == "object":

@@ -1,8 +1,10 @@
-"""What Serve is told of our three deployments where a config is silent."""
+"""What Serve is told of our deployments where a config is silent."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from deployments.settings import PARTS
 
 _ALL: dict[str, Any] = {
     # Micro-batches for Classifier and Postprocessor, whose own queue counts tokens.
@@ -29,6 +31,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "backpressure_config": {"status_code": 429, "retry_after_s": 1},
     },
     "Classifier": _ALL,
+    **dict.fromkeys(PARTS.values(), _ALL),
     "Postprocessor": _ALL,
 }
 """Deployment → its options; a config overrides what it names. Replicas and resources have no

@@ -25,7 +25,7 @@ from deployments.config.keys import (
     unknown_keys,
     validation_problems,
 )
-from deployments.settings import Settings
+from deployments.settings import PARTS, Settings
 from deployments.user_config import USER_CONFIGS, ClassifierUserConfig
 
 __all__ = ["BUILDER", "ConfigError", "Problem", "check_config", "load_config"]
@@ -197,14 +197,21 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
         for number, deployment in enumerate(app.get("deployments", []))
         if isinstance(name := deployment.get("name"), str)
     }
+    of_part = {name: part for part, name in PARTS.items()}
+    on = [name for part, name in PARTS.items() if _has_model(app, part)]
+    live = USER_CONFIGS | dict.fromkeys(on, ClassifierUserConfig)
     for name, (number, deployment) in declared.items():
         where = join(path, "deployments", number)
-        if name in USER_CONFIGS:
-            yield from _user_config(USER_CONFIGS[name], deployment, join(where, "user_config"))
-        else:
-            message = f"unknown deployment {name!r}; {nearest(name, USER_CONFIGS)}"
+        if name in live:
+            yield from _user_config(live[name], deployment, join(where, "user_config"))
+        elif name in of_part:
+            wanted = f"args.{of_part[name]}.model"
+            message = f"{name} runs {wanted}, which is not there; add it, or delete {name}"
             yield Problem(join(where, "name"), message)
-    for name in [n for n in USER_CONFIGS if n not in declared]:
+        else:
+            message = f"unknown deployment {name!r}; {nearest(name, live)}"
+            yield Problem(join(where, "name"), message)
+    for name in [n for n in live if n not in declared]:
         yield Problem(
             join(path, "deployments"),
             f"{name} is not declared, so it would be one replica that takes a whole CPU; add it",
@@ -218,6 +225,11 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
     if tokenizer:
         where = join(path, "deployments", tokenizer[0])
         yield from crosscheck.tokenizer_limits(settings, tokenizer[1], where, config)
+
+
+def _has_model(app: dict[str, Any], part: str) -> bool:
+    about = app.get("args", {}).get(part)
+    return isinstance(about, dict) and about.get("model") is not None
 
 
 def _user_config(

@@ -14,13 +14,14 @@ from deployments.config.keys import BUILDER
 from deployments.deploying.merging import CannotDeploy
 from deployments.model.hub import resolved
 from deployments.model.source import ModelNotFound, find_model
-from deployments.settings import ModelSettings, Settings
+from deployments.settings import PARTS, ModelSettings, Settings
 
 FINGERPRINT = "fingerprint"
 
 
 def pinned(app: dict[str, Any]) -> dict[str, Any]:
-    """The application with `args.model.revision` a commit, and the fingerprint of a directory.
+    """The application with each `revision` a commit, and the fingerprint of each directory: of
+    `args.model`, and of the models of a cascade and a shadow.
 
     Raises:
         CannotDeploy: the hub does not tell the commit, or the directory is not what args name.
@@ -30,35 +31,51 @@ def pinned(app: dict[str, Any]) -> dict[str, Any]:
     settings = Settings.model_validate(app.get("args") or {})
     if settings.engine.name == "none":
         return app
-    try:
-        model = resolved(settings.model)
-        found = fingerprint(model)
-    except ModelNotFound as exc:
-        raise CannotDeploy(str(exc)) from None
-    named = settings.model.fingerprint
-    if named and found and named != found:
-        raise CannotDeploy(
-            f"the files in {settings.model.id!r} have the fingerprint {found[:12]}, and "
-            f"args.model.fingerprint asks for {named[:12]}: they were changed since. Put the old "
-            "files back, or take the fingerprint out of the config to serve the new ones."
-        )
     app = copy.deepcopy(app)
-    changes: dict[str, str] = {}
-    if model.revision != settings.model.revision and model.revision is not None:
-        changes["revision"] = model.revision
-    if found is not None:
-        changes[FINGERPRINT] = found
-    if changes:
+    if changes := _changes(settings.model, "args.model"):
         args = app["args"] = app.get("args") or {}
         args["model"] = {**(args.get("model") or {}), **changes}
+    for part in PARTS:
+        own = settings.of(part)
+        if own is not None and (changes := _changes(own.model, f"args.{part}.model")):
+            app["args"][part]["model"] |= changes
     return app
 
 
+def _changes(settings: ModelSettings, place: str) -> dict[str, str]:
+    """What is to stand in the config beside the model's id. Raises CannotDeploy."""
+    try:
+        model = resolved(settings)
+        found = fingerprint(model)
+    except ModelNotFound as exc:
+        raise CannotDeploy(str(exc)) from None
+    named = settings.fingerprint
+    if named and found and named != found:
+        raise CannotDeploy(
+            f"the files in {settings.id!r} have the fingerprint {found[:12]}, and "
+            f"{place}.fingerprint asks for {named[:12]}: they were changed since. Put the old "
+            "files back, or take the fingerprint out of the config to serve the new ones."
+        )
+    changes: dict[str, str] = {}
+    if model.revision != settings.revision and model.revision is not None:
+        changes["revision"] = model.revision
+    if found is not None:
+        changes[FINGERPRINT] = found
+    return changes
+
+
 def changed_since(app: dict[str, Any]) -> bool:
-    """Whether the model's directory is here and not what it was when this config served."""
-    model = (app.get("args") or {}).get("model") or {}
+    """Whether a model's directory is here and not what it was when this config served."""
+    if app.get("import_path") != BUILDER:
+        return False
+    args = app.get("args") or {}
+    models = [args.get("model"), *((args.get(part) or {}).get("model") for part in PARTS)]
+    return any(_changed_since(model or {}) for model in models)
+
+
+def _changed_since(model: dict[str, Any]) -> bool:
     named = model.get(FINGERPRINT)
-    if not named or app.get("import_path") != BUILDER:
+    if not named:
         return False
     try:
         found = fingerprint(ModelSettings.model_validate(model))

@@ -121,6 +121,21 @@ class Windows(Struct):
     deciding: Deciding
 
 
+class Answered(Struct):
+    """The model of a cascade that gave an answer."""
+
+    stage: Annotated[
+        Literal["first", "second"],
+        Meta(description="`first`: the smaller model, `second`: the other."),
+    ]
+    unsure: Annotated[
+        bool,
+        Meta(
+            description="Whether the smaller one was unsure, and the larger one could not answer."
+        ),
+    ]
+
+
 class Prediction(Struct):
     """What the model says about one text."""
 
@@ -144,6 +159,10 @@ class Prediction(Struct):
     windows: Annotated[
         Windows | UnsetType,
         Meta(description="Of a text that was read in several windows: what they gave."),
+    ] = UNSET
+    cascade: Annotated[
+        Answered | UnsetType,
+        Meta(description="With `args.cascade` only: which of its two models answered."),
     ] = UNSET
     redacted: Annotated[
         int | UnsetType,
@@ -180,6 +199,17 @@ class Update(Struct):
     model: Annotated[str | None, Meta(description="The model asked for, where it is another one.")]
     revision: str | None
     message: Annotated[str, Meta(description="Why it does not serve, as far as known.")]
+
+
+class BesideInfo(Struct):
+    """A second model of the application."""
+
+    model: str
+    revision: str | None
+    fingerprint: str
+    engine: str
+    device: str
+    dtype: str
 
 
 class Info(Struct):
@@ -225,6 +255,14 @@ class Info(Struct):
         Certificate | None,
         Meta(description="What was proven of the model at its load: `/info?certificate`."),
     ] = None
+    cascade: Annotated[
+        BesideInfo | UnsetType | None,
+        Meta(description="With `args.cascade` only: the model that answers first; null: not now."),
+    ] = UNSET
+    shadow: Annotated[
+        BesideInfo | UnsetType | None,
+        Meta(description="With `args.shadow` only: the model on trial; null: it does not serve."),
+    ] = UNSET
 
 
 class Application(Struct):
@@ -270,6 +308,26 @@ class ClassifierState(Struct):
     read_tokens: int
 
 
+class CascadeState(Struct):
+    """Texts that the replica which answered has answered since it started."""
+
+    threshold: Annotated[float, Meta(description="Best scores below it go on to the larger model.")]
+    first: int
+    second: int
+    degraded: Annotated[int, Meta(description="By the first, unsure, as the second could not.")]
+
+
+class ShadowState(Struct):
+    """What became of texts that the replica which answered chose for the model on trial."""
+
+    share: float
+    waiting: int
+    compared: int
+    agreed: Annotated[int, Meta(description="Of those compared: both models gave one label.")]
+    dropped: int
+    failed: int
+
+
 class State(Struct):
     """How busy the service is: two answers tell tokens a second and the mean batch."""
 
@@ -277,6 +335,10 @@ class State(Struct):
     deployments: list[DeploymentState]
     ingress: IngressState
     classifiers: list[ClassifierState]
+    cascade: Annotated[CascadeState | UnsetType, Meta(description="With `args.cascade` only.")] = (
+        UNSET
+    )
+    shadow: Annotated[ShadowState | UnsetType, Meta(description="With `args.shadow` only.")] = UNSET
 
 
 def components() -> dict[str, Any]:

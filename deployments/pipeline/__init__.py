@@ -2,6 +2,7 @@
 
 - batcher: The classifier's queue: merges micro-batches from all callers into batches by token
   budget
+- cascade: A small model answers first; texts that it is unsure of go on to the large one
 - causes: What went wrong, out of a long text with tracebacks: a log's, or what Serve says of a
   failure
 - drift: Whether texts and answers are still of the kind that a stored baseline has: counts, no
@@ -24,6 +25,7 @@
 - queue: Calls that wait for the model, and the slices of them that make up a batch
 - retry: A call to one of several replicas, tried again where one dies, and beside it where one is
   stuck
+- shadow: A model on trial, asked a share of the texts once they are answered
 - tasks: Kinds of models, by what their head means
 - token_ids: Token ids that callers made themselves, among texts that are still to be encoded
 - token_views: Texts as the model's tokenizer sees them, and back, for callers who ask for just that

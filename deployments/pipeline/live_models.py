@@ -107,6 +107,11 @@ class LiveModels:
         model = self._met.get(version)
         return None if model is None else model.parts.info
 
+    def labels(self) -> tuple[str, ...]:
+        """Of the newest model that lives; none before one is known."""
+        models = self._lively()
+        return models[0].parts.info.labels if models else ()
+
     def heard_of(self, version: str) -> None:
         """To be called with every answer: a Classifier has this model."""
         self._heard_at[version] = self._clock()

@@ -23,6 +23,12 @@ went away. A list of which some texts got an error is ok."""
 Retry = Literal["lost", "stuck"]
 """Why a call was made again: its replica died with it, or was joined by another as it took long."""
 
+CascadeOutcome = Literal["first", "second", "degraded"]
+"""Which model of a cascade answered a text. degraded: the first, though it was unsure."""
+
+ShadowOutcome = Literal["compared", "dropped", "failed"]
+"""What became of a text that the model on trial was to be asked. dropped: it had too much to do."""
+
 
 def outcome_of(exc: BaseException) -> Outcome:
     """What became of a request that ended with this error."""
@@ -75,6 +81,16 @@ class Observer:
     def features(self, baseline: Baseline, values: Mapping[str, npt.NDArray[Any]]) -> None:
         """Texts had such features. values: by name, as drift.FEATURES, a number for each text; of
         `labels` their places among the model's. Names that the baseline lacks count for nothing."""
+
+    def cascaded(self, outcome: CascadeOutcome, n_texts: int) -> None:
+        """So many texts were answered by this model of a cascade."""
+
+    def shadowed(self, outcome: ShadowOutcome, n_texts: int) -> None:
+        """So many texts were chosen for the model on trial, and this became of them."""
+
+    def compared(self, labels: tuple[str, ...], served: str, other: str, difference: float) -> None:
+        """A text was answered by both. labels: of the model that serves, which gave `served`; the
+        one on trial gave `other`. difference: between their scores of `served`, 0 to 1."""
 
     def retried(self, cause: Retry) -> None:
         """A call to a replica was made once more."""

@@ -51,6 +51,9 @@ class TimedAnswer(Answer):
 Activation = Literal["softmax", "sigmoid"]
 """Logits → scores."""
 
+ModelStage = Literal["first", "second", "shadow"]
+"""Where two models answer: the smaller and the larger one of a cascade, and one on trial."""
+
 Priority = Literal["interactive", "bulk"]
 
 WEIGHTS: dict[Priority, float] = {"interactive": 9.0, "bulk": 1.0}
@@ -113,6 +116,9 @@ class Options:
     model's config.json. truncation_side: the end that a text which is too long loses; None leaves
     it to the model's tokenizer. activation: shows scores as this makes them of the logits.
     long_text: what becomes of a text that is too long, where truncation is allowed.
+    stage: which of several models is asked; None: the only one. unsure_below: the answer of a
+    single-label model has `unsure`, whether its best calibrated score is below. No caller sets
+    these two.
     """
 
     top_k: int | None = None
@@ -123,6 +129,8 @@ class Options:
     truncation_side: Literal["left", "right"] | None = None
     activation: Activation | None = None
     long_text: Literal["truncate", "window"] | None = None
+    stage: ModelStage | None = None
+    unsure_below: float | None = None
 
     def in_windows(self, default: str) -> bool:
         """Whether a text that is too long is read in windows. default: what the service does."""

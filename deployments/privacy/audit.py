@@ -27,6 +27,7 @@ from typing import Any
 
 import msgspec
 
+from deployments.pipeline.cascade import CASCADE
 from deployments.pipeline.errors import ServiceError, kind_and_place, loggable_id
 from deployments.pipeline.pipeline import MODEL
 from deployments.pipeline.types import Answer, TextInput
@@ -49,7 +50,8 @@ _Line = dict[str, Any]
 class AuditLog:
     """Writes in a thread of its own: whoever records never waits for the disk.
 
-    engine: what decides; it stands in every line.
+    engine: what decides; it stands in every line. first_engine: of a cascade's first model, in the
+    lines of its answers.
 
     Raises:
         ValueError: no secret, or one too short to keep anything.
@@ -61,6 +63,7 @@ class AuditLog:
             raise ValueError("args.audit needs both `directory` and `secret_file`.")
         secret = read_secret(Path(settings.secret_file))
         self.engine: str | None = None
+        self.first_engine: str | None = None
         self._dropped = self._unwritten = 0  # each written by one thread only
         self._text_key = derived_key(secret, "text")
         self._chain_key = derived_key(secret, "chain") if settings.chain else None
@@ -108,7 +111,7 @@ class AuditLog:
                 **about,
                 "text": text_digest(self._text_key, item.text, item.text_pair),
                 **self._outcome(result),
-                "engine": self.engine,
+                "engine": self.first_engine if _is_first(result) else self.engine,
             }
             for item, result in zip(inputs, results, strict=True)
             if isinstance(item, TextInput)
@@ -230,6 +233,11 @@ def broken_at(paths: Sequence[Path], secret: bytes, first: int = 0) -> tuple[int
                 count += 1
             last, expected = said, n + 1
     return count, None
+
+
+def _is_first(result: Answer | ServiceError) -> bool:
+    said = result.get(CASCADE) if isinstance(result, dict) else None
+    return said is not None and said["stage"] == "first"
 
 
 class _PrivateFile(RotatingFileHandler):

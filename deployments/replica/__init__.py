@@ -8,6 +8,7 @@
 - metric_table: Every metric of ours: its name, its kind, its labels, and what it is for
 - metrics: What happens, as Prometheus metrics at Ray's own metrics endpoint of each node
 - model_chain: All that an ingress holds of one model, from a text's arrival to its answer
+- second_models: What an ingress holds beside its model: a smaller one in front, one on trial behind
 - tracing: Traces by OpenTelemetry: one for a request, through all three deployments, sent by OTLP
 - updates: What a replica sees of an update of its application: others that serve, and how it went
 

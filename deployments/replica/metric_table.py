@@ -17,6 +17,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 TEXTS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 TOKENS = tuple(float(1 << k) for k in range(3, 17))
+DIFFERENCES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 
 MAX_LABELS = 20
@@ -73,6 +74,9 @@ LABELS: dict[str, str] = {
     "baseline": "of the content of drift.json, as a hash",
     "feature": "`labels`, `scores`, `tokens`, `unknown_tokens` or `tokens_per_character`",
     "bin": "a label, or the upper end of a range",
+    "answered_by": "`first`, `second`; `degraded`, where the first answered though it was unsure",
+    "result": "`compared`, `dropped`, `failed`",
+    "shadow_label": "as `label`, of the model on trial",
     "threads": "of the model, a number",
 }
 """Label → its values."""
@@ -163,6 +167,40 @@ METRICS: tuple[Metric, ...] = (
         "Tokenizer",
         "Texts that kill the model's process or hang it, and are refused for a while.",
         "Any: find out who sends it, by the log.",
+    ),
+    Metric(
+        "cascade_texts_total",
+        "counter",
+        "Tokenizer",
+        "Texts that a cascade answered, by the model that did.",
+        "The share of `second` is what the larger model costs. `degraded` says that it can't "
+        "keep up: add replicas, or lower `cascade_threshold`.",
+        ("answered_by",),
+    ),
+    Metric(
+        "shadow_texts_total",
+        "counter",
+        "Tokenizer",
+        "Texts chosen for the model on trial, by what became of them.",
+        "Many `dropped`: it is too slow for this share of the texts.",
+        ("result",),
+    ),
+    Metric(
+        "shadow_labels_total",
+        "counter",
+        "Tokenizer",
+        "Texts that both models answered, by the label of each.",
+        "Where the two are equal, they agree; `rayclassify compare` shows the rest.",
+        ("label", "shadow_label"),
+    ),
+    Metric(
+        "shadow_score_difference",
+        "histogram",
+        "Tokenizer",
+        "How far the two models' scores of the label that was served are apart.",
+        "A wide one without other labels: thresholds and calibration don't carry over.",
+        (),
+        DIFFERENCES,
     ),
     Metric(
         "queue_tokens",

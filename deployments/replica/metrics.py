@@ -22,7 +22,14 @@ import ray
 from ray.serve.metrics import Counter, Gauge
 
 from deployments.pipeline.drift import PANE_S, Baseline, Window
-from deployments.pipeline.observer import Observer, Outcome, Retry, Stage
+from deployments.pipeline.observer import (
+    CascadeOutcome,
+    Observer,
+    Outcome,
+    Retry,
+    ShadowOutcome,
+    Stage,
+)
 from deployments.replica.metric_table import (
     BY_NAME,
     MAX_LABELS,
@@ -176,6 +183,17 @@ class RayObserver(Observer):
                 if (window := found.windows.get(feature)) is None:
                     window = found.windows[feature] = Window(len(counts))
                 window.add(counts, now)
+
+    def cascaded(self, outcome: CascadeOutcome, n_texts: int) -> None:
+        self._counts["cascade_texts_total", outcome] += n_texts
+
+    def shadowed(self, outcome: ShadowOutcome, n_texts: int) -> None:
+        self._counts["shadow_texts_total", outcome] += n_texts
+
+    def compared(self, labels: tuple[str, ...], served: str, other: str, difference: float) -> None:
+        shown = (one if one in labels[:MAX_LABELS] else OTHER_LABELS for one in (served, other))
+        self._counts["shadow_labels_total", *shown] += 1
+        self._histograms["shadow_score_difference",].add(difference)
 
     def retried(self, cause: Retry) -> None:
         self._counts["retries_total", cause] += 1

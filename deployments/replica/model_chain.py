@@ -131,7 +131,6 @@ class ModelChain:
             work_of=self._work_of,
             tracer=tracer,
         )
-        observer.watch("pending_texts", lambda: self._gate.pending)
         self._max_chars = 0  # known once the model is
         self._ready = Readiness(limits.max_pending_texts, limits.max_queue_s)
         self.loading = asyncio.get_running_loop().create_task(
@@ -165,6 +164,15 @@ class ModelChain:
         if late:  # outside of `except`: as its context the other would keep the texts
             raise await self._none_runs() or late.pop()
         return [next(answers) if isinstance(item, TextInput) else item for item in inputs]
+
+    @property
+    def pending(self) -> int:
+        """Texts taken in and not answered yet."""
+        return self._gate.pending
+
+    def labels(self) -> tuple[str, ...]:
+        """See `LiveModels.labels`."""
+        return self._models.labels()
 
     def ahead_s(self) -> float:
         """How long all that was taken in here would take one Classifier."""
@@ -326,6 +334,9 @@ class ModelChain:
     ) -> None:
         info = self._models.info_of(read.model)
         if info is None or info.drift is None:
+            return
+        # A cascade's second model sees what is hard, and one on trial is not what serves.
+        if inputs and inputs[0].options.stage in ("second", "shadow"):
             return
         baseline = baseline_of(info.drift, info.labels)
         # The text that proves readiness is nobody's traffic.

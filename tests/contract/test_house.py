@@ -17,6 +17,7 @@ ROOT_MODULES = {
         "classifier",
         "postprocessor",
         "settings",
+        "model_settings",
         "user_config",
         "local",
     ),

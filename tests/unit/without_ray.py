@@ -12,7 +12,7 @@ from deployments.model.load import load_parts
 from deployments.pipeline.parts import ModelParts
 from deployments.pipeline.types import Logits, OtherModel
 from deployments.postprocessor import Postprocessor
-from deployments.settings import Settings
+from deployments.settings import PARTS, Settings
 from deployments.tokenizer import Tokenizer
 
 Predict = Callable[..., Any]
@@ -65,8 +65,13 @@ def tokenizer(
     """A Tokenizer whose other stages are in this process; its `_chain.loading` gets it ready."""
     there = classifiers or Classifiers(load_parts(settings.model), predict)
     postprocessor = Postprocessor()
-    return Tokenizer(
-        settings,
-        handle(predict=there.predict, parts=there.parts),
-        handle(postprocess=postprocessor.postprocess),
-    )
+    beside = {
+        part: _calls(Classifiers(load_parts(own.model)))
+        for part in PARTS
+        if (own := settings.of(part)) is not None
+    }
+    return Tokenizer(settings, _calls(there), handle(postprocess=postprocessor.postprocess), beside)
+
+
+def _calls(classifiers: Classifiers) -> Any:
+    return handle(predict=classifiers.predict, parts=classifiers.parts)

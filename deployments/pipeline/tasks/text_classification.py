@@ -91,13 +91,20 @@ class LabelDecoder:
             for i, one in enumerate(options)
         ]
         best, top = order[:, 0], scores.max(axis=1)
-        if logits.errors:
-            failed = list(logits.errors)
-            best, top = np.delete(best, failed), np.delete(top, failed)
+        failed = [] if logits.errors is None else list(logits.errors)
+        labelled = watched = failed
+        if any(one.stage for one in options):
+            # Each text counts once. Of drift the first model sees all texts, the second few.
+            stages = [(i, one.stage) for i, one in enumerate(options)]
+            silent = [i for i, stage in stages if stage == "shadow" or answers[i].get("unsure")]
+            labelled = failed + silent
+            watched = failed + [i for i, stage in stages if stage in ("second", "shadow")]
         is_share = self._model.problem_type != REGRESSION
-        self._observer.labelled(self._model.labels, best, top if is_share else None)
+        scored = np.delete(top, labelled) if is_share else None
+        self._observer.labelled(self._model.labels, np.delete(best, labelled), scored)
         if self._baseline is not None:
-            self._observer.features(self._baseline, {"labels": best, "scores": top})
+            seen = {"labels": np.delete(best, watched), "scores": np.delete(top, watched)}
+            self._observer.features(self._baseline, seen)
         return answers
 
     def _answer(
@@ -119,6 +126,8 @@ class LabelDecoder:
         elif self._model.problem_type == SINGLE_LABEL:
             if self._abstain_below:
                 answer["abstained"] = bool(scores[best] < self._abstain_below)
+            if options.unsure_below is not None:
+                answer["unsure"] = bool(scores[best] < options.unsure_below)
             if self._label_set_from:
                 answer["label_set"] = [
                     labels[i] for i in ranked if scores[i] >= self._label_set_from
