@@ -6,13 +6,20 @@ Answers arrive as dicts from the other stages; their structs only describe them.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from deployments.model.certificate import Certificate
-from deployments.pipeline.types import BULK_FROM_TEXTS, Calibration, Options, Priority
+from deployments.pipeline.explaining import (
+    DEFAULT_PASSES,
+    MAX_PASSES,
+    MIN_PASSES,
+    Explain,
+    Method,
+)
+from deployments.pipeline.types import BULK_FROM_TEXTS, WEIGHTS, Calibration, Options, Priority
 
 # Equal options are one object, which pickle sends once per micro-batch instead of once per text.
 _options = lru_cache(maxsize=256)(Options)
@@ -91,6 +98,18 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
             "`X-Priority`."
         ),
     ] = None
+    explain: Annotated[
+        bool,
+        Meta(
+            description="Say also what each part of the text added to its label; POST /explain "
+            "has more options. Only where the service explains."
+        ),
+    ] = False
+
+    @property
+    def how(self) -> Explain | None:
+        """How the answers are to be explained, if at all."""
+        return Explain() if self.explain else None
 
     @property
     def options(self) -> Options:
@@ -103,6 +122,70 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
 
     def __repr__(self) -> str:
         return "ClassifyRequest(...)"  # a repr may end up in a log
+
+
+class ExplainRequest(ClassifyRequest, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One text, or a few, whose answers are to be explained."""
+
+    target: Annotated[
+        str | None,
+        Meta(description="The label to explain; null: the one answered."),
+    ] = None
+    method: Annotated[
+        Method,
+        Meta(description="How; `auto` takes the most faithful one that is installed."),
+    ] = "auto"
+    passes: Annotated[
+        Annotated[int, Meta(ge=MIN_PASSES, le=MAX_PASSES)] | None,
+        Meta(
+            description=f"Forward passes at most; null: {DEFAULT_PASSES}, or the service's limit."
+        ),
+    ] = None
+
+    @property
+    def how(self) -> Explain:
+        return Explain(self.target, self.method, self.passes)
+
+    def __repr__(self) -> str:
+        return "ExplainRequest(...)"
+
+
+class ExplainedToken(Struct):
+    """A part of the text. start, end: Unicode code points of the text as it was sent, from 0."""
+
+    text: str
+    start: int
+    end: int
+    attribution: Annotated[
+        float, Meta(description="Above 0 it speaks for the label, below 0 against it.")
+    ]
+    part: Annotated[
+        Literal["text", "text_pair"] | UnsetType, Meta(description="Of pairs only: which half.")
+    ] = UNSET
+
+
+class Explanation(Struct):
+    """What each part of a text added to a label."""
+
+    label: Annotated[str, Meta(description="The label explained: the one answered, or `target`.")]
+    of: Annotated[
+        Literal["log_odds", "value"],
+        Meta(description="`log_odds` of the label, before calibration; a regression's `value`."),
+    ]
+    method: Annotated[str, Meta(description="What was used; see `method` of the request.")]
+    baseline: Annotated[str | None, Meta(description="What stands for no text.")]
+    passes: Annotated[int, Meta(description="Forward passes spent.")]
+    seconds: Annotated[float, Meta(description="That these took.")]
+    sum: Annotated[float, Meta(description="Of all attributions.")]
+    convergence_delta: Annotated[
+        float | None,
+        Meta(description="`sum` less what it should be; null where no sum is promised."),
+    ]
+    elsewhere: Annotated[
+        float, Meta(description="Of `sum`, what belongs to the tokenizer's own marks.")
+    ]
+    truncated: Annotated[bool, Meta(description="Whether only a part of the text was read.")]
+    tokens: list[ExplainedToken]
 
 
 class Deciding(Struct):
@@ -168,6 +251,10 @@ class Prediction(Struct):
         int | UnsetType,
         Meta(description="With `args.redaction` only: how many pieces of personal data were cut."),
     ] = UNSET
+    explanation: Annotated[
+        Explanation | UnsetType,
+        Meta(description="Where it was asked for: what each part of the text added to the label."),
+    ] = UNSET
 
 
 class ErrorDetail(Struct):
@@ -199,6 +286,15 @@ class Update(Struct):
     model: Annotated[str | None, Meta(description="The model asked for, where it is another one.")]
     revision: str | None
     message: Annotated[str, Meta(description="Why it does not serve, as far as known.")]
+
+
+class ExplainInfo(Struct):
+    """What may be asked of explanations."""
+
+    methods: list[str]
+    max_texts: int
+    max_passes: int
+    max_s: float
 
 
 class BesideInfo(Struct):
@@ -255,6 +351,10 @@ class Info(Struct):
         Certificate | None,
         Meta(description="What was proven of the model at its load: `/info?certificate`."),
     ] = None
+    explain: Annotated[
+        ExplainInfo | UnsetType,
+        Meta(description="With `args.explain` only: its methods and limits."),
+    ] = UNSET
     cascade: Annotated[
         BesideInfo | UnsetType | None,
         Meta(description="With `args.cascade` only: the model that answers first; null: not now."),
@@ -343,16 +443,38 @@ class State(Struct):
 
 def components() -> dict[str, Any]:
     """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
-    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Update, Info, State]
+    structs = [
+        ClassifyRequest,
+        ExplainRequest,
+        Prediction,
+        ErrorAnswer,
+        Health,
+        Update,
+        Info,
+        State,
+    ]
     schemas = msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
     # Decoding leaves the items of a list open, for later; callers and generators must know them.
-    schemas["ClassifyRequest"]["properties"]["text"] |= _TEXTS
-    schemas["ClassifyRequest"]["properties"]["text_pair"] |= _PAIRS
+    for name in ("ClassifyRequest", "ExplainRequest"):
+        schemas[name]["properties"]["text"] |= _TEXTS
+        schemas[name]["properties"]["text_pair"] |= _PAIRS
     return schemas
 
 
-FIELDS: dict[str, str] = {
-    name: schema["description"]
-    for name, schema in components()["ClassifyRequest"]["properties"].items()
+def _fields(name: str) -> dict[str, str]:
+    fields = components()[name]["properties"].items()
+    return {field: schema["description"] for field, schema in fields}
+
+
+FIELDS: dict[type[ClassifyRequest], dict[str, str]] = {
+    ClassifyRequest: _fields("ClassifyRequest"),
+    ExplainRequest: _fields("ExplainRequest"),
 }
-"""Field of a request → what it means, as error messages repeat it."""
+"""Kind of request → its fields and what they mean, as error messages repeat it."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "long_text": ("truncate", "window", "error"),
+    "priority": tuple(WEIGHTS),
+    "method": get_args(Method),
+}
+"""Field → the words that it may hold."""
