@@ -3,9 +3,11 @@
 - audit: `rayclassify audit`: what an audit log says, and whether it was changed
 - bench: `rayclassify bench URL …`: how fast servers are, ours or others, side by side
 - calibrate: `rayclassify calibrate`: scores that mean what they say, and when to abstain
+- cascade: `rayclassify cascade`: a small model first, the large one for what it is unsure of
 - check: `rayclassify check`: everything wrong in a config, before it is deployed
 - classify: `rayclassify classify`: texts in, labels out, from a running service
 - classify_table: `rayclassify classify TABLE --text-column`: a table in, a table with labels out
+- compare: `rayclassify compare`: a model on trial against the one that serves, on real traffic
 - deploy: `rayclassify deploy` and `rollback`: change what a running cluster serves
 - deploy_run: A deploy as a person sees it: what is going on, how it ended, and the way back
 - distill: `rayclassify distill`, `prune` and `trim`: a smaller model of a larger one
@@ -43,8 +45,10 @@ from deployments import __version__
 from deployments.cli.audit import app as audit
 from deployments.cli.bench import bench
 from deployments.cli.calibrate import calibrate
+from deployments.cli.cascade import cascade
 from deployments.cli.check import check
 from deployments.cli.classify import classify
+from deployments.cli.compare import compare
 from deployments.cli.deploy import deploy, rollback
 from deployments.cli.distill import distill, prune, trim
 from deployments.cli.doctor import doctor
@@ -95,6 +99,7 @@ def main(
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
     *(evaluate, explain, finetune, calibrate, distill, prune, trim, quantize, baseline, drift),
+    *(cascade, compare),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
 app.add_typer(audit, name="audit")

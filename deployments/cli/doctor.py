@@ -24,7 +24,7 @@ from deployments.engines.cpu import FEATURES, cpu_features, cpu_model
 from deployments.engines.measurement import Measured
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import our_settings
-from deployments.settings import Settings
+from deployments.settings import PARTS, Settings
 
 PACKAGES = ("rayclassify", "ray", "torch", "transformers", "tokenizers", "nanotoken", "numpy")
 
@@ -65,7 +65,7 @@ def doctor(
 
     - `rayclassify doctor --no-measure`, on a machine that is busy
     """
-    settings, num_threads = _classifier(checked_config(config))
+    (settings, num_threads), *beside = _classifiers(checked_config(config))
     out = Console(quiet=as_json, highlight=False, markup=False, emoji=False)
 
     facts = machine_facts()
@@ -79,30 +79,45 @@ def doctor(
         with Console(stderr=True).status("measuring matrix products"):
             gflops = peaks(num_threads)
         _show(out, "GFLOP/s of matrix products, 512 × 768 × 3072, the best of many", gflops)
-    pick = _pick(settings, num_threads, measure)
-    _show_pick(out, settings, num_threads, pick)
+    picks = []
+    for own, threads in ((settings, num_threads), *beside):
+        picks.append(_pick(own, threads, measure))
+        _show_pick(out, own, threads, picks[-1])
     if as_json:
         found = {
             "machine": facts,
             "num_threads": num_threads,
             "peak_gflops": gflops,
-            "engine": {"why": pick.why, "rows": [asdict(row) for row in pick.rows]},
+            "engine": _told(picks[0]),
+            "beside": {
+                own.model.id: _told(pick) for (own, _), pick in zip(beside, picks[1:], strict=True)
+            },
         }
         sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
-    if pick.error:
+    if any(pick.error for pick in picks):
         raise typer.Exit(NO)
 
 
-def _classifier(config: dict[str, Any]) -> tuple[Settings, int]:
-    """The settings of our first application, and the threads of a Classifier."""
+def _told(pick: Pick) -> dict[str, Any]:
+    return {"why": pick.why, "rows": [asdict(row) for row in pick.rows]}
+
+
+def _classifiers(config: dict[str, Any]) -> list[tuple[Settings, int]]:
+    """Of each model of our first application, `args.model` first: its settings, and the threads of
+    a replica."""
     settings = next((ours for ours, _ in our_settings(config)), Settings())
-    asked = [
-        deployment.get("ray_actor_options", {}).get("num_cpus", 1)
-        for app in config["applications"]
-        for deployment in app.get("deployments", [])
-        if deployment.get("name") == "Classifier"
+    asked: dict[str, float] = {}
+    for app in config["applications"]:
+        for deployment in app.get("deployments", []):
+            cpus = deployment.get("ray_actor_options", {}).get("num_cpus", 1)
+            asked.setdefault(deployment.get("name"), cpus)
+    models = {"Classifier": settings} | {
+        name: own for part, name in PARTS.items() if (own := settings.of(part)) is not None
+    }
+    return [
+        (own, own.engine.num_threads or machine.threads_for(asked.get(name, 1)))
+        for name, own in models.items()
     ]
-    return settings, settings.engine.num_threads or machine.threads_for(next(iter(asked), 1))
 
 
 def _pick(settings: Settings, num_threads: int, measure: bool) -> Pick:

@@ -119,6 +119,16 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "something has moved, or nothing is watched",
         UNREACHABLE: "no cluster answers",
     },
+    "cascade": {
+        DONE: "the threshold keeps within the loss on rows that it was not fitted to",
+        NO: "it does not, or a model could not be run",
+        WRONG: "the table, the config or an option is wrong, or no threshold would do",
+    },
+    "compare": {
+        DONE: "both models were compared on some texts",
+        NO: "on none yet, or no model is on trial",
+        UNREACHABLE: "no cluster answers",
+    },
     "audit verify": {
         DONE: "no line was changed",
         NO: "one was",

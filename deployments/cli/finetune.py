@@ -89,10 +89,11 @@ def finetune(
         raise typer.BadParameter("float16 or float32", param_hint="--dtype")
     check_free(out, force, (base, data, validation))
     from deployments.optimise.bases import ordered_as
-    from deployments.optimise.finetuning import Data, Task, advice, forget, held_out, names_of
+    from deployments.optimise.finetuning import Data, Task, advice, held_out, names_of
     from deployments.optimise.finetuning import finetune as run
     from deployments.optimise.labelled import check_known, without
     from deployments.optimise.training import Recipe
+    from deployments.optimise.unfinished import forget
     from deployments.pipeline.tasks.text_classification import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
     task = Task(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-_OURS = {"checkpoint.pt", "checkpoint.partial", "teacher.npz", "teacher.partial"}
+from deployments.optimise.unfinished import FILES
 
 
 def check_free(out: Path, force: bool, inputs: Sequence[str | None]) -> None:
@@ -28,11 +28,11 @@ def check_free(out: Path, force: bool, inputs: Sequence[str | None]) -> None:
     if not out.exists():
         return
     held = {path.name for path in out.iterdir()}
-    if held <= _OURS:
+    if held <= FILES:
         return
     if "config.json" not in held:
         raise _bad(f"{out} holds files that are of no model: name another directory.")
-    if not held & _OURS and not force:
+    if not held & FILES and not force:
         raise _bad(f"{out} holds a model; --force replaces it.")
 
 

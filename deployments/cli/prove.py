@@ -23,16 +23,19 @@ def prove_models(
     The config is one that `check` finds nothing wrong with.
     """
     from deployments.launch.plan import our_settings
+    from deployments.settings import PARTS
 
     certificates, refusals = [], []
     with contextlib.nullcontext() if verbose else _quiet():
         for settings, path in our_settings(config):
-            if settings.engine.name == "none":
-                continue
-            try:
-                certificates.append(_proven(settings))
-            except Refused as exc:
-                refusals.append(f"{path}.model: {exc}")
+            models = {"": settings, **{f".{p}": one for p in PARTS if (one := settings.of(p))}}
+            for place, own in models.items():
+                if own.engine.name == "none":
+                    continue
+                try:
+                    certificates.append(_proven(own))
+                except Refused as exc:
+                    refusals.append(f"{path}{place}.model: {exc}")
     return certificates, refusals
 
 

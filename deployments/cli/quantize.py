@@ -54,16 +54,14 @@ def quantize(
 
     Example: `rayclassify quantize ./mine --data held-out.csv --out ./mine-int8`
     """
-    job = Job(out, force, data, None, text_column, label_column, separator, kind, encoding, ())
-    if out.exists() and not (out / "config.json").exists() and any(out.iterdir()):
-        raise typer.BadParameter(f"{out} is there, and no model.", param_hint="--out")
-    if out.exists() and Path(model).exists() and out.samefile(model):
-        raise typer.BadParameter(f"{out} is the original itself.", param_hint="--out")
+    job = Job(
+        out, force, data, None, text_column, label_column, separator, kind, encoding, (model,)
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     with job.errors(), tempfile.TemporaryDirectory(dir=out.parent, prefix=".quantize-") as scratch:
         from deployments.optimise.card import Card
         from deployments.optimise.finetuning import targets_of
-        from deployments.optimise.labelled import BadData, Labelled, check_known
+        from deployments.optimise.labelled import Labelled, check_known
         from deployments.optimise.quantizing import (
             FLOAT32,
             INT8,
@@ -74,7 +72,6 @@ def quantize(
         )
         from deployments.optimise.running import CandidateFailed
         from deployments.optimise.shrunk import beside
-        from deployments.pipeline.tasks.text_classification import MULTI_LABEL
 
         if labels:
             rows = read_table(data, text_column, label_column, kind, encoding, separator)
@@ -85,9 +82,6 @@ def quantize(
             job.say.print(f"warning: {note}")
         made, limits = Path(scratch) / "model", Limits(min_agreement, max_f1_loss)
         names, task = written(model, made, separator)
-        if (task.problem_type == MULTI_LABEL) != (separator is not None):
-            needs = "say" if separator is None else "leave out"
-            raise BadData(f"{model} is a {task.problem_type} model: {needs} --label-separator.")
         if labels:
             check_known(rows, model, names, separator)
         job.say.print(f"{len(rows):,} texts, in float32 and in int8")

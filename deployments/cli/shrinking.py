@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from deployments.cli.evaluate import read_table
+from deployments.cli.evaluate import read_table, read_texts
 from deployments.cli.finetune import training_bar
 from deployments.cli.model_directory import check_free, clear
 
@@ -60,19 +60,13 @@ class Job:
 
     def lesson(self, name: str, model: Any, unlabelled: str | None) -> Lesson:
         """The tables. Raises BadTable, BadData."""
-        from deployments.optimise.distilling import Lesson, labels_of, task_of
+        from deployments.optimise.distilling import Lesson, check_separator, labels_of, task_of
         from deployments.optimise.finetuning import held_out
-        from deployments.optimise.labelled import BadData, check_known, without
-        from deployments.pipeline.tasks.text_classification import (
-            MULTI_LABEL,
-            REGRESSION,
-            SINGLE_LABEL,
-        )
+        from deployments.optimise.labelled import check_known, without
+        from deployments.pipeline.tasks.text_classification import REGRESSION, SINGLE_LABEL
 
-        task = task_of(model)
-        if (task.problem_type == MULTI_LABEL) != (self._separator is not None):
-            needs = "say" if self._separator is None else "leave out"
-            raise BadData(f"{name} is a {task.problem_type} model: {needs} --label-separator.")
+        task = task_of(model, self._separator)
+        check_separator(name, task)
         rows = self._table(self._data, task.problem_type == REGRESSION)
         if self._validation is None:
             learnt, chosen = held_out(rows, 0, task.problem_type == SINGLE_LABEL)
@@ -96,24 +90,13 @@ class Job:
 
     def texts(self, path: str) -> list[str]:
         """Of a table without labels, each once. Raises BadTable, BadData."""
-        from deployments.bulk.columns import check_there
-        from deployments.bulk.tables import opened
         from deployments.optimise.labelled import BadData
 
         column, _, kind, encoding = self._columns
-        from deployments.bulk.tables import format_of
-
-        found: dict[str, None] = {}
-        with opened(path, format_of(path, kind), encoding) as table:  # type: ignore[arg-type]
-            if table.columns is not None:
-                check_there((column,), table.columns)
-            for row in table.rows:
-                text = row.fields.get(column)
-                if row.fault is None and isinstance(text, str) and text.strip():
-                    found.setdefault(text)
+        found = list(dict.fromkeys(read_texts(path, column, kind, encoding)[0]))
         if len(found) < 2:
             raise BadData(f"{path} has {len(found)} texts in the column {column}.")
-        return list(found)
+        return found
 
     def recipe(
         self, epochs: int, rate: float, batch_tokens: int, max_length: int, seed: int
@@ -160,9 +143,10 @@ class Job:
         engine: dict[str, Any] | None,
     ) -> None:
         """Both beside each other, on validation, and the card; then nothing is left to go on."""
-        from deployments.optimise.distilling import forget, labels_of, load, task_of
+        from deployments.optimise.distilling import labels_of, load, task_of
         from deployments.optimise.finetuning import targets_of
         from deployments.optimise.shrunk import beside
+        from deployments.optimise.unfinished import forget
 
         model, _ = load(str(self._directory))
         task, labels = task_of(model, self._separator), labels_of(model)

@@ -26,6 +26,7 @@ from deployments.scaling.policy import STATE_FILE
 from deployments.scaling.report import lines as scaling_lines
 from deployments.scaling.report import read_state
 from deployments.scaling.starts import START_FILE, Start, read_start
+from deployments.settings import PARTS
 
 if TYPE_CHECKING:
     from deployments.deploying.dashboard import Dashboard
@@ -125,14 +126,15 @@ def _starts(
     dashboard: Dashboard, details: dict[str, Any], app: str
 ) -> list[tuple[str, float, Start]]:
     """Of each Classifier that has written it down: its name, when it was asked for, its start."""
-    classifier = details["applications"][app].get("deployments", {}).get("Classifier") or {}
+    deployments = details["applications"][app].get("deployments", {})
     found = []
-    for replica in classifier.get("replicas") or []:
-        name = str(replica.get("replica_id"))
-        file = START_FILE.format(app=app, deployment="Classifier", replica=name)
-        start = read_start(dashboard.log_file(str(replica.get("node_id")), f"serve/{file}"))
-        if start:
-            found.append((name, float(replica["start_time_s"]), start))
+    for deployment in ("Classifier", *PARTS.values()):
+        for replica in (deployments.get(deployment) or {}).get("replicas") or []:
+            name = str(replica.get("replica_id"))
+            file = START_FILE.format(app=app, deployment=deployment, replica=name)
+            start = read_start(dashboard.log_file(str(replica.get("node_id")), f"serve/{file}"))
+            if start:
+                found.append((name, float(replica["start_time_s"]), start))
     return found
 
 

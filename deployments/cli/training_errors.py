@@ -11,6 +11,7 @@ from rich.console import Console
 
 from deployments.cli.evaluate import fail
 from deployments.cli.exit_codes import NO, WRONG
+from deployments.optimise.unfinished import CHECKPOINT
 
 
 @contextmanager
@@ -32,7 +33,7 @@ def told(say: Console, out: Path) -> Iterator[None]:
     except OSError as exc:
         fail(say, f"{out} can't be written: {exc}.", NO)
     except KeyboardInterrupt:
-        kept = (out / "checkpoint.pt").exists()
+        kept = (out / CHECKPOINT).exists()
         say.print(
             f"stopped; {out} keeps how far it came. Ask again to go on."
             if kept

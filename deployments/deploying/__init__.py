@@ -9,6 +9,7 @@
 - merging: What is sent to Serve: this application changed, and everything else as it stands there
 - pinning: What a model was when it was deployed, in the application's args: its commit, its
   fingerprint
+- shadow_view: What the replicas say of a model on trial: how often it agrees, what it would change
 - rates: Prometheus metrics looked at again and again: what they say, what they gain a second
 - rollout: A deploy from its PUT to its end: watched, and taken back where it failed
 - room: What the nodes of a cluster have free, and why a replica finds no place

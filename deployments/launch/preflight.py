@@ -17,6 +17,9 @@ from deployments.launch import ports, processes
 from deployments.launch.environment import cluster_address
 from deployments.launch.plan import Plan, our_settings, read_plan
 from deployments.model import files as model_files
+from deployments.model.deployed import refuse_other_labels
+from deployments.model.source import ModelNotFound
+from deployments.settings import PARTS
 
 # Measured with the demo model: 1.3 GB in all, of which Ray and Serve take 0.8 and the Classifier
 # 0.4. The rest is for second replicas; larger models need more.
@@ -71,9 +74,18 @@ def check_files(config: dict[str, Any]) -> list[Problem]:
 def check_models(config: dict[str, Any]) -> Iterator[Problem]:
     """Faults of the models' files; a hub id is only known once it is fetched."""
     for settings, path in our_settings(config):
-        for fault in model_files.faults(settings.model) if settings.engine.name != "none" else ():
-            key = "model.revision" if fault.startswith("args.model.revision") else "model.id"
-            yield Problem(join(path, key), fault)
+        models = {"": settings, **{f"{p}.": one for p in PARTS if (one := settings.of(p))}}
+        found = False
+        for place, own in models.items():
+            for fault in model_files.faults(own.model) if own.engine.name != "none" else ():
+                key = "model.revision" if fault.startswith("args.model.revision") else "model.id"
+                found = True
+                yield Problem(join(path, place + key), fault)
+        try:
+            if not found:
+                refuse_other_labels(settings)
+        except ModelNotFound as exc:
+            yield Problem(path, str(exc))
 
 
 def _unreadable(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import requests
 from deployments.config.ray_inside import DASHBOARD_TOLD
 from deployments.launch.token_file import read_token
 from deployments.pipeline.causes import causes
+from deployments.settings import PARTS
 
 STARTING_RAY = "starting Ray"
 DEPLOYING = "deploying"
@@ -88,6 +89,6 @@ def phase_of(app: dict[str, Any]) -> str:
     if app.get("status") == "RUNNING":
         return STARTING_HTTP
     waiting = sorted(name for name, d in deployments.items() if d.get("status") != "HEALTHY")
-    if "Classifier" in waiting:
+    if not {"Classifier", *PARTS.values()}.isdisjoint(waiting):
         return LOADING
     return f"starting {', '.join(waiting)}" if waiting else DEPLOYING

@@ -22,10 +22,10 @@ def as_deployed(settings: Settings) -> Settings:
         ModelNotFound: its files show that it can't be served, or nobody knows the commit; or two of
             the models have other labels.
     """
+    refuse_other_labels(settings)
     found: dict[str, Any] = {"model": _named(settings)}
     for part in PARTS:
         if (own := settings.of(part)) is not None:
-            _refuse_other_labels(settings, own, part)
             found[part] = getattr(settings, part).model_copy(update={"model": _named(own)})
     return settings.model_copy(update=found)
 
@@ -42,6 +42,14 @@ def _named(settings: Settings) -> ModelSettings:
     model = resolved(model)
     found = model.fingerprint or fingerprint(model)
     return model.model_copy(update={"fingerprint": found})
+
+
+def refuse_other_labels(settings: Settings) -> None:
+    """Raises ModelRefused: the models of an application can't answer in each other's place. What
+    is not a directory here is compared by whoever loads it."""
+    for part in PARTS:
+        if (own := settings.of(part)) is not None:
+            _refuse_other_labels(settings, own, part)
 
 
 def _refuse_other_labels(settings: Settings, own: Settings, part: Part) -> None:

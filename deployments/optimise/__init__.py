@@ -5,6 +5,7 @@
 - calibrating: a model calibrated on held-out rows: fitted on one half, checked on the other
 - calibration: temperature, when to abstain, sets of labels, and what they promise
 - card: the card of a model that was made here: what of, how, how good
+- cascading: the threshold of a cascade: fitted on one half of held-out rows, checked on the other
 - choice: which models are worth having, and which of them keeps within stated limits
 - distilling: a smaller model that answers as a larger one does
 - drifting: a baseline of drift: how a model's answers and lengths are distributed over reference
@@ -22,6 +23,7 @@
 - students: fewer layers, narrower feed-forward parts
 - training: a loop that can be killed, and goes on where it was
 - trimming: a vocabulary cut, what it changes on texts held out, and the model written
+- unfinished: the files that a run goes on from
 - vocabulary: a vocabulary cut to the tokens that some texts use
 
 cli imports it. It imports local, bulk and all below, and no Ray.

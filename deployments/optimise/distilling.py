@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,17 +18,18 @@ from transformers.utils import logging
 from deployments.engines.hardware import pick_device
 from deployments.optimise.bases import BadBase, positions_of
 from deployments.optimise.finetuning import (
-    CHECKPOINT,
     Encoding,
     Task,
+    asks,
     in_batches,
     save,
     score,
     targets_of,
     tokens_of,
 )
-from deployments.optimise.labelled import Labelled
+from deployments.optimise.labelled import BadData, Labelled
 from deployments.optimise.training import Outcome, Recipe, Told, name_run, name_weights, train
+from deployments.optimise.unfinished import CHECKPOINT, OPINIONS, partial_of
 from deployments.pipeline.tasks.text_classification import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 TEMPERATURE = 2.0
@@ -35,7 +37,7 @@ TEMPERATURE = 2.0
 use 1 to 20, small ones for small students."""
 LABEL_WEIGHT = 0.3
 """How much the rows' own labels count beside the teacher's opinion, where rows have labels."""
-_OPINIONS = "teacher.npz"
+_CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +99,23 @@ def task_of(model: Any, separator: str | None = None) -> Task:
     return Task(kind, separator)
 
 
+def check_separator(name: str, task: Task) -> None:
+    """Raises BadData: a separator is said for a model that gives one label, or none for several."""
+    if (task.problem_type == MULTI_LABEL) != (task.separator is not None):
+        needs = "say" if task.separator is None else "leave out"
+        raise BadData(f"{name} is a {task.problem_type} model: {needs} --label-separator.")
+
+
 def labels_of(model: Any) -> tuple[str, ...]:
     """In the order of the logits."""
     names = model.config.id2label
     return tuple(names[i] for i in range(model.config.num_labels))
 
 
-def asks(model: Any, tokenizer: Any) -> Callable[[Sequence[Encoding]], torch.Tensor]:
-    """Logits of some rows: float32 [n, labels]."""
-    place = next(model.parameters()).device
-
-    def forward(rows: Sequence[Encoding]) -> torch.Tensor:
-        padded = tokenizer.pad(list(rows), return_tensors="pt").to(place)
-        logits: torch.Tensor = model(**padded).logits
-        return logits
-
-    return forward
+def keep_calibration(original: str, out: Path) -> None:
+    """For a model with the original's logits, or nearly so."""
+    if (calibration := Path(original) / _CALIBRATION).is_file():
+        shutil.copyfile(calibration, out / _CALIBRATION)
 
 
 def distill(
@@ -131,7 +134,7 @@ def distill(
 ) -> Distilled:
     """Trains the student and writes it to `out`; a killed run goes on from what lies there.
 
-    What it needs for that stays until `forget`, so that a kill before the card costs nothing.
+    What it needs for that stays until `unfinished.forget`: a kill before the card costs nothing.
 
     The loss: cross-entropy against the teacher's scores at `TEMPERATURE`, mixed with the labels by
     `LABEL_WEIGHT`; and one less the cosine between their summaries, the student's through a linear
@@ -202,13 +205,6 @@ def distill(
     return Distilled(outcome, metric, said, answers, agreement(said, answers, task))
 
 
-def forget(out: Path) -> None:
-    """Removes what a killed run would have gone on from. The checkpoint goes last, as it says that
-    the rest may be half written."""
-    for left in (_OPINIONS, CHECKPOINT):
-        (out / left).unlink(missing_ok=True)
-
-
 def agreement(one: np.ndarray, other: np.ndarray, task: Task) -> float:
     """Share of texts with the same label, or labels; of a regression Pearson's r."""
     if task.problem_type == REGRESSION:
@@ -250,7 +246,7 @@ def _opinions(
     teacher: Any, tokenizer: Any, rows: Sequence[Encoding], out: Path, run: str
 ) -> Opinions:
     """Asked once, and kept while the student learns: a run that goes on does not ask again."""
-    kept = out / _OPINIONS
+    kept = out / OPINIONS
     if kept.exists():
         with np.load(kept) as found:
             if str(found["run"]) == run:
@@ -263,7 +259,7 @@ def _opinions(
         return torch.cat([answer.logits, answer.hidden_states[-1][:, 0]], 1)
 
     found = in_batches(rows, forward, n_labels + teacher.config.hidden_size)
-    partial = kept.with_suffix(".partial")
+    partial = partial_of(kept)
     with partial.open("wb") as file:
         np.savez(file, run=run, logits=found[:, :n_labels], summaries=found[:, n_labels:])
     partial.replace(kept)

@@ -30,9 +30,9 @@ from deployments.optimise.training import (
     Told,
     name_run,
     name_weights,
-    partial_of,
     train,
 )
+from deployments.optimise.unfinished import CHECKPOINT
 from deployments.pipeline.tasks.text_classification import (
     MULTI_LABEL,
     REGRESSION,
@@ -45,7 +45,6 @@ MAX_LABELS = 1_000
 _HELD_OUT = 0.1
 _MOST_MOVED = 0.01
 """Of a standard deviation: what rounding to 16 bits may move an answer that is a number."""
-CHECKPOINT = "checkpoint.pt"
 _ASKED_AT_ONCE = 32
 
 Encoding = dict[str, list[int]]
@@ -76,7 +75,7 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Finetuned:
-    """n_cut: training rows longer than `max_length`. new_head: the base had none for these labels.
+    """n_cut: training rows longer than `max_length`. logits: of validation.
 
     drift: the most that a logit of validation moved when the weights were halved to 16 bits; None
     where they stayed in 32. unknown: share of training tokens that the tokenizer does not know.
@@ -87,7 +86,6 @@ class Finetuned:
     n_parameters: int
     n_trained: int
     n_cut: int
-    new_head: bool
     drift: float | None
     unknown: float
     logits: np.ndarray
@@ -185,8 +183,8 @@ def finetune(
 ) -> Finetuned:
     """Trains, and writes model and tokenizer to `out`; a killed run goes on from what lies there.
 
-    What it needs for that stays until `forget`, so that a kill before the card costs nothing. A
-    model that lies in `out` stays until the new one is trained. anew: instead of OtherRun.
+    What it needs for that stays until `unfinished.forget`: a kill before the card costs nothing.
+    A model that lies in `out` stays until the new one is trained. anew: instead of OtherRun.
 
     Numbers are learnt as distances from their mean in standard deviations, and the head is
     rescaled at the end: steps of 5e-5 would not reach 5,000.
@@ -213,21 +211,12 @@ def finetune(
     targets = torch.from_numpy(((learnt - mean) / deviation).astype(learnt.dtype)).to(place)
     weights = _weights(targets, len(data.labels), task)
 
-    def forward(encodings: Sequence[Encoding]) -> torch.Tensor:
-        padded = tokenizer.pad(list(encodings), return_tensors="pt").to(place)
-        logits: torch.Tensor = whole(**padded).logits
-        return logits.float()
-
     def loss(places: Sequence[int]) -> torch.Tensor:
-        logits, wanted = forward([rows[i] for i in places]), targets[list(places)]
-        if task.problem_type == REGRESSION:
-            return functional.mse_loss(logits.squeeze(1), wanted)
-        if task.problem_type == MULTI_LABEL:
-            return functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=weights)
-        return functional.cross_entropy(logits, wanted, weight=weights)
+        logits = asks(whole, tokenizer)([rows[i] for i in places])
+        return task_loss(logits, targets[list(places)], task, weights)
 
     def predicted() -> np.ndarray:
-        return in_batches(checked, forward, len(data.labels))
+        return in_batches(checked, asks(whole, tokenizer), len(data.labels))
 
     out.mkdir(parents=True, exist_ok=True)
     # In their order, as steps are counted over it.
@@ -272,7 +261,6 @@ def finetune(
         n_parameters,
         n_trained,
         _n_cut(tokenizer, data.train, rows, limit),
-        new_head,
         drift,
         unknown,
         logits,
@@ -280,17 +268,40 @@ def finetune(
     )
 
 
-def forget(out: Path) -> None:
-    """Removes what a killed run would have gone on from."""
-    for left in (CHECKPOINT, partial_of(out / CHECKPOINT).name):
-        (out / left).unlink(missing_ok=True)
-
-
 def _make_room(out: Path) -> None:
     """The model that is replaced goes whole: its calibration would bend the new one's scores."""
     for path in out.iterdir():
         if path.is_file() and path.name != CHECKPOINT:
             path.unlink()
+
+
+def asks(model: Any, tokenizer: Any) -> Callable[[Sequence[Encoding]], torch.Tensor]:
+    """Logits of some rows: float32 [n, labels]."""
+    place = next(model.parameters()).device
+
+    def forward(rows: Sequence[Encoding]) -> torch.Tensor:
+        padded = tokenizer.pad(list(rows), return_tensors="pt").to(place)
+        logits: torch.Tensor = model(**padded).logits
+        return logits.float()
+
+    return forward
+
+
+def task_loss(
+    logits: torch.Tensor,
+    wanted: torch.Tensor,
+    task: Task,
+    weights: torch.Tensor | None = None,
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """wanted: see `targets_of`. weights: of the labels."""
+    if task.problem_type == REGRESSION:
+        return functional.mse_loss(logits.squeeze(1), wanted, reduction=reduction)
+    if task.problem_type == MULTI_LABEL:
+        return functional.binary_cross_entropy_with_logits(
+            logits, wanted, pos_weight=weights, reduction=reduction
+        )
+    return functional.cross_entropy(logits, wanted, weight=weights, reduction=reduction)
 
 
 def targets_of(rows: Labelled, labels: Sequence[str], task: Task) -> np.ndarray:

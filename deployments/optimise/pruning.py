@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from deployments.optimise.bases import positions_of
-from deployments.optimise.distilling import asks, labels_of, task_of
-from deployments.optimise.finetuning import targets_of, tokens_of
+from deployments.optimise.distilling import labels_of, task_of
+from deployments.optimise.finetuning import asks, targets_of, task_loss, tokens_of
 from deployments.optimise.labelled import Labelled
 from deployments.optimise.students import feed_forwards, importances, with_width
 from deployments.optimise.training import Recipe, batches
-from deployments.pipeline.tasks.text_classification import MULTI_LABEL, REGRESSION
 
 _ROWS = 512
 """Enough to rank neurons: twice as many change the ranking little, and cost twice the time."""
@@ -46,12 +44,7 @@ def narrowed(
     forward = asks(model, tokenizer)
 
     def loss(places: list[int]) -> torch.Tensor:
-        logits, wanted = forward([encoded[i] for i in places]), targets[places]
-        if task.problem_type == REGRESSION:
-            return functional.mse_loss(logits.squeeze(1), wanted, reduction="sum")
-        if task.problem_type == MULTI_LABEL:
-            return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
-        return functional.cross_entropy(logits, wanted, reduction="sum")
+        return task_loss(forward([encoded[i] for i in places]), targets[places], task, None, "sum")
 
     lengths = [len(row["input_ids"]) for row in encoded]
     losses = [partial(loss, places) for places in batches(lengths, recipe, 0)]

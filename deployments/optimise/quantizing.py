@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from deployments.model.quantized import FILE
-from deployments.optimise.distilling import agreement, labels_of, load, task_of
+from deployments.optimise.distilling import (
+    agreement,
+    check_separator,
+    keep_calibration,
+    labels_of,
+    load,
+    task_of,
+)
 from deployments.optimise.finetuning import Task, save, score
 from deployments.optimise.labelled import BadData
 from deployments.optimise.running import CandidateFailed, score_texts
@@ -67,10 +73,9 @@ def written(model: str, directory: Path, separator: str | None) -> tuple[tuple[s
     task, labels = task_of(loaded, separator), labels_of(loaded)
     if task.problem_type == REGRESSION:
         raise BadData(f"{model} gives numbers. Here 8 bits are judged by labels only.")
+    check_separator(model, task)
     save(loaded, tokenizer, directory)
-    calibration = Path(model) / "calibration.json"
-    if calibration.is_file():
-        shutil.copy(calibration, directory)
+    keep_calibration(model, directory)
     return labels, task
 
 

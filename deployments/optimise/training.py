@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from deployments.optimise.unfinished import partial_of
+
 CHECKPOINT_EVERY_S = 30.0
 _STEPS = 50
 """Batches of an epoch of few rows, as far as batches keep _LEAST_ROWS: 200 rows in 5 batches an
@@ -172,11 +174,6 @@ def train(
     model.eval()
     best = int(np.argmax(state.scores)) + 1
     return Outcome(list(state.scores), best, state.seconds, resumed)
-
-
-def partial_of(checkpoint: Path) -> Path:
-    """Where a checkpoint is written before it takes its place."""
-    return checkpoint.with_suffix(".partial")
 
 
 def name_run(*parts: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,13 @@ import numpy as np
 from transformers import AutoConfig
 
 from deployments.optimise.bases import positions_of
-from deployments.optimise.distilling import agreement, asks, labels_of, task_of
-from deployments.optimise.finetuning import in_batches, tokens_of
+from deployments.optimise.distilling import agreement, keep_calibration, labels_of, task_of
+from deployments.optimise.finetuning import asks, in_batches, tokens_of
 from deployments.optimise.labelled import Labelled
 from deployments.optimise.vocabulary import changed, trim
 from deployments.pipeline.tasks.text_classification import REGRESSION
 
 _SEED = 0
-_CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,7 @@ def trim_and_save(
     dtype = AutoConfig.from_pretrained(original).dtype or model.dtype
     found.model.to(dtype).save_pretrained(out)
     found.tokenizer.save_pretrained(out)
-    if (calibration := Path(original) / _CALIBRATION).exists():
-        shutil.copyfile(calibration, out / _CALIBRATION)
+    keep_calibration(original, out)
     return Trim(
         labels_of(model),
         (len(tokenizer), len(found.kept)),

@@ -8,6 +8,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 
+from deployments.settings import PARTS
 from deployments.tuning.choice import Setup
 from deployments.user_config import ClassifierUserConfig
 
@@ -18,13 +19,7 @@ def tuned(text: str, app_name: str, setup: Setup, target_p99_ms: float | None, n
     app_name: which of its applications. n_cpus: of the machine, which Ray shares out; a replica's
     num_cpus is what it runs threads on, less where the other deployments would find no room.
     """
-    yaml = YAML()
-    yaml.Representer = _Representer
-    yaml.preserve_quotes = True
-    yaml.width = 10_000  # no line is broken that was none
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    config = yaml.load(text)
-    app = next(app for app in config["applications"] if app.get("name", "default") == app_name)
+    yaml, config, app = _loaded(text, app_name)
     engine = _mapping(_mapping(app, "args"), "engine")
     engine["name"] = "torch"
     engine["dtype"] = setup.dtype
@@ -43,9 +38,55 @@ def tuned(text: str, app_name: str, setup: Setup, target_p99_ms: float | None, n
         live["max_queue_tokens"] = 4 * setup.max_batch_tokens
     if target_p99_ms is not None:
         live["target_p99_ms"] = target_p99_ms
+    return _written(yaml, config)
+
+
+def with_cascade(text: str, app_name: str, small: str, large: str, threshold: float) -> str:
+    """The config `text` with `large` as its model, and `small` to answer first. The deployment of
+    the small one is as its Classifier."""
+    yaml, config, app = _loaded(text, app_name)
+    args = _mapping(app, "args")
+    model = _mapping(args, "model")
+    if model.get("id") != large:
+        model["id"] = large
+        for pinned in ("revision", "fingerprint"):
+            model.pop(pinned, None)
+    args["cascade"] = {"model": {"id": small}, "threshold": threshold}
+    deployments = app["deployments"]
+    for i in reversed(range(len(deployments))):  # in place: comments hang on the list
+        if deployments[i]["name"] == PARTS["cascade"]:
+            del deployments[i]
+    place = next(i for i, one in enumerate(deployments) if one["name"] == "Classifier")
+    first = _plain(deployments[place]) | {"name": PARTS["cascade"]}
+    policy = (first.get("autoscaling_config") or {}).get("policy") or {}
+    # What waits at the ingress waits for the other Classifier.
+    (policy.get("policy_kwargs") or {}).pop("fed_by", None)
+    deployments.insert(place + 1, first)
+    return _written(yaml, config)
+
+
+def _loaded(text: str, app_name: str) -> tuple[YAML, Any, Any]:
+    yaml = YAML()
+    yaml.Representer = _Representer
+    yaml.preserve_quotes = True
+    yaml.width = 10_000  # no line is broken that was none
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    config = yaml.load(text)
+    app = next(app for app in config["applications"] if app.get("name", "default") == app_name)
+    return yaml, config, app
+
+
+def _written(yaml: YAML, config: Any) -> str:
     out = io.StringIO()
     yaml.dump(config, out)
     return out.getvalue()
+
+
+def _plain(node: Any) -> Any:
+    """Without the comments."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    return [_plain(one) for one in node] if isinstance(node, list) else node
 
 
 class _Representer(RoundTripRepresenter):
