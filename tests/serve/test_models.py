@@ -40,6 +40,7 @@ def multi_label(make_tiny_model: Callable[..., Path]) -> Path:
     )
 
 
+@pytest.mark.trials  # 35 s; unit/test_postprocess.py and test_deploy.py have its halves
 def test_multi_label_scores_and_a_threshold_changed_live(
     service: Service, multi_label: Path
 ) -> None:
