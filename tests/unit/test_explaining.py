@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import without_ray
+import yaml
+from local_service import LocalService
 from ray.serve.exceptions import BackPressureError
+from served import serving
+from typer.testing import CliRunner
 
+from deployments.cli import app as cli
 from deployments.config.capacity import EXPLAINER, with_explainer
+from deployments.config.check import check_config, load_config
 from deployments.explain.explainer import Explainer
+from deployments.http.app import create_app
 from deployments.local import LocalClassifier
 from deployments.model.load import load_parts
 from deployments.pipeline.errors import (
@@ -25,8 +33,9 @@ from deployments.pipeline.errors import (
 )
 from deployments.pipeline.explaining import Explain, Explaining, Unexplained
 from deployments.pipeline.types import Answer, OtherModel, TextInput, TimedAnswer
-from deployments.settings import ExplainSettings, Settings
+from deployments.settings import ExplainSettings, LimitSettings, Settings
 from deployments.tokenizer import Tokenizer
+from scripts.render_k8s import render
 
 LABELS = ("negative", "positive")
 FOUND = {"method": "occlusion", "seconds": 0.5, "tokens": []}
@@ -161,10 +170,9 @@ def test_of_a_long_text_the_window_that_decided_is_explained(
 def service(demo_model: Path) -> Callable[..., Any]:
     """A Tokenizer whose Explainer is in this process."""
 
-    async def make(explain: Callable[..., Any] | None, **args: Any) -> Tokenizer:
-        settings = Settings.model_validate(
-            {"model": {"id": str(demo_model)}, "explain": {"enabled": True}, **args}
-        )
+    async def make(explain: Callable[..., Any] | None) -> Tokenizer:
+        on = {"enabled": explain is not None}
+        settings = Settings.model_validate({"model": {"id": str(demo_model)}, "explain": on})
         replica = without_ray.tokenizer(settings, explain=explain)
         await replica._chain.loading
         return replica
@@ -219,7 +227,7 @@ async def test_a_busy_or_absent_explainer_is_told_from_a_slow_service(
 
 @pytest.mark.anyio
 async def test_where_it_is_off_the_cure_is_told(service: Callable[..., Any]) -> None:
-    tokenizer = await service(None, explain={"enabled": False})
+    tokenizer = await service(None)
     with pytest.raises(NotImplementedHere, match=r"args\.explain\.enabled"):
         await tokenizer.explain("很好")
     with pytest.raises(NotImplementedHere):
@@ -234,3 +242,66 @@ def test_an_explainer_need_not_stand_in_the_config() -> None:
     declared = {**app, "deployments": [{"name": EXPLAINER}]}
     assert with_explainer(declared) == declared
     assert with_explainer({"args": {}}) == {"args": {}}
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "cure"),
+    [
+        ({"explain": {"enabled": True, "max_s": 30.0}}, "args.explain.max_s", "lower it"),
+        (
+            {"explain": {"enabled": True}, "engine": {"name": "none"}},
+            "args.explain.enabled",
+            "no model to explain",
+        ),
+        ({}, "deployments[3].name", "args.explain.enabled"),
+    ],
+)
+def test_check_finds_what_can_not_be_explained(
+    change: dict[str, Any], path: str, cure: str
+) -> None:
+    config = load_config("serve_config.yaml")
+    app = config["applications"][0]
+    app["args"] |= change
+    if not change:
+        app["deployments"].append({"name": EXPLAINER})
+    (problem,) = check_config(config)
+    assert problem.path == f"applications[0].{path}"
+    assert cure in problem.message
+
+
+def test_check_takes_an_explainer_but_no_live_settings() -> None:
+    config = load_config("serve_config.yaml")
+    app = config["applications"][0]
+    app["args"]["explain"] = {"enabled": True}
+    assert check_config(config) == []
+    app["deployments"].append({"name": EXPLAINER, "ray_actor_options": {"num_cpus": 1}})
+    assert check_config(config) == []
+    app["deployments"][-1]["user_config"] = {"log_level": "DEBUG"}
+    (problem,) = check_config(config)
+    assert "has no live settings" in problem.message
+
+
+def test_on_kubernetes_it_stands_on_cpu_pods() -> None:
+    config = load_config("serve_config.gpu.yaml")
+    config["applications"][0]["args"]["explain"] = {"enabled": True}
+    served = yaml.safe_load(render(config, "image", "explains"))["spec"]["serveConfigV2"]
+    *_, last = yaml.safe_load(served)["applications"][0]["deployments"]
+    assert last["name"] == EXPLAINER
+    assert last["ray_actor_options"] == {"num_cpus": 0.1, "label_selector": {"pool": "cpu"}}
+
+
+def test_the_command_asks_a_service(demo_model: Path) -> None:
+    service = LocalService(demo_model)
+    try:
+        with serving(create_app(service, LimitSettings())) as url:
+            asked = ["explain", "质量很好", "--url", url, "--method", "occlusion", "--json"]
+            done = CliRunner().invoke(cli, asked)
+            assert done.exit_code == 0, done.output
+            assert json.loads(done.output)["explanation"]["method"] == "occlusion"
+            wrong = CliRunner().invoke(cli, [*asked, "--target", "neutral"])
+            assert wrong.exit_code == 1
+            assert "negative, positive" in wrong.output
+        gone = CliRunner().invoke(cli, ["explain", "好", "--url", "http://127.0.0.1:9"])
+        assert gone.exit_code == 3
+    finally:
+        service.local.close()
