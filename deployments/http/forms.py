@@ -10,8 +10,9 @@ import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from deployments.http.fields import FIELDS
 from deployments.http.json_body import Kind, request_from
-from deployments.http.schemas import FIELDS, ClassifyRequest
+from deployments.http.schemas import ClassifyRequest
 from deployments.pipeline.errors import BadRequest, InvalidInput, TooLarge
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
-from deployments.http.schemas import CHOICES, FIELDS, ClassifyRequest, ExplainRequest
+from deployments.http.fields import CHOICES, FIELDS
+from deployments.http.schemas import ClassifyRequest, ExplainRequest
 from deployments.pipeline.errors import BadRequest, InvalidInput
 
 T = TypeVar("T")

@@ -6,11 +6,11 @@ Answers arrive as dicts from the other stages; their structs only describe them.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from deployments.http.explanation import ExplainInfo, Explanation
 from deployments.model.certificate import Certificate
 from deployments.pipeline.explaining import (
     DEFAULT_PASSES,
@@ -19,7 +19,7 @@ from deployments.pipeline.explaining import (
     Explain,
     Method,
 )
-from deployments.pipeline.types import BULK_FROM_TEXTS, WEIGHTS, Calibration, Options, Priority
+from deployments.pipeline.types import BULK_FROM_TEXTS, Calibration, Options, Priority
 
 # Equal options are one object, which pickle sends once per micro-batch instead of once per text.
 _options = lru_cache(maxsize=256)(Options)
@@ -28,20 +28,6 @@ MAX_TIMEOUT_MS = 86_400_000
 """A day; what a request may name, while `args.limits.request_timeout_s` is what it can get."""
 
 SCHEMA_REF = "#/components/schemas/{name}"
-
-_TEXTS = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-    ]
-}
-_PAIRS = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": ["string", "null"], "minLength": 1}},
-        {"type": "null"},
-    ],
-}
 
 
 class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -150,44 +136,6 @@ class ExplainRequest(ClassifyRequest, forbid_unknown_fields=True, frozen=True, k
         return "ExplainRequest(...)"
 
 
-class ExplainedToken(Struct):
-    """A part of the text. start, end: Unicode code points of the text as it was sent, from 0."""
-
-    text: str
-    start: int
-    end: int
-    attribution: Annotated[
-        float, Meta(description="Above 0 it speaks for the label, below 0 against it.")
-    ]
-    part: Annotated[
-        Literal["text", "text_pair"] | UnsetType, Meta(description="Of pairs only: which half.")
-    ] = UNSET
-
-
-class Explanation(Struct):
-    """What each part of a text added to a label."""
-
-    label: Annotated[str, Meta(description="The label explained: the one answered, or `target`.")]
-    of: Annotated[
-        Literal["log_odds", "value"],
-        Meta(description="`log_odds` of the label, before calibration; a regression's `value`."),
-    ]
-    method: Annotated[str, Meta(description="What was used; see `method` of the request.")]
-    baseline: Annotated[str | None, Meta(description="What stands for no text.")]
-    passes: Annotated[int, Meta(description="Forward passes spent.")]
-    seconds: Annotated[float, Meta(description="That these took.")]
-    sum: Annotated[float, Meta(description="Of all attributions.")]
-    convergence_delta: Annotated[
-        float | None,
-        Meta(description="`sum` less what it should be; null where no sum is promised."),
-    ]
-    elsewhere: Annotated[
-        float, Meta(description="Of `sum`, what belongs to the tokenizer's own marks.")
-    ]
-    truncated: Annotated[bool, Meta(description="Whether only a part of the text was read.")]
-    tokens: list[ExplainedToken]
-
-
 class Deciding(Struct):
     """The window that says most of the label. start, end: characters of the text, from 0."""
 
@@ -286,15 +234,6 @@ class Update(Struct):
     model: Annotated[str | None, Meta(description="The model asked for, where it is another one.")]
     revision: str | None
     message: Annotated[str, Meta(description="Why it does not serve, as far as known.")]
-
-
-class ExplainInfo(Struct):
-    """What may be asked of explanations."""
-
-    methods: list[str]
-    max_texts: int
-    max_passes: int
-    max_s: float
 
 
 class BesideInfo(Struct):
@@ -439,42 +378,3 @@ class State(Struct):
         UNSET
     )
     shadow: Annotated[ShadowState | UnsetType, Meta(description="With `args.shadow` only.")] = UNSET
-
-
-def components() -> dict[str, Any]:
-    """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
-    structs = [
-        ClassifyRequest,
-        ExplainRequest,
-        Prediction,
-        ErrorAnswer,
-        Health,
-        Update,
-        Info,
-        State,
-    ]
-    schemas = msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
-    # Decoding leaves the items of a list open, for later; callers and generators must know them.
-    for name in ("ClassifyRequest", "ExplainRequest"):
-        schemas[name]["properties"]["text"] |= _TEXTS
-        schemas[name]["properties"]["text_pair"] |= _PAIRS
-    return schemas
-
-
-def _fields(name: str) -> dict[str, str]:
-    fields = components()[name]["properties"].items()
-    return {field: schema["description"] for field, schema in fields}
-
-
-FIELDS: dict[type[ClassifyRequest], dict[str, str]] = {
-    ClassifyRequest: _fields("ClassifyRequest"),
-    ExplainRequest: _fields("ExplainRequest"),
-}
-"""Kind of request → its fields and what they mean, as error messages repeat it."""
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "long_text": ("truncate", "window", "error"),
-    "priority": tuple(WEIGHTS),
-    "method": get_args(Method),
-}
-"""Field → the words that it may hold."""

@@ -297,7 +297,8 @@ def test_the_command_asks_a_service(demo_model: Path) -> None:
             asked = ["explain", "质量很好", "--url", url, "--method", "occlusion", "--json"]
             done = CliRunner().invoke(cli, asked)
             assert done.exit_code == 0, done.output
-            assert json.loads(done.output)["explanation"]["method"] == "occlusion"
+            (line,) = [one for one in done.output.splitlines() if one.startswith("{")]
+            assert json.loads(line)["explanation"]["method"] == "occlusion"
             wrong = CliRunner().invoke(cli, [*asked, "--target", "neutral"])
             assert wrong.exit_code == 1
             assert "negative, positive" in wrong.output
