@@ -136,10 +136,12 @@ def take(picture: Picture, url: str, path: Path) -> None:
 def explain(driver: webdriver.Chrome) -> None:
     """Asks why, and points at the part that says most."""
     driver.find_element(By.ID, "why").click()
-    marks = WebDriverWait(driver, 60).until(
-        lambda _: driver.find_elements(By.CSS_SELECTOR, ".marked .part")
+    strongest = (
+        "const share = (one) => Number(one.style.getPropertyValue('--share'));"
+        "const parts = [...document.querySelectorAll('.marked .part')];"
+        "return parts.toSorted((a, b) => share(b) - share(a))[0]"
     )
-    most = max(marks, key=lambda one: float(one.value_of_css_property("--share")))
+    most = WebDriverWait(driver, 60).until(lambda _: driver.execute_script(strongest))
     ActionChains(driver).move_to_element(most).perform()
 
 

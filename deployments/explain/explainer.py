@@ -57,7 +57,9 @@ class Explainer:
 
     def __init__(self, settings: Settings, parts: ModelParts) -> None:
         from tokenizers import Tokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # of the weights: a service has nobody to show it to
         self._info = parts.info
         self._encoder = parts.encoder()
         self._redactor = redactor_of(settings.redaction)

@@ -297,8 +297,7 @@ def test_the_command_asks_a_service(demo_model: Path) -> None:
             asked = ["explain", "质量很好", "--url", url, "--method", "occlusion", "--json"]
             done = CliRunner().invoke(cli, asked)
             assert done.exit_code == 0, done.output
-            (line,) = [one for one in done.output.splitlines() if one.startswith("{")]
-            assert json.loads(line)["explanation"]["method"] == "occlusion"
+            assert json.loads(done.stdout)["explanation"]["method"] == "occlusion"
             wrong = CliRunner().invoke(cli, [*asked, "--target", "neutral"])
             assert wrong.exit_code == 1
             assert "negative, positive" in wrong.output
