@@ -62,8 +62,8 @@ class Explainer(Replica):
             with made_for_good():
                 parts = load_parts(settings.model)
                 self._model = OneModel(settings, parts)
-                # The first pass of a process takes longer, and a budget is reckoned by one.
-                self._model.explain(TextInput("ready?"), parts.info.labels[0], passes=2)
+                # The first of a process imports captum, and a budget is reckoned by one pass.
+                self._model.explain(TextInput("ready?"), parts.info.labels[0])
         except Exception as exc:
             logger.error("ends: model %s did not load, %s", settings.model.id, kind_and_place(exc))
             raise
