@@ -23,6 +23,7 @@ from deployments.launch.ingress import Ingress
 from deployments.launch.plan import Plan
 from deployments.launch.processes import OWNER_VARIABLE, RUN_VARIABLE, owner_name
 from deployments.model.source import find_packaged
+from deployments.settings import PARTS
 
 
 def new_run_dir() -> Path:
@@ -81,13 +82,15 @@ def child_config(config: dict[str, Any], ingress: Ingress, workdir: Path) -> dic
         runtime_env["env_vars"] |= {HA_PROXY: "0", THROUGHPUT: "0"}
     for app in deployed.get("applications") or []:
         args = app.get("args") or {}
-        access, model = args.get("access") or {}, args.get("model") or {}
+        access = args.get("access") or {}
         for name in ("keys_file", "jwt_jwks"):
             if access.get(name) and (workdir / str(access[name])).is_file():
                 # Not resolved: a link that is swapped later must be followed again.
                 access[name] = str(workdir / str(access[name]))
         # Only what stands below the working directory depends on it: workers have another.
-        local = workdir / str(model.get("id"))
-        if (local / "config.json").is_file() and not find_packaged(model["id"]):
-            model["id"] = str(local.resolve())
+        for about in (args, *(args.get(part) or {} for part in PARTS)):
+            model = about.get("model") or {}
+            local = workdir / str(model.get("id"))
+            if (local / "config.json").is_file() and not find_packaged(model["id"]):
+                model["id"] = str(local.resolve())
     return deployed

@@ -106,7 +106,7 @@ def fit(
         )
     check_known(data, names[1], large.labels)
     check_splits(data, 2, "the table")
-    place = {label: i for i, label in enumerate(large.labels)}
+    place = {label: i for i, label in enumerate(sorted(large.labels))}
     gold, of_small, of_large = (
         np.asarray([place[label] for label in labels])
         for labels in (data.labels, small.predicted, large.predicted)

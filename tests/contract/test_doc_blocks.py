@@ -60,6 +60,9 @@ def whole(fragment: Any) -> dict[str, Any]:
     for key, value in fragment.items():
         if key in Settings.model_fields:
             app["args"][key] = value
+        elif key == "deployments":
+            there = {one["name"]: one for one in app["deployments"]}
+            app["deployments"] = [*(there | {one["name"]: one for one in value}).values()]
         elif key in app:
             app[key] = value
         elif key == "user_config":

@@ -18,6 +18,7 @@ from deployments.cli import app
 from deployments.config.check import check_config, load_config
 from deployments.deploying.pinning import changed_since, pinned
 from deployments.deploying.shadow_view import trials
+from deployments.launch.preflight import check_models
 from deployments.model.deployed import as_deployed
 from deployments.model.load import fingerprint
 from deployments.model.source import ModelNotFound
@@ -167,6 +168,12 @@ def test_each_model_is_pinned_and_other_labels_are_refused_with_both_lists(
     assert changed_since(application)
     with pytest.raises(ModelNotFound, match=r"negative, positive.*bad, good"):
         as_deployed(Settings.model_validate(args))
+    (found,) = check_models({"applications": [{**application, "args": args}]})
+    assert "bad, good" in found.message
+    (two[1] / "model.safetensors").unlink()
+    assert [
+        one.path for one in check_models({"applications": [{**application, "args": args}]})
+    ] == [f"applications[0].args.{part}.model.id"]
 
 
 def test_a_cascade_of_multi_label_models_is_refused(two: tuple[Path, Path]) -> None:

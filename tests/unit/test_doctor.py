@@ -131,3 +131,17 @@ def test_a_driver_that_hangs_is_told_and_ends_nothing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(machine, "gpu_count", hang)
     (told,) = find_gpus()["torch_sees"]
     assert "nvidia-smi" in told
+
+
+def test_each_model_of_a_cascade_has_an_engine(
+    config: Callable[..., str], demo_model: Path
+) -> None:
+    path = Path(config(dtype="float32", name="torch"))
+    loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    (application,) = loaded["applications"]
+    application["args"]["cascade"] = {"model": {"id": str(demo_model)}}
+    first = {"name": "FirstClassifier", "num_replicas": 1, "ray_actor_options": {"num_cpus": 0.1}}
+    application["deployments"].append(first)
+    path.write_text(yaml.safe_dump(loaded), encoding="utf-8")
+    told = json.loads(doctor(str(path), "--no-measure", "--json").stdout)
+    assert told["beside"][str(demo_model)] == told["engine"]

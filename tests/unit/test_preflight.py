@@ -375,8 +375,12 @@ def test_a_model_below_the_working_directory_becomes_absolute(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
     config["applications"][0]["args"]["model"]["id"] = "mine"
+    for part in ("cascade", "shadow"):
+        config["applications"][0]["args"][part] = {"model": {"id": "mine"}}
     deployed = child_config(config, Ingress(True, "2.8"), tmp_path)
-    assert deployed["applications"][0]["args"]["model"]["id"] == str(tmp_path / "mine")
+    args = deployed["applications"][0]["args"]
+    for about in (args, args["cascade"], args["shadow"]):
+        assert about["model"]["id"] == str(tmp_path / "mine")
     assert config["applications"][0]["args"]["model"]["id"] == "mine"
 
 
