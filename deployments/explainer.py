@@ -88,7 +88,9 @@ class Explainer(Replica):
             return OtherModel(self._version)
         until = time.monotonic() + asked.left_s
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._explained, asked, until)
+        found = await loop.run_in_executor(self._thread, self._explained, asked, until)
+        self._observer.stage("explain", found["seconds"], 1)
+        return found
 
     def _explained(self, asked: Unexplained, until: float) -> dict[str, Any]:
         began = time.monotonic()
@@ -104,9 +106,7 @@ class Explainer(Replica):
                 window=asked.window,
             )
         finally:
-            took_s = time.monotonic() - began
-            self._worked_s += took_s
-            self._observer.stage("explain", took_s, 1)
+            self._worked_s += time.monotonic() - began
 
     def _stats(self, busy: BusyClock) -> dict[str, float]:
         """The model's own work."""
