@@ -52,8 +52,7 @@ class Explainer(Replica):
 
         from deployments.explain.explainer import Explainer as OneModel
 
-        cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
-        torch.set_num_threads(threads_for(cpus))
+        torch.set_num_threads(threads_for(_assigned_cpus()))
         self._max_s = settings.explain.max_s
         self._observer = RayObserver("Explainer")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
@@ -111,3 +110,8 @@ class Explainer(Replica):
     def _stats(self, busy: BusyClock) -> dict[str, float]:
         """The model's own work."""
         return {BUSY: busy.share(self._worked_s)}
+
+
+def _assigned_cpus() -> float:
+    cpus: float = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    return cpus

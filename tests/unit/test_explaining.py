@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import without_ray
 import yaml
 from local_service import LocalService
@@ -20,6 +22,7 @@ from deployments.cli import app as cli
 from deployments.config.capacity import EXPLAINER, with_explainer
 from deployments.config.check import check_config, load_config
 from deployments.explain.explainer import Explainer
+from deployments.explainer import Explainer as Replica
 from deployments.http.app import create_app
 from deployments.local import LocalClassifier
 from deployments.model.load import load_parts
@@ -33,6 +36,7 @@ from deployments.pipeline.errors import (
 )
 from deployments.pipeline.explaining import Explain, Explaining, Unexplained
 from deployments.pipeline.types import Answer, OtherModel, TextInput, TimedAnswer
+from deployments.scaling.policy import BusyClock
 from deployments.settings import ExplainSettings, LimitSettings, Settings
 from deployments.tokenizer import Tokenizer
 from scripts.render_k8s import render
@@ -199,6 +203,32 @@ async def test_a_handle_call_explains_by_the_version_that_answered(
     both = await tokenizer.classify(["很好", " "], explain=True)
     assert "explanation" in both[0]
     assert both[1]["error"]["code"] == "empty_text"
+
+
+@pytest.mark.anyio
+async def test_the_replica_explains_its_own_version_politely(
+    demo_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nicer: list[int] = []
+    monkeypatch.setattr("os.nice", lambda by: nicer.append(by) or 0)
+    monkeypatch.setattr("deployments.explainer._assigned_cpus", lambda: 0.1)
+    threads = torch.get_num_threads()
+    settings = Settings.model_validate({"model": {"id": str(demo_model)}})
+    replica = Replica(settings)
+    try:
+        assert (nicer[0], torch.get_num_threads()) == (10, 1)
+        version = load_parts(settings.model).version
+        asked = Unexplained(TextInput("很好"), version, "positive", "occlusion", 8, 30.0)
+        found = await replica.explain(asked)
+        assert [one["text"] for one in found["tokens"]] == ["很", "好"]
+        assert replica._stats(BusyClock())["busy"] >= 0
+        assert await replica.explain(replace(asked, version="old")) == OtherModel(version)
+        with pytest.raises(InvalidInput):
+            await replica.explain(replace(asked, target="neutral"))
+        with pytest.raises(DeadlineExceeded, match="before"):
+            await replica.explain(replace(asked, left_s=0.0))
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.anyio
