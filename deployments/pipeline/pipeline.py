@@ -166,7 +166,7 @@ class Pipeline:
                     **seen.get(k, {}),
                 }
                 results[index[k]] = failed.get(row) or TimedAnswer.of(
-                    answer, tokenize_s, logits.model_s
+                    answer, tokenize_s, logits.model_s, logits.model
                 )
         strange = {index[k]: version for k, version in predicted.strange.items()}
         if plan is None or not predicted.parts:
