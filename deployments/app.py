@@ -8,7 +8,8 @@ from ray import serve
 from ray.serve import Application
 
 from deployments.classifier import Classifier
-from deployments.config.capacity import DEFAULTS
+from deployments.config.capacity import DEFAULTS, EXPLAINER
+from deployments.explainer import Explainer
 from deployments.model.deployed import as_deployed
 from deployments.postprocessor import Postprocessor
 from deployments.settings import PARTS, Settings
@@ -31,8 +32,13 @@ def build(args: dict[str, Any]) -> Application:
         for part, name in PARTS.items()
         if (own := settings.of(part)) is not None
     }
+    explainer = deployment(EXPLAINER)(Explainer) if settings.explain.enabled else None
     application: Application = ingress.bind(
-        settings, classifier.bind(settings), postprocessor.bind(settings.tracing), beside
+        settings,
+        classifier.bind(settings),
+        postprocessor.bind(settings.tracing),
+        beside,
+        None if explainer is None else explainer.bind(settings),
     )
     return application
 

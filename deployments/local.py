@@ -21,6 +21,7 @@ from deployments.engines.machine import cpu_count
 from deployments.http.call import Call, read_call
 from deployments.pipeline.batcher import ModelThread, TokenBatcher
 from deployments.pipeline.errors import InvalidInput, ServiceError
+from deployments.pipeline.explaining import EXPLANATION, window_of
 from deployments.pipeline.live_models import Encodings, LiveModels
 from deployments.pipeline.pipeline import Pipeline
 from deployments.pipeline.types import (
@@ -138,7 +139,8 @@ class LocalClassifier:
             if self._explainer is None:
                 self._explainer = Explainer(self._settings, self.loaded.parts)
         label = answer["label"] if target is None else target
-        return {**answer, "explanation": self._explainer.explain(item, label, method, passes)}
+        found = self._explainer.explain(item, label, method, passes, window=window_of(answer))
+        return {**answer, EXPLANATION: found}
 
     def close(self) -> None:
         """Ends its threads. The model's memory goes with the last reference to this object."""

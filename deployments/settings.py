@@ -128,6 +128,31 @@ class LongTextSettings(Strict):
     max_windows: PositiveInt = Field(default=64, description="Refuses more. Raise it for books.")
 
 
+class ExplainSettings(Strict):
+    """Answers that say what each part of a text added to the label; see docs/explain.md."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Answers POST /explain, in a deployment of its own that starts at the first "
+        "question. Set it to true where people ask why; an explanation costs tens of passes.",
+    )
+    max_texts: PositiveInt = Field(
+        default=8,
+        description="Limits the texts of one request that are explained; more get 413. Raise it "
+        "where one caller may keep others waiting.",
+    )
+    max_passes: Annotated[int, Field(ge=2, le=512)] = Field(
+        default=128,
+        description="Limits the forward passes of an explanation; a request for more gets 422. "
+        "Raise it for smaller `convergence_delta`.",
+    )
+    max_s: Annotated[float, Field(gt=0)] = Field(
+        default=10.0,
+        description="Limits the seconds of an explanation: as many passes are made as fit in. "
+        "Lower it where the machine is shared, raise it for long texts and large models.",
+    )
+
+
 class AuditSettings(Strict):
     """A log of what was decided, without the texts."""
 
@@ -316,6 +341,7 @@ class Settings(Strict):
     limits: LimitSettings = LimitSettings()
     batching: BatchingSettings = BatchingSettings()
     long_text: LongTextSettings = LongTextSettings()
+    explain: ExplainSettings = ExplainSettings()
     audit: AuditSettings = AuditSettings()
     redaction: RedactionSettings = RedactionSettings()
     access: AccessSettings = AccessSettings()

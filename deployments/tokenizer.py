@@ -14,8 +14,11 @@ from deployments.grpc.methods import GrpcMethods
 from deployments.http.app import create_app
 from deployments.http.call import read_call
 from deployments.http.dialects import dialects
+from deployments.http.json_body import Kind
 from deployments.http.request_log import REQUESTS
-from deployments.pipeline.errors import ServiceError
+from deployments.http.schemas import ClassifyRequest, ExplainRequest
+from deployments.pipeline.errors import NotImplementedHere, ServiceError
+from deployments.pipeline.explaining import OFF, Explain, Explaining, about
 from deployments.pipeline.observer import code_of, outcome_of
 from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
@@ -29,6 +32,7 @@ from deployments.replica.base import (
     set_log_level,
 )
 from deployments.replica.cluster_view import ClusterView
+from deployments.replica.explainers import Explainers
 from deployments.replica.metrics import RayObserver, metrics_addresses
 from deployments.replica.model_chain import ModelChain
 from deployments.replica.second_models import SecondModels
@@ -51,8 +55,10 @@ class Tokenizer(Replica, GrpcMethods):
         classifier: DeploymentHandle,
         postprocessor: DeploymentHandle,
         beside: dict[Part, DeploymentHandle] | None = None,
+        explainer: DeploymentHandle | None = None,
     ) -> None:
-        """beside: the Classifiers of `args.cascade` and `args.shadow`, where these are on."""
+        """beside: the Classifiers of `args.cascade` and `args.shadow`, where these are on.
+        explainer: where `args.explain` is on."""
         forbid_core_dumps()
         set_log_level("INFO")
         self._settings = settings
@@ -84,6 +90,16 @@ class Tokenizer(Replica, GrpcMethods):
                 tracer=self._tracer,
             )
             self._classify = self._beside.classify
+        self._explaining: Explaining | None = None
+        if explainer is not None:
+            # By the large model of a cascade, which Explainers have.
+            self._explaining = Explaining(
+                self._chain.classify,
+                Explainers(explainer),
+                self._chain.labels,
+                settings.explain,
+                settings.limits.request_timeout_s,
+            )
         self._observer.watch("pending_texts", self._pending)
         if self._audit is not None:
             for chain in (self._chain, *(self._beside.chains.values() if self._beside else ())):
@@ -136,9 +152,34 @@ class Tokenizer(Replica, GrpcMethods):
         Raises:
             ServiceError: of the same kinds as over HTTP; see pipeline/errors.py.
         """
+        return await self._called(text, options, timeout_s, client, ClassifyRequest)
+
+    @raises_service_errors
+    async def explain(
+        self,
+        text: str | Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        client: str = "",
+        **options: Any,
+    ) -> Answer | list[Answer]:
+        """What POST /explain answers, as `classify`. `options` has target, method and passes too.
+
+        Raises:
+            NotImplementedHere: explanations are off.
+            ServiceError: as `classify`.
+        """
+        return await self._called(text, options, timeout_s, client, ExplainRequest)
+
+    async def _called(
+        self, text: Any, options: dict[str, Any], timeout_s: float | None, client: str, kind: Kind
+    ) -> Answer | list[Answer]:
         try:
-            call = read_call(text, options, self._settings.limits, timeout_s, client)
-            results = await self.classify_inputs(call.inputs, call.timeout_s)
+            call = read_call(text, options, self._settings.limits, timeout_s, client, kind)
+            if call.explain is None:
+                results = await self.classify_inputs(call.inputs, call.timeout_s)
+            else:
+                results = await self.explain_inputs(call.inputs, call.explain, call.timeout_s)
             if self._audit is not None:
                 caller = call.client or "handle"
                 self._audit.record(call.inputs, results, request_id_of_call(), caller)
@@ -170,6 +211,21 @@ class Tokenizer(Replica, GrpcMethods):
         with self._tracer.span("classify", about={"rayclassify.texts": len(inputs)}):
             return await self._classify(inputs, timeout_s)
 
+    async def explain_inputs(
+        self,
+        inputs: Sequence[TextInput | ServiceError],
+        how: Explain,
+        timeout_s: float | None = None,
+    ) -> list[Answer | ServiceError]:
+        """See `Explaining.answers`.
+
+        Raises:
+            NotImplementedHere: explanations are off.
+        """
+        if self._explaining is None:
+            raise NotImplementedHere(OFF)
+        return await self._explaining.answers(inputs, how, timeout_s)
+
     async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
         """See `TokenViews.tokenize`."""
         return await self._chain.tokens.tokenize(texts, add_special_tokens)
@@ -200,6 +256,8 @@ class Tokenizer(Replica, GrpcMethods):
     async def info(self, certificate: bool = False) -> dict[str, Any]:
         """See `ModelChain.info` and `SecondModels.info`."""
         info = await self._chain.info(certificate)
+        if self._explaining is not None:
+            info["explain"] = about(self._settings.explain)
         return info if self._beside is None else info | await self._beside.info()
 
     async def state(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from deployments.config.capacity import whole
+from deployments.config.capacity import whole, with_explainer
 from deployments.config.check import ConfigError, check_config, load_config
 from deployments.config.crosscheck import longest_request_s, speaks_grpc
 from deployments.settings import LimitSettings
@@ -137,7 +137,9 @@ def render(
         )
     if problems := check_config(config):
         raise RenderError("\n".join(str(problem) for problem in problems))
-    deployments = [whole(one) for one in config["applications"][0]["deployments"]]
+    app = with_explainer(config["applications"][0])
+    config = {**config, "applications": [app, *config["applications"][1:]]}
+    deployments = [whole(one) for one in app["deployments"]]
     limits = LimitSettings.model_validate(config["applications"][0]["args"].get("limits") or {})
     request_s = longest_request_s(limits, config)
     shutdown_s = max(d["graceful_shutdown_timeout_s"] for d in deployments)

@@ -17,14 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 
 from rayclassify_client import Client
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 MAX_BYTES = 150_000
 REVIEW = "房间很干净，离地铁站也近，下次还会再来。"
+MIXED = "房间很干净，离地铁站也近，但是早餐太差了，服务员态度也不好。"
 REVIEWS = ["质量很好，会再来", "包装破了，客服也不理人", "书的内容不错，就是印刷差了点"]
 # Long enough that the curves have a shape.
 LOAD_S = 30.0
@@ -32,7 +35,8 @@ LOAD_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """name: of the file. width, height: of the window, in pixels of CSS."""
+    """name: of the file. width, height: of the window, in pixels of CSS. why: with the text
+    explained."""
 
     name: str
     language: str
@@ -40,12 +44,17 @@ class Picture:
     lines: tuple[str, ...]
     width: int = 1280
     height: int = 1080
+    why: bool = False
 
 
 PICTURES = (
     Picture("playground-light", "en", "light", (REVIEW,)),
     Picture("playground-dark", "en", "dark", (REVIEW,)),
     Picture("playground-zh", "zh-CN", "light", tuple(REVIEWS)),
+)
+WHY = (
+    Picture("explain-light", "en", "light", (MIXED,), height=760, why=True),
+    Picture("explain-dark", "en", "dark", (MIXED,), height=760, why=True),
 )
 PHONE = Picture("playground-phone", "en", "light", (REVIEW,), 360, 1560)
 
@@ -55,9 +64,12 @@ def main() -> None:
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8000")
     parser.add_argument("--directory", type=Path, default=IMAGES)
     parser.add_argument("--phone", action="store_true", help="one more, 360 pixels wide")
+    parser.add_argument(
+        "--why", action="store_true", help="of explanations only; the service has explain.enabled"
+    )
     args = parser.parse_args()
     args.directory.mkdir(parents=True, exist_ok=True)
-    pictures = (*PICTURES, PHONE) if args.phone else PICTURES
+    pictures = WHY if args.why else (*PICTURES, *([PHONE] if args.phone else ()))
     with under_load(args.url):
         for picture in pictures:
             path = args.directory / f"{picture.name}.png"
@@ -114,9 +126,23 @@ def take(picture: Picture, url: str, path: Path) -> None:
             for key in (" ", Keys.BACKSPACE):
                 field.send_keys(key)
                 time.sleep(1.0)
+            if picture.why:
+                explain(driver)
             driver.save_screenshot(str(path))
         finally:
             driver.quit()
+
+
+def explain(driver: webdriver.Chrome) -> None:
+    """Asks why, and points at the part that says most."""
+    driver.find_element(By.ID, "why").click()
+    strongest = (
+        "const share = (one) => Number(one.style.getPropertyValue('--share'));"
+        "const parts = [...document.querySelectorAll('.marked .part')];"
+        "return parts.toSorted((a, b) => share(b) - share(a))[0]"
+    )
+    most = WebDriverWait(driver, 60).until(lambda _: driver.execute_script(strongest))
+    ActionChains(driver).move_to_element(most).perform()
 
 
 def prepare(driver: webdriver.Chrome, picture: Picture) -> None:

@@ -176,6 +176,18 @@ def read_info(response: httpx.Response) -> dict[str, Any]:
     raise _refusal(response, body)
 
 
+def read_explained(response: httpx.Response) -> dict[str, Any]:
+    """What POST /explain answered, as JSON has it.
+
+    Raises:
+        ServiceError, NotThisService: as `read`.
+    """
+    body = _json_of(response)
+    if response.is_success and isinstance(body, dict) and "explanation" in body:
+        return body
+    raise _refusal(response, body)
+
+
 def _json_of(response: httpx.Response) -> Any:
     try:
         return response.json()

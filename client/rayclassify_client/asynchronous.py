@@ -39,6 +39,20 @@ class AsyncClient:
             raise result
         return result
 
+    async def explain(self, text: str, text_pair: str | None = None, **how: Any) -> dict[str, Any]:
+        """See `Client.explain`."""
+        tries = Tries(self._options)
+        while True:
+            try:
+                body = {**self._options.body(text, text_pair, tries.left_s), **how}
+                response = await self._http.post("/explain", json=body, timeout=tries.timeout())
+                return asking.read_explained(response)
+            except httpx.TransportError as exc:
+                error: ClientError = tries.failed(exc)
+            except ClientError as exc:
+                error = exc
+            await asyncio.sleep(tries.pause_s(error))
+
     async def info(self) -> dict[str, Any]:
         """See `Client.info`."""
         tries = Tries(self._options)

@@ -47,6 +47,25 @@ class Client:
             raise result
         return result
 
+    def explain(self, text: str, text_pair: str | None = None, **how: Any) -> dict[str, Any]:
+        """The answer of `classify` as JSON has it, and `explanation`: what each part of the text
+        added to the label. how: target, method, passes; see the service's docs/explain.md.
+
+        Raises:
+            ClientError: also where the service does not explain.
+        """
+        tries = Tries(self._options)
+        while True:
+            try:
+                body = {**self._options.body(text, text_pair, tries.left_s), **how}
+                response = self._http.post("/explain", json=body, timeout=tries.timeout())
+                return asking.read_explained(response)
+            except httpx.TransportError as exc:
+                error: ClientError = tries.failed(exc)
+            except ClientError as exc:
+                error = exc
+            time.sleep(tries.pause_s(error))
+
     def info(self) -> dict[str, Any]:
         """What the service serves and how, as GET /info says it.
 

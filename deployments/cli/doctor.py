@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from deployments import installing
 from deployments.cli.check import DEFAULT_CONFIG, ConfigPath, checked_config
 from deployments.cli.exit_codes import NO
 from deployments.config.ray_inside import other_version
@@ -24,6 +25,7 @@ from deployments.engines.cpu import FEATURES, cpu_features, cpu_model
 from deployments.engines.measurement import Measured
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import our_settings
+from deployments.pipeline.explaining import about
 from deployments.settings import PARTS, Settings
 
 PACKAGES = ("rayclassify", "ray", "torch", "transformers", "tokenizers", "nanotoken", "numpy")
@@ -83,8 +85,12 @@ def doctor(
     for own, threads in ((settings, num_threads), *beside):
         picks.append(_pick(own, threads, measure))
         _show_pick(out, own, threads, picks[-1])
+    explains = _explanations(settings)
+    if explains:
+        out.print(f"\nexplanations: {explains}", style="bold")
     if as_json:
         found = {
+            "explanations": explains,
             "machine": facts,
             "num_threads": num_threads,
             "peak_gflops": gflops,
@@ -96,6 +102,16 @@ def doctor(
         sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     if any(pick.error for pick in picks):
         raise typer.Exit(NO)
+
+
+def _explanations(settings: Settings) -> str | None:
+    """By which methods; None: they are off."""
+    if not settings.explain.enabled:
+        return None
+    methods = about(settings.explain)["methods"]
+    if "integrated_gradients" in methods:
+        return ", ".join(methods[1:])
+    return f"{', '.join(methods[1:])}; for integrated_gradients {installing('explain')}"
 
 
 def _told(pick: Pick) -> dict[str, Any]:

@@ -82,6 +82,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         DONE: "every text is explained",
         NO: "some texts could not be",
         WRONG: "the model can't be loaded",
+        UNREACHABLE: "the service can't be asked",
     },
     "finetune": {
         DONE: "the model is written",

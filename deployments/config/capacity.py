@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from deployments.settings import PARTS
+
+EXPLAINER = "Explainer"
+"""The deployment that `args.explain` turns on. It need not stand in a config."""
 
 _ALL: dict[str, Any] = {
     # Micro-batches for Classifier and Postprocessor, whose own queue counts tokens.
@@ -33,9 +37,34 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Classifier": _ALL,
     **dict.fromkeys(PARTS.values(), _ALL),
     "Postprocessor": _ALL,
+    EXPLAINER: {
+        **_ALL,
+        # One text is explained, one is there for when it is done.
+        "max_ongoing_requests": 2,
+        # Of one Tokenizer; what comes on top gets 429.
+        "max_queued_requests": 8,
+        "autoscaling_config": {
+            "min_replicas": 0,
+            "max_replicas": 1,
+            "target_ongoing_requests": 2,
+            "downscale_delay_s": 300.0,
+        },
+        # As a fraction of the chain's, so that it finds room on 2 cores: one thread, at a niceness.
+        "ray_actor_options": {"num_cpus": 0.1},
+    },
 }
 """Deployment → its options; a config overrides what it names. Replicas and resources have no
-default here: how many there may be is the config's to say."""
+default here, but for the Explainer: how many there may be is the config's to say."""
+
+
+def with_explainer(app: dict[str, Any]) -> dict[str, Any]:
+    """The application with the Explainer among its deployments, where it is on."""
+    deployments = app.get("deployments") or []
+    explain = (app.get("args") or {}).get("explain") or {}
+    if not explain.get("enabled") or any(d.get("name") == EXPLAINER for d in deployments):
+        return app
+    own = {key: DEFAULTS[EXPLAINER][key] for key in ("autoscaling_config", "ray_actor_options")}
+    return {**app, "deployments": [*deployments, {"name": EXPLAINER, **copy.deepcopy(own)}]}
 
 
 def whole(deployment: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deployments.config import crosscheck
+from deployments.config.capacity import EXPLAINER
 from deployments.config.keys import (
     BUILDER,
     Problem,
@@ -200,10 +201,18 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
     of_part = {name: part for part, name in PARTS.items()}
     on = [name for part, name in PARTS.items() if _has_model(app, part)]
     live = USER_CONFIGS | dict.fromkeys(on, ClassifierUserConfig)
+    explains = ((app.get("args") or {}).get("explain") or {}).get("enabled") is True
     for name, (number, deployment) in declared.items():
         where = join(path, "deployments", number)
         if name in live:
             yield from _user_config(live[name], deployment, join(where, "user_config"))
+        elif name == EXPLAINER and explains:
+            if deployment.get("user_config"):
+                message = "the Explainer has no live settings; delete it"
+                yield Problem(join(where, "user_config"), message)
+        elif name == EXPLAINER:
+            message = "Explainer runs where args.explain.enabled is true; set it, or delete this"
+            yield Problem(join(where, "name"), message)
         elif name in of_part:
             wanted = f"args.{of_part[name]}.model"
             message = f"{name} runs {wanted}, which is not there; add it, or delete {name}"
@@ -222,6 +231,7 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
         return
     tokenizer = declared.get("Tokenizer")
     yield from crosscheck.limits(settings, args_path, config)
+    yield from crosscheck.explanations(settings, args_path)
     if tokenizer:
         where = join(path, "deployments", tokenizer[0])
         yield from crosscheck.tokenizer_limits(settings, tokenizer[1], where, config)

@@ -164,6 +164,22 @@ def limits(settings: Settings, path: str, config: dict[str, Any]) -> Iterator[Pr
         )
 
 
+def explanations(settings: Settings, path: str) -> Iterator[Problem]:
+    """What `args.explain` asks for and can't have."""
+    if not settings.explain.enabled:
+        return
+    if settings.engine.name == "none":
+        message = "args.engine.name is none, so there is no model to explain; set it to false"
+        yield Problem(f"{path}.explain.enabled", message)
+    most, limit = settings.explain.max_s, settings.limits.request_timeout_s
+    if most >= limit:
+        yield Problem(
+            f"{path}.explain.max_s",
+            f"{most:g} s must be below args.limits.request_timeout_s, {limit:g} s, or callers get "
+            "408 before the explanation is there; lower it",
+        )
+
+
 def longest_request_s(limits: LimitSettings, config: dict[str, Any]) -> float:
     """How long a request may take: its body, then its answer, if Serve does not end it before."""
     ours = limits.body_timeout_s + limits.request_timeout_s

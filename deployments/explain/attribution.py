@@ -8,6 +8,8 @@ k itself. Calibration changes neither sign nor order of it for a temperature, an
 from __future__ import annotations
 
 import inspect
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,15 +17,18 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from deployments.pipeline.errors import DeadlineExceeded
 from deployments.pipeline.types import Float32, Float64, Int32
 
-Method = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
+Chosen = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
 Predict = Callable[[list[Int32]], Float32]
 """Token ids of texts as long as each other → logits, float32 [texts, labels]."""
 
 MIN_STEPS = 8
 """Of integrated gradients by Gauss-Legendre; with fewer the sum is often far from its goal."""
-_ROWS = 8  # forward passes at once: bounds memory
+# Of one forward pass, over as many variants of the text: bounds memory, and the time between two
+# looks at the clock.
+_MAX_ROWS, _ROW_TOKENS = 8, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class Attributed:
     """
 
     values: Float64
-    method: Method
+    method: Chosen
     passes: int
     goal: float | None
 
@@ -51,7 +56,10 @@ class Gradients:
     """Methods that take gradients, of a torch model in float32 on the CPU.
 
     One text at a time and one caller at a time: a hook holds the embeddings of the text under way.
+    until: of `time.monotonic()`; no forward pass begins after it.
     """
+
+    until = math.inf
 
     def __init__(self, model: Any, problem_type: str) -> None:
         self._model = model
@@ -98,7 +106,7 @@ class Gradients:
             _row(baseline),
             additional_forward_args=(target, types),
             n_steps=steps,
-            internal_batch_size=min(steps, _ROWS),
+            internal_batch_size=min(steps, _rows(len(ids))),
         )
         with torch.no_grad():
             ends = self._value(torch.cat([_row(ids), _row(baseline)]), target, types)
@@ -116,6 +124,11 @@ class Gradients:
         return log_odds(self._logits(ids, types), target, self._problem_type)
 
     def _logits(self, ids: torch.Tensor, types: Int32 | None) -> torch.Tensor:
+        if time.monotonic() > self.until:
+            raise DeadlineExceeded(
+                "The explanation takes longer than it may. Shorten the text, or allow more time: "
+                "timeout_ms, and args.explain.max_s of the service."
+            )
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if types is not None and self._takes_types:
             inputs["token_type_ids"] = _row(types).expand_as(ids)
@@ -147,12 +160,17 @@ def occlusion(
         masked = ids.copy()
         masked[window] = fill
         rows.append(masked)
-    logits = np.concatenate([predict(rows[i : i + _ROWS]) for i in range(0, len(rows), _ROWS)])
+    step = _rows(len(ids))
+    logits = np.concatenate([predict(rows[i : i + step]) for i in range(0, len(rows), step)])
     found = log_odds(torch.from_numpy(logits), target, problem_type).double().numpy()
     values = np.zeros(len(ids))
     for window, value in zip(windows, found[1:], strict=True):
         values[window] = (found[0] - value) / len(window)
     return Attributed(values, "occlusion", len(rows), None)
+
+
+def _rows(n_tokens: int) -> int:
+    return max(1, min(_MAX_ROWS, _ROW_TOKENS // n_tokens))
 
 
 def _row(ids: Int32) -> torch.Tensor:

@@ -9,6 +9,8 @@
 - docs: Pages from the package, so that they work where no CDN is reached: Swagger UI, the
   playground
 - examples: Requests, answers and errors as the documentation shows them
+- explanation: What an explanation looks like in JSON
+- fields: Fields of requests and answers: as JSON Schemas have them, and as error messages tell them
 - forms: Forms → ClassifyRequest
 - inputs: ClassifyRequest → what the service classifies, for whom
 - json_body: JSON → ClassifyRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from deployments.access.callers import Callers
+from deployments.access.callers import Caller, Callers
 from deployments.access.keys import Scope as AccessScope
 from deployments.http.inputs import CLIENT
 from deployments.http.responses import error_answer
@@ -14,6 +14,9 @@ from deployments.pipeline.observer import SILENT, Observer, code_of, outcome_of
 from deployments.settings import AccessSettings
 
 _UNKNOWN = Entry("GET", "never", "classify")
+
+CALLER = "rayclassify.caller"
+"""Key of the ASGI scope that holds who asks, where keys are asked for."""
 
 ALLOWANCE = "rayclassify.allowance"
 """Key of the ASGI scope that holds the caller's `Allowance`."""
@@ -83,13 +86,25 @@ async def admit(scope: Scope, callers: Callers, needed: AccessScope | None) -> N
     """
     caller = await callers.identify(_token_of(scope))
     if needed is not None and not caller.may(needed):
-        raise Forbidden(
-            f"This key has no scope {needed}; it has {', '.join(sorted(caller.scopes))}. "
-            "Ask for a key that has it."
-        )
+        raise _lacks(needed, caller)
     caller.allowance.take()
     scope[CLIENT] = caller.id
+    scope[CALLER] = caller
     scope[ALLOWANCE] = caller.allowance
+
+
+def require(scope: Scope, needed: AccessScope) -> None:
+    """For what only the body asks. Raises Forbidden: keys are asked for, and this one lacks it."""
+    caller: Caller | None = scope.get(CALLER)
+    if caller is not None and not caller.may(needed):
+        raise _lacks(needed, caller)
+
+
+def _lacks(needed: AccessScope, caller: Caller) -> Forbidden:
+    return Forbidden(
+        f"This key has no scope {needed}; it has {', '.join(sorted(caller.scopes))}. "
+        "Ask for a key that has it."
+    )
 
 
 def _path_of(scope: Scope) -> str:

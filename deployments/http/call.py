@@ -7,20 +7,26 @@ from numbers import Real
 from typing import Any, cast
 
 from deployments.http.inputs import Caller, inputs_of
-from deployments.http.json_body import request_from
+from deployments.http.json_body import Kind, request_from
+from deployments.http.schemas import ClassifyRequest
 from deployments.pipeline.errors import InvalidInput, ServiceError
+from deployments.pipeline.explaining import Explain
 from deployments.pipeline.types import Answer, TextInput
 from deployments.settings import LimitSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What was asked. timeout_s: None where the caller named none. single: one text, no list."""
+    """What was asked. timeout_s: None where the caller named none. single: one text, no list.
+
+    explain: how the answers are to be explained, if at all.
+    """
 
     inputs: list[TextInput | ServiceError]
     timeout_s: float | None
     client: str
     single: bool
+    explain: Explain | None = None
 
     def answer(self, results: list[Answer | ServiceError]) -> Answer | list[Answer]:
         """What the caller gets for `results`, one per input.
@@ -45,9 +51,11 @@ def read_call(
     limits: LimitSettings,
     timeout_s: float | None = None,
     client: str = "",
+    kind: Kind = ClassifyRequest,
 ) -> Call:
     """Checks a call as a request over HTTP is checked. text: a string, or a sequence of them, which
-    may be a column of NumPy, pandas or Arrow. options: the other fields of the request.
+    may be a column of NumPy, pandas or Arrow. options: the other fields of the request, which are
+    those of `kind`.
 
     Raises:
         ServiceError: as POST /classify.
@@ -56,7 +64,7 @@ def read_call(
         raise InvalidInput("`text` is a set, which has no order. Make it a list.")
     if "text_pair" in options:
         options = {**options, "text_pair": _plain(options["text_pair"])}
-    request = request_from({"text": _plain(text), **options})
+    request = request_from({"text": _plain(text), **options}, kind)
     caller = Caller(str(client), timeout_s, request.priority)
     inputs = inputs_of(request, limits, caller)
     # Not a number: it would upset the order of all timers of the event loop.
@@ -64,7 +72,7 @@ def read_call(
         raise InvalidInput("timeout_s must be a number of seconds above 0, or None.")
     if timeout_s is None and request.timeout_ms is not None:
         timeout_s = request.timeout_ms / 1e3
-    return Call(inputs, timeout_s, caller.client, isinstance(request.text, str))
+    return Call(inputs, timeout_s, caller.client, isinstance(request.text, str), request.how)
 
 
 def _plain(texts: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from deployments.http.access_gate import ALLOWANCE
+from deployments.http.access_gate import ALLOWANCE, require
 from deployments.http.body import HeldBytes, read_question
 from deployments.http.dialects.base import SPEAKER, Dialect, Question, Rendered
 from deployments.http.inputs import CLIENT
@@ -91,12 +91,12 @@ class Answering:
         if question.single:
             if isinstance(inputs[0], ServiceError):
                 raise inputs[0]
-            answers = await self._classified(inputs, scope, timeout_s, times)
+            answers = await self._classified(question, scope, timeout_s, times)
             if isinstance(answers[0], ServiceError):
                 raise answers[0]
             return answers
         self._charge(scope, len(inputs))
-        answers = await self._classified(inputs, scope, timeout_s, times)
+        answers = await self._classified(question, scope, timeout_s, times)
         _raise_if_refused(inputs, answers)
         errors = [answer for answer in answers if isinstance(answer, ServiceError)]
         if errors:
@@ -111,13 +111,19 @@ class Answering:
 
     async def _classified(
         self,
-        inputs: list[TextInput | ServiceError],
+        question: Question,
         scope: Scope,
         timeout_s: float | None,
         times: Times | None,
     ) -> list[Answer | ServiceError]:
+        inputs, how = question.inputs, question.explain
+        if how is not None:
+            require(scope, "explain")
         started = time.perf_counter()
-        answers = await self._service.classify_inputs(inputs, timeout_s)
+        if how is None:
+            answers = await self._service.classify_inputs(inputs, timeout_s)
+        else:
+            answers = await self._service.explain_inputs(inputs, how, timeout_s)
         if times is not None:
             times.take(answers, time.perf_counter() - started)
         if self._audit is not None:

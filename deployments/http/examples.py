@@ -65,6 +65,26 @@ ANSWERS: dict[str, Any] = {
     ],
     "ok": {"status": "ok"},
     "ready": {"status": "ready"},
+    "explained": {
+        **_POSITIVE,
+        "tokens": 4,
+        "explanation": {
+            "label": "positive",
+            "of": "log_odds",
+            "method": "integrated_gradients",
+            "baseline": "mask token [MASK]; the tokenizer's own marks are kept",
+            "passes": 32,
+            "seconds": 0.31,
+            "sum": 4.1,
+            "convergence_delta": 0.001,
+            "elsewhere": 0.2,
+            "truncated": False,
+            "tokens": [
+                {"text": "很", "start": 0, "end": 1, "attribution": 0.8},
+                {"text": "好", "start": 1, "end": 2, "attribution": 3.1},
+            ],
+        },
+    },
     "info": {
         "model": "models/demo",
         "revision": None,

@@ -10,8 +10,9 @@ import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from deployments.http.json_body import request_from
-from deployments.http.schemas import FIELDS, ClassifyRequest
+from deployments.http.fields import FIELDS
+from deployments.http.json_body import Kind, request_from
+from deployments.http.schemas import ClassifyRequest
 from deployments.pipeline.errors import BadRequest, InvalidInput, TooLarge
 
 if TYPE_CHECKING:
@@ -24,10 +25,9 @@ Fields = list[tuple[str, str]]
 _UNDECODABLE = "surrogateescape"
 
 _REPEATABLE = ("text", "text_pair")
-_OPTIONS = len(FIELDS) - len(_REPEATABLE)
 
 
-def parse_urlencoded(body: bytes, max_texts: int) -> ClassifyRequest:
+def parse_urlencoded(body: bytes, max_texts: int, kind: Kind = ClassifyRequest) -> ClassifyRequest:
     """Decodes `text=...&text=...&top_k=2`.
 
     Raises:
@@ -39,7 +39,7 @@ def parse_urlencoded(body: bytes, max_texts: int) -> ClassifyRequest:
             "The form has no fields. Send text=..., or JSON with the header "
             "Content-Type: application/json."
         )
-    limit = _max_fields(max_texts)
+    limit = _max_fields(max_texts, kind)
     try:
         fields = parse_qsl(
             body.decode(errors=_UNDECODABLE),
@@ -49,10 +49,12 @@ def parse_urlencoded(body: bytes, max_texts: int) -> ClassifyRequest:
         )
     except ValueError:
         raise _too_many_fields(body.count(b"&") + 1, limit) from None
-    return _request(fields)
+    return _request(fields, kind)
 
 
-def parse_multipart(body: bytes, content_type: str, max_texts: int) -> ClassifyRequest:
+def parse_multipart(
+    body: bytes, content_type: str, max_texts: int, kind: Kind = ClassifyRequest
+) -> ClassifyRequest:
     """Decodes multipart/form-data; an uploaded file is read as the text it holds.
 
     Raises:
@@ -63,14 +65,14 @@ def parse_multipart(body: bytes, content_type: str, max_texts: int) -> ClassifyR
     boundary = parse_options_header(content_type)[1].get(b"boundary")
     if not boundary:
         raise BadRequest("The Content-Type multipart/form-data needs a boundary parameter.")
-    parts = _Parts(_max_fields(max_texts))
+    parts = _Parts(_max_fields(max_texts, kind))
     try:
         MultipartParser(boundary, parts.callbacks()).write(body)
     except FormParserError:
         raise BadRequest("The body is not valid multipart/form-data.") from None
     if not parts.complete:
         raise BadRequest("The multipart/form-data body ends before its last boundary.")
-    return _request(parts.fields)
+    return _request(parts.fields, kind)
 
 
 # It warns of each byte that it did not expect, which is one of somebody's text.
@@ -120,25 +122,24 @@ class _Parts:
         self.complete = True
 
 
-def _request(fields: Fields) -> ClassifyRequest:
+def _request(fields: Fields, kind: Kind) -> ClassifyRequest:
     collected: dict[str, list[object]] = {}
     for name, value in fields:
         collected.setdefault(name, []).append(value if name in _REPEATABLE else _option(value))
-    return request_from(
-        {name: values[0] if len(values) == 1 else values for name, values in collected.items()}
-    )
+    values = {name: found[0] if len(found) == 1 else found for name, found in collected.items()}
+    return request_from(values, kind)
 
 
 def _option(value: str) -> object:
-    """`3` and `true` mean what they mean in JSON; anything else stays a string and is refused."""
+    """`3` and `true` mean what they mean in JSON; anything else stays a string."""
     try:
         return msgspec.json.decode(value)
     except (ValueError, RecursionError):
         return value
 
 
-def _max_fields(max_texts: int) -> int:
-    return len(_REPEATABLE) * max_texts + _OPTIONS
+def _max_fields(max_texts: int, kind: Kind) -> int:
+    return len(_REPEATABLE) * max_texts + len(FIELDS[kind]) - len(_REPEATABLE)
 
 
 def _too_many_fields(count: int, limit: int) -> TooLarge:

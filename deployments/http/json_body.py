@@ -9,15 +9,18 @@ from typing import NoReturn, TypeVar
 
 import msgspec
 
-from deployments.http.schemas import FIELDS, ClassifyRequest
+from deployments.http.fields import CHOICES, FIELDS
+from deployments.http.schemas import ClassifyRequest, ExplainRequest
 from deployments.pipeline.errors import BadRequest, InvalidInput
-from deployments.pipeline.types import WEIGHTS
 
 T = TypeVar("T")
+Kind = type[ClassifyRequest]
+"""ClassifyRequest, or ExplainRequest."""
 
 EXAMPLE = 'Send {"text": "..."}.'
 
 _decoder = msgspec.json.Decoder(ClassifyRequest)
+_explain_decoder = msgspec.json.Decoder(ExplainRequest)
 
 _BYTE_ORDER_MARK = "\ufeff"
 
@@ -46,17 +49,18 @@ _OTHER_NAMES = {
 }
 
 
-def parse_json(body: bytes) -> ClassifyRequest:
+def parse_json(body: bytes, kind: Kind = ClassifyRequest) -> ClassifyRequest:
     """Decodes a JSON body.
 
     Raises:
         BadRequest: not UTF-8, or not JSON; the message holds the byte offset.
         InvalidInput: JSON of another shape; the message names the field and what it should be.
     """
+    decoder = _decoder if kind is ClassifyRequest else _explain_decoder
     try:
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return request_from(loaded(body))
+        return request_from(loaded(body), kind)
 
 
 def decoded(content: bytes, decoder: msgspec.json.Decoder[T], example: str) -> T:
@@ -100,7 +104,7 @@ def _without_values(reason: str) -> str:
     )
 
 
-def request_from(value: object) -> ClassifyRequest:
+def request_from(value: object, kind: Kind = ClassifyRequest) -> ClassifyRequest:
     """Checks decoded JSON, or a form put into its shape.
 
     Raises:
@@ -108,15 +112,16 @@ def request_from(value: object) -> ClassifyRequest:
     """
     if not isinstance(value, dict):
         raise InvalidInput(f"The body must be a JSON object. {EXAMPLE}")
+    fields = FIELDS[kind]
     for name in value:
-        if name not in FIELDS:
-            raise InvalidInput(_unknown_field(name))
+        if name not in fields:
+            raise InvalidInput(_unknown_field(name, fields))
     if "text" not in value:
         raise InvalidInput(f"The field `text` is missing. {EXAMPLE}")
     try:
-        return msgspec.convert(value, ClassifyRequest)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        raise InvalidInput(_wrong_value(str(exc))) from None
+        raise InvalidInput(_wrong_value(str(exc), fields)) from None
     except UnicodeEncodeError:  # msgspec's way with a lone surrogate where it expects no string
         raise InvalidInput(
             "An option is a string that is not valid Unicode. Options are numbers, true or false."
@@ -160,25 +165,25 @@ def _refuse_constant(name: str) -> NoReturn:
     raise BadRequest(f"The body is not valid JSON: {name} is no JSON number.")
 
 
-def _unknown_field(name: str) -> str:
-    known = ", ".join(f"`{field}`" for field in FIELDS)
+def _unknown_field(name: str, fields: dict[str, str]) -> str:
+    known = ", ".join(f"`{field}`" for field in fields)
     if not _QUOTABLE.fullmatch(name):
         return f"The body has an unknown field. Known fields: {known}."
     nearest = _OTHER_NAMES.get(name.lower()) or next(
-        iter(get_close_matches(name.lower(), FIELDS, n=1, cutoff=0.6)), None
+        iter(get_close_matches(name.lower(), fields, n=1, cutoff=0.6)), None
     )
     if nearest is None:
         return f"Unknown field `{name}`. Known fields: {known}."
-    return f"Unknown field `{name}`; the field is `{nearest}`. {FIELDS[nearest]}"
+    return f"Unknown field `{name}`; the field is `{nearest}`. {fields[nearest]}"
 
 
-def _wrong_value(reason: str) -> str:
+def _wrong_value(reason: str, fields: dict[str, str]) -> str:
     # msgspec writes "Expected `int` >= 1 - at `$.top_k`".
     problem, _, path = reason.partition(" - at `$.")
     field = path.rstrip("`")
-    if field not in FIELDS:
+    if field not in fields:
         return f"The body has a wrong value. {EXAMPLE}"
     if problem.startswith("Invalid enum value"):  # and quotes it, which may be a text
-        problem = f"expected {' or '.join(WEIGHTS)}"
+        problem = f"expected {' or '.join(CHOICES[field])}"
     problem = problem.replace("`", "").replace("Expected", "expected").replace(" | ", " or ")
-    return f"`{field}`: {problem}. {FIELDS[field]}"
+    return f"`{field}`: {problem}. {fields[field]}"

@@ -118,5 +118,7 @@ def asked(line: Line, limits: LimitSettings, flow: Flow) -> tuple[Id, TextInput 
             return key, exc
     if not isinstance(request.text, str):
         return key, InvalidInput(f"A line holds one text; `text` is a list. {_EXAMPLE}")
+    if request.explain:
+        return key, InvalidInput("A stream explains nothing. Send the text to POST /explain.")
     (item,) = inputs_of(request, limits, Caller(flow.client, None, flow.priority))
     return key, item if isinstance(item, ServiceError) else replace(item, flow=flow)

@@ -10,9 +10,10 @@ from deployments import __version__
 from deployments.http.dialects import dialects
 from deployments.http.dialects.base import Json
 from deployments.http.examples import error_response
+from deployments.http.fields import components
 from deployments.http.responses import JSONAnswer
 from deployments.http.routes import Table, table
-from deployments.http.schemas import MAX_TIMEOUT_MS, components
+from deployments.http.schemas import MAX_TIMEOUT_MS
 from deployments.pipeline.errors import Unauthorized
 from deployments.pipeline.types import WEIGHTS
 from deployments.settings import AccessSettings, LimitSettings

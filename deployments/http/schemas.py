@@ -8,10 +8,17 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from deployments.http.explanation import ExplainInfo, Explanation
 from deployments.model.certificate import Certificate
+from deployments.pipeline.explaining import (
+    DEFAULT_PASSES,
+    MAX_PASSES,
+    MIN_PASSES,
+    Explain,
+    Method,
+)
 from deployments.pipeline.types import BULK_FROM_TEXTS, Calibration, Options, Priority
 
 # Equal options are one object, which pickle sends once per micro-batch instead of once per text.
@@ -21,20 +28,6 @@ MAX_TIMEOUT_MS = 86_400_000
 """A day; what a request may name, while `args.limits.request_timeout_s` is what it can get."""
 
 SCHEMA_REF = "#/components/schemas/{name}"
-
-_TEXTS = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-    ]
-}
-_PAIRS = {
-    "anyOf": [
-        {"type": "string", "minLength": 1},
-        {"type": "array", "minItems": 1, "items": {"type": ["string", "null"], "minLength": 1}},
-        {"type": "null"},
-    ],
-}
 
 
 class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -91,6 +84,18 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
             "`X-Priority`."
         ),
     ] = None
+    explain: Annotated[
+        bool,
+        Meta(
+            description="Say also what each part of the text added to its label; POST /explain "
+            "has more options. Only where the service explains."
+        ),
+    ] = False
+
+    @property
+    def how(self) -> Explain | None:
+        """How the answers are to be explained, if at all."""
+        return Explain() if self.explain else None
 
     @property
     def options(self) -> Options:
@@ -103,6 +108,32 @@ class ClassifyRequest(Struct, forbid_unknown_fields=True, frozen=True, kw_only=T
 
     def __repr__(self) -> str:
         return "ClassifyRequest(...)"  # a repr may end up in a log
+
+
+class ExplainRequest(ClassifyRequest, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One text, or a few, whose answers are to be explained."""
+
+    target: Annotated[
+        str | None,
+        Meta(description="The label to explain; null: the one answered."),
+    ] = None
+    method: Annotated[
+        Method,
+        Meta(description="How; `auto` takes the most faithful one that is installed."),
+    ] = "auto"
+    passes: Annotated[
+        Annotated[int, Meta(ge=MIN_PASSES, le=MAX_PASSES)] | None,
+        Meta(
+            description=f"Forward passes at most; null: {DEFAULT_PASSES}, or the service's limit."
+        ),
+    ] = None
+
+    @property
+    def how(self) -> Explain:
+        return Explain(self.target, self.method, self.passes)
+
+    def __repr__(self) -> str:
+        return "ExplainRequest(...)"
 
 
 class Deciding(Struct):
@@ -167,6 +198,10 @@ class Prediction(Struct):
     redacted: Annotated[
         int | UnsetType,
         Meta(description="With `args.redaction` only: how many pieces of personal data were cut."),
+    ] = UNSET
+    explanation: Annotated[
+        Explanation | UnsetType,
+        Meta(description="Where it was asked for: what each part of the text added to the label."),
     ] = UNSET
 
 
@@ -255,6 +290,10 @@ class Info(Struct):
         Certificate | None,
         Meta(description="What was proven of the model at its load: `/info?certificate`."),
     ] = None
+    explain: Annotated[
+        ExplainInfo | UnsetType,
+        Meta(description="With `args.explain` only: its methods and limits."),
+    ] = UNSET
     cascade: Annotated[
         BesideInfo | UnsetType | None,
         Meta(description="With `args.cascade` only: the model that answers first; null: not now."),
@@ -339,20 +378,3 @@ class State(Struct):
         UNSET
     )
     shadow: Annotated[ShadowState | UnsetType, Meta(description="With `args.shadow` only.")] = UNSET
-
-
-def components() -> dict[str, Any]:
-    """JSON Schemas of all structs, by name, that refer to each other as OpenAPI wants it."""
-    structs = [ClassifyRequest, Prediction, ErrorAnswer, Health, Update, Info, State]
-    schemas = msgspec.json.schema_components(structs, ref_template=SCHEMA_REF)[1]
-    # Decoding leaves the items of a list open, for later; callers and generators must know them.
-    schemas["ClassifyRequest"]["properties"]["text"] |= _TEXTS
-    schemas["ClassifyRequest"]["properties"]["text_pair"] |= _PAIRS
-    return schemas
-
-
-FIELDS: dict[str, str] = {
-    name: schema["description"]
-    for name, schema in components()["ClassifyRequest"]["properties"].items()
-}
-"""Field of a request → what it means, as error messages repeat it."""

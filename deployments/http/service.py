@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.explaining import Explain
 from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
 
@@ -22,6 +23,20 @@ class ClassifyService(Protocol):
 
         Raises:
             ServiceError: nothing of this call was classified, e.g. Overloaded.
+        """
+        ...
+
+    async def explain_inputs(
+        self,
+        inputs: list[TextInput | ServiceError],
+        how: Explain,
+        timeout_s: float | None = None,
+    ) -> list[Answer | ServiceError]:
+        """As `classify_inputs`, with `explanation` in each answer.
+
+        Raises:
+            NotImplementedHere: explanations are off.
+            ServiceError: nothing of this call was classified.
         """
         ...
 

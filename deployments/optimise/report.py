@@ -15,7 +15,7 @@ from deployments.optimise.statistics import Interval
 _MARKERS = "os^Dv"
 _STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1.5rem; display: block; overflow-x: auto; }
 th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #8884; }
 th:first-child, td:first-child { text-align: left; }
@@ -34,6 +34,7 @@ def front_plot(found: Evaluation, path: Path | io.BytesIO, kind: str) -> None:
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -66,6 +67,9 @@ def front_plot(found: Evaluation, path: Path | io.BytesIO, kind: str) -> None:
             label="recommended",
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("texts a second, this machine")
     axes.set_ylabel(f"macro-F1 on {found.n_texts:,} texts, 95 % interval")
     axes.grid(alpha=0.25)

@@ -9,6 +9,8 @@
   texts
 - drift_texts: What of texts a drift baseline counts: lengths, and tokens that the vocabulary lacks
 - errors: Every error a caller can meet, in one tree
+- explaining: Explained answers: classified as ever, and then explained by the same version of the
+  model
 - fair_queue: Turns for flows: each gets its share of what is served, however much it has waiting
 - fast_tokenizer: A faster tokenizer in the place of the model's own, as long as it gives the same
   ids

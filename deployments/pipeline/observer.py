@@ -12,7 +12,7 @@ import numpy.typing as npt
 from deployments.pipeline.drift import Baseline
 from deployments.pipeline.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 
-Stage = Literal["http", "grpc", "parse", "tokenize", "queue", "model", "postprocess"]
+Stage = Literal["http", "grpc", "parse", "tokenize", "queue", "model", "postprocess", "explain"]
 """http, grpc: a whole request, from its head to its answer. queue: from a text's arrival at the
 Classifier to its forward pass. The others are the work itself."""
 

@@ -37,8 +37,8 @@ Postprocess = Callable[[Logits, Sequence[Options]], Awaitable[list[Answer]]]
 Planned = Callable[[Sequence[TextInput]], Awaitable[Plan | None]]
 Meet = Callable[[Collection[str]], Awaitable[bool]]
 
-Answered = Callable[[Encoded, Sequence[int], Sequence[TextInput]], None]
-"""Told of texts that got answers: as one model read them, their places there, and the texts."""
+Answered = Callable[[Encoded, Sequence[int], Callable[[int], TextInput]], None]
+"""Told of texts that got answers: as one model read them, their places there, and place → text."""
 
 MODEL = "model"
 """Key of an answer under which the version stands that gave it, where `name_model` asks for it."""
@@ -51,7 +51,9 @@ async def _none_is_long(inputs: Sequence[TextInput]) -> None:
     return None
 
 
-def _nobody_watches(read: Encoded, places: Sequence[int], inputs: Sequence[TextInput]) -> None:
+def _nobody_watches(
+    read: Encoded, places: Sequence[int], text_at: Callable[[int], TextInput]
+) -> None:
     pass
 
 
@@ -152,8 +154,8 @@ class Pipeline:
             if n_cut := sum(cut[k] for k in places):
                 self.observer.truncated(n_cut)
             failed = logits.errors or {}
-            good = [k for row, k in enumerate(places) if row not in failed]
-            self.answered(made, good, [inputs[index[k]] for k in good])
+            good = [k for row, k in enumerate(places) if row not in failed] if failed else places
+            self.answered(made, good, lambda k: inputs[index[k]])
             for row, k in enumerate(places):
                 answer = {
                     **answers[row],
@@ -164,7 +166,7 @@ class Pipeline:
                     **seen.get(k, {}),
                 }
                 results[index[k]] = failed.get(row) or TimedAnswer.of(
-                    answer, tokenize_s, logits.model_s
+                    answer, tokenize_s, logits.model_s, logits.model
                 )
         strange = {index[k]: version for k, version in predicted.strange.items()}
         if plan is None or not predicted.parts:

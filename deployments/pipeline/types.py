@@ -29,22 +29,25 @@ Answer = dict[str, Any]
 
 
 class TimedAnswer(Answer):
-    """An answer that knows how long its micro-batch took, for the headers; JSON shows none of it.
+    """An answer that knows how long its micro-batch took, and by which version of the model; JSON
+    shows none of it.
 
     tokenize_s, model_s: of the whole micro-batch, and of the passes in which its texts were.
     """
 
-    __slots__ = ("model_s", "tokenize_s")
+    __slots__ = ("model", "model_s", "tokenize_s")
 
     tokenize_s: float
     model_s: float
+    model: str
 
     @staticmethod
-    def of(answer: Answer, tokenize_s: float, model_s: float) -> TimedAnswer:
+    def of(answer: Answer, tokenize_s: float, model_s: float, model: str = "") -> TimedAnswer:
         """The same values. An assignment each: an `__init__` would cost as much again."""
         timed = TimedAnswer(answer)
         timed.tokenize_s = tokenize_s
         timed.model_s = model_s
+        timed.model = model
         return timed
 
 

@@ -4,6 +4,7 @@
 - cluster_store: What an application's replicas have found out, kept with the cluster instead of a
   node's disk
 - cluster_view: What Serve's controller says of the application that a replica belongs to
+- explainers: The ingress's way to Explainers, of which there may be none until somebody asks
 - holding: Which calls Classifiers hold, and get on with: asked of all of them
 - metric_table: Every metric of ours: its name, its kind, its labels, and what it is for
 - metrics: What happens, as Prometheus metrics at Ray's own metrics endpoint of each node
@@ -12,5 +13,5 @@
 - tracing: Traces by OpenTelemetry: one for a request, through all three deployments, sent by OTLP
 - updates: What a replica sees of an update of its application: others that serve, and how it went
 
-tokenizer.py, classifier.py and postprocessor.py import it.
+tokenizer.py, classifier.py, postprocessor.py and explainer.py import it.
 """

@@ -26,7 +26,9 @@ MAX_LABELS = 20
 OTHER_LABELS = "_other"
 """All the rest of them together."""
 
-Where = Literal["Tokenizer", "Classifier", "Postprocessor", "Tokenizer, Postprocessor", "all"]
+Where = Literal[
+    "Tokenizer", "Classifier", "Postprocessor", "Explainer", "Tokenizer, Postprocessor", "all"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,12 @@ class Metric:
 
 
 LABELS: dict[str, str] = {
-    "dialect": "`classify`, `tei`, `tei_tokens`, `vllm`, `infinity`, `kserve`, `oip`, `sagemaker`, "
-    "`vertex`, `openai`, `mcp`; `stream`, `grpc`, and `handle` from inside Ray",
+    "dialect": "`classify`, `explain`, `tei`, `tei_tokens`, `vllm`, `infinity`, `kserve`, `oip`, "
+    "`sagemaker`, `vertex`, `openai`, `mcp`; `stream`, `grpc`, and `handle` from inside Ray",
     "outcome": "`ok`; `client_error`; `refused`, which is 429 and 503; `timeout`; `server_error`; "
     "`cancelled`, where the client went away",
     "stage": "`http` and `grpc`, a whole request; `parse`, `tokenize`, `queue`, `model`, "
-    "`postprocess`",
+    "`postprocess`, `explain`",
     "reason": "the error's code: [http.md](http.md#errors)",
     "label": f"the first {MAX_LABELS} of `id2label` in the model's config.json; all the others "
     f"together are `{OTHER_LABELS}`",

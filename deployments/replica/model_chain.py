@@ -331,17 +331,18 @@ class ModelChain:
         )
 
     def _watch_drift(
-        self, read: Encoded, places: Sequence[int], inputs: Sequence[TextInput]
+        self, read: Encoded, places: Sequence[int], text_at: Callable[[int], TextInput]
     ) -> None:
         info = self._models.info_of(read.model)
-        if info is None or info.drift is None:
+        # The text that proves readiness is nobody's traffic.
+        if info is None or info.drift is None or not places or not self._ready:
             return
         # A cascade's second model sees what is hard, and one on trial is not what serves.
-        if inputs and inputs[0].options.stage in ("second", "shadow"):
+        if text_at(places[0]).options.stage in ("second", "shadow"):
             return
         baseline = baseline_of(info.drift, info.labels)
-        # The text that proves readiness is nobody's traffic.
-        if baseline is not None and places and self._ready:
+        if baseline is not None:
+            inputs = [text_at(place) for place in places]
             self._observer.features(baseline, features_of(baseline, read, places, inputs))
 
     async def _ask_for_parts(self, known: Collection[str]) -> ModelParts | None:

@@ -19,7 +19,8 @@ from deployments.cli.exit_codes import EXIT_CODES
 from deployments.config.capacity import DEFAULTS
 from deployments.http.dialects import DIALECTS as OTHERS
 from deployments.http.dialects import dialects
-from deployments.http.schemas import Prediction, components
+from deployments.http.fields import components
+from deployments.http.schemas import Prediction
 from deployments.launch.ingress import choose_ingress
 from deployments.launch.plan import read_plan
 from deployments.launch.preflight import check_port

@@ -16,6 +16,7 @@ ROOT_MODULES = {
         "tokenizer",
         "classifier",
         "postprocessor",
+        "explainer",
         "settings",
         "model_settings",
         "user_config",

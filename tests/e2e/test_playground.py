@@ -169,6 +169,44 @@ def test_the_place_is_shown_where_a_text_was_cut(page):
     assert "413" in page.browser.get_log("browser")[0]["message"]
 
 
+def test_why_marks_the_text_and_tells_each_part(page, service):
+    text = "房间很干净，就是早餐太差了 👩‍👩‍👧"
+    page.write(text)
+    page.until(lambda: page.find("#why"))
+    assert not page.find(".marked")
+    page["why"].click()
+    page.until(lambda: page.find(".marked .part"))
+    assert page.texts(".marked") == [text]
+    assert "👩‍👩‍👧" in page.texts(".marked .part")
+    assert page.find(".marked .for")
+    assert page.find(".marked .against")
+    assert len(page.texts(".legend .part")) == 2
+    assert page.texts("#strongest")[0].startswith("Most: ")
+
+    first, second, *_ = page.find(".marked .part")
+    page.browser.execute_script("arguments[0].focus()", first)
+    said = page["part-value"].text
+    assert said.startswith(f"“{first.text}” ")
+    first.send_keys(Keys.ARROW_RIGHT)
+    assert page.browser.switch_to.active_element == second
+    assert page["part-value"].text.startswith(f"“{second.text}” ")
+    assert faults(page) == []
+
+    page.write(GOOD)
+    page.until(lambda: not page.find(".marked"))
+
+
+def test_where_nothing_is_explained_nobody_is_offered_it(page, service, address):
+    service.explains = False
+    try:
+        page.open(address)
+        page.write(GOOD)
+        page.until(lambda: page.find(".single"))
+        assert not page.find("#why")
+    finally:
+        service.explains = True
+
+
 def test_the_code_shown_gives_the_answer_shown(page):
     page["top-k"].send_keys("1")
     page.write("“It's” " + GOOD)

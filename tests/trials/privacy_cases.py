@@ -27,6 +27,8 @@ SETTINGS = (
     f"limits.max_text_chars={MAX_CHARS}",
     f"limits.max_pending_texts={MAX_PENDING}",
     f"limits.request_timeout_s={REQUEST_TIMEOUT_S}",
+    "explain.enabled=true",
+    "explain.max_s=1.0",
 )
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
@@ -109,6 +111,14 @@ def accepted(http: Http) -> Iterator[Case]:
     yield Case("pairs", ok, lambda t: http.json({"text": [t], "text_pair": [t]}))
     yield Case("options", ok, lambda t: http.json({"text": t, "raw_scores": True}))
     yield Case("cut to length", ok, lambda t: http.json({"text": t + "好" * 900}))
+    # The first waits for the Explainer, in vain: it starts for longer than a request may take.
+    explained = (200, 408, 503)
+    yield Case("explained", explained, lambda t: http.json({"text": t, "explain": True}))
+    yield Case(
+        "POST /explain",
+        explained,
+        lambda t: http.post(json.dumps({"text": t}).encode(), path="/explain"),
+    )
     yield Case("a form", ok, lambda t: http.post(f"text={quote(t)}".encode(), FORM))
     yield Case("a multipart form", ok, lambda t: http.multipart(t))
     yield Case("an uploaded file", ok, lambda t: http.multipart(t, filename=t))

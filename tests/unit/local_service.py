@@ -8,19 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deployments.explain.explainer import Explainer
 from deployments.http.call import Call
 from deployments.local import LocalClassifier
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.explaining import Explain, Explaining, Unexplained, about
 from deployments.pipeline.gate import Gate
 from deployments.pipeline.token_views import Token, TokenViews
 from deployments.pipeline.types import Answer, Load, TextInput
-from deployments.settings import LimitSettings
+from deployments.settings import ExplainSettings, LimitSettings
 
 
 class LocalService:
     """Implements `ClassifyService`. Its state is that of one Classifier, as a Gate hears of it.
 
-    asked: requests so far. delay_s: waited before each answer.
+    asked: requests so far. delay_s: waited before each answer. explains: whether it says that it
+    does.
     """
 
     def __init__(self, model: Path) -> None:
@@ -31,6 +34,13 @@ class LocalService:
         self._gate = Gate(1_024, 5.0, time.monotonic)
         encoder = self.local.loaded.parts.encoder()
         self._views = TokenViews(lambda: encoder.untruncated)
+        labels = self.local.loaded.parts.info.labels
+        settings = ExplainSettings(enabled=True)
+        self._explaining = Explaining(
+            self.classify_inputs, self._explain, lambda: labels, settings, 60.0
+        )
+        self._explainer: Explainer | None = None
+        self.explains = True
         self._passes = self._texts = self._tokens = 0
 
     async def classify_inputs(
@@ -46,6 +56,21 @@ class LocalService:
         self._tokens += sum(a["tokens"] for a in answers if not isinstance(a, ServiceError))
         self._gate.heard(Load("one", 9_000.0, 0, 5.0, self._passes, self._texts, self._tokens))
         return answers
+
+    async def explain_inputs(
+        self,
+        inputs: list[TextInput | ServiceError],
+        how: Explain,
+        timeout_s: float | None = None,
+    ) -> list[Answer | ServiceError]:
+        return await self._explaining.answers(inputs, how, timeout_s)
+
+    async def _explain(self, asked: Unexplained) -> dict[str, Any]:
+        if self._explainer is None:
+            settings = self.local._settings
+            self._explainer = Explainer(settings, self.local.loaded.parts)
+        args = (asked.item, asked.target, asked.method, asked.passes)
+        return await asyncio.to_thread(self._explainer.explain, *args)
 
     async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
         return await self._views.tokenize(texts, add_special_tokens)
@@ -68,6 +93,7 @@ class LocalService:
             "dtype": engine.dtype,
             "limits": LimitSettings().model_dump(include={"max_batch_texts"}),
             "dialects": ["tei"],
+            **({"explain": about(ExplainSettings(enabled=True))} if self.explains else {}),
         }
 
     async def state(self) -> dict[str, Any]:

@@ -60,7 +60,10 @@ class Classifiers:
 
 
 def tokenizer(
-    settings: Settings, predict: Predict | None = None, classifiers: Classifiers | None = None
+    settings: Settings,
+    predict: Predict | None = None,
+    classifiers: Classifiers | None = None,
+    explain: Callable[..., Any] | None = None,
 ) -> Tokenizer:
     """A Tokenizer whose other stages are in this process; its `_chain.loading` gets it ready."""
     there = classifiers or Classifiers(load_parts(settings.model), predict)
@@ -70,7 +73,13 @@ def tokenizer(
         for part in PARTS
         if (own := settings.of(part)) is not None
     }
-    return Tokenizer(settings, _calls(there), handle(postprocess=postprocessor.postprocess), beside)
+    return Tokenizer(
+        settings,
+        _calls(there),
+        handle(postprocess=postprocessor.postprocess),
+        beside,
+        None if explain is None else handle(explain=explain),
+    )
 
 
 def _calls(classifiers: Classifiers) -> Any:

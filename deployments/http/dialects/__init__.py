@@ -2,6 +2,8 @@
 
 - base: The seam that a way of asking over HTTP hangs on: its paths, its JSON in and out, its errors
 - classify: Our own dialect: POST /classify, in JSON, as a form or as plain text
+- explain: POST /explain: what POST /classify answers, and what each part of the text added to the
+  label
 - infinity: infinity's dialect: POST /infinity/classify with `input`, all labels with their scores
 - kserve: KServe's dialect, version 1: POST /v1/models/{name}:predict with `instances`
 - kserve_words: What KServe and the Open Inference Protocol have in common: errors, and what is said
@@ -35,6 +37,7 @@ from collections.abc import Callable, Mapping
 
 from deployments.http.dialects.base import Dialect
 from deployments.http.dialects.classify import ClassifyDialect
+from deployments.http.dialects.explain import ExplainDialect
 from deployments.http.dialects.infinity import InfinityDialect
 from deployments.http.dialects.kserve import KserveDialect
 from deployments.http.dialects.mcp import McpDialect
@@ -80,7 +83,7 @@ def dialects(
     }
     beside = [make(limits, chosen, name) for one in others for make in BESIDE.get(one, ())]
     ours = ClassifyDialect(limits, others.get(chosen.classify_default))
-    spoken = (ours, *others.values(), *beside)
+    spoken = (ours, ExplainDialect(limits), *others.values(), *beside)
     if "vertex" not in chosen.spoken:
         return spoken
     # Its paths come from outside, so it takes what is left.

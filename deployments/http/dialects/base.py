@@ -13,6 +13,7 @@ from deployments.access.keys import Scope as AccessScope
 from deployments.http.media_types import JSON
 from deployments.http.service import ClassifyService
 from deployments.pipeline.errors import ServiceError
+from deployments.pipeline.explaining import Explain
 from deployments.pipeline.types import Answer, Options, TextInput
 
 T = TypeVar("T")
@@ -51,7 +52,8 @@ class Question:
 
     inputs: its texts in order, or why one can't be classified. timeout_s: None leaves it to the
     service. single: one text, whose error is the whole answer; in a list it stands in its place.
-    memo: what `render` needs to know of the request. ask: gets the answers in place of classifying;
+    memo: what `render` needs to know of the request. explain: how the answers are to be explained,
+    if at all. ask: gets the answers in place of classifying;
     `inputs` then only says how many texts the caller is charged for.
     """
 
@@ -60,6 +62,7 @@ class Question:
     single: bool
     memo: Any = None
     ask: Callable[[ClassifyService], Awaitable[Sequence[Any]]] | None = None
+    explain: Explain | None = None
 
     def __repr__(self) -> str:
         return "Question(...)"

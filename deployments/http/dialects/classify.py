@@ -12,7 +12,7 @@ from deployments.http.dialects.base import SPEAKER, Body, Dialect, Json, Page, Q
 from deployments.http.examples import ANSWERS, REQUESTS, error_responses, ref
 from deployments.http.forms import parse_multipart, parse_urlencoded
 from deployments.http.inputs import caller_of, inputs_of
-from deployments.http.json_body import decode_utf8, parse_json
+from deployments.http.json_body import Kind, decode_utf8, parse_json
 from deployments.http.media_types import JSON, MULTIPART, PLAIN, URLENCODED
 from deployments.http.responses import encode_json, rendered, request_id_of
 from deployments.http.schemas import ClassifyRequest
@@ -28,6 +28,7 @@ class ClassifyDialect:
     name = "classify"
     access_scope: AccessScope = "classify"
     pages: Mapping[str, Page] = {}
+    kind: Kind = ClassifyRequest
 
     def __init__(self, limits: LimitSettings, other: Dialect | None = None) -> None:
         """other: shares the path; its bodies have `input` where ours have `text`."""
@@ -44,18 +45,19 @@ class ClassifyDialect:
             return self._other.parse(body, scope)
         caller = caller_of(scope, self._limits, request.timeout_ms, request.priority)
         inputs = inputs_of(request, self._limits, caller)
-        return Question(inputs, caller.timeout_s, isinstance(request.text, str))
+        single = isinstance(request.text, str)
+        return Question(inputs, caller.timeout_s, single, explain=request.how)
 
     def _request(self, body: Body) -> ClassifyRequest:
         content, max_texts = body.content, self._limits.max_batch_texts
         # A form that starts with `{` is what `curl -d '{...}'` sends without a header.
         if body.media_type == URLENCODED and not content.lstrip().startswith(b"{"):
-            return parse_urlencoded(content, max_texts)
+            return parse_urlencoded(content, max_texts, self.kind)
         if body.media_type == MULTIPART:
-            return parse_multipart(content, body.header, max_texts)
+            return parse_multipart(content, body.header, max_texts, self.kind)
         if body.media_type == PLAIN:
-            return ClassifyRequest(text=decode_utf8(content))
-        return parse_json(content)
+            return self.kind(text=decode_utf8(content))
+        return parse_json(content, self.kind)
 
     def render(
         self, question: Question, answers: list[Answer | ServiceError], scope: Scope

@@ -66,7 +66,9 @@ class KserveDialect:
         if name != self._model:
             return no_model(name)
         if verb == "explain":
-            return NotImplementedHere(f"Model with name {name} has no explainer. Use :predict.")
+            return NotImplementedHere(
+                f"Model with name {name} has no explainer here. POST /explain has."
+            )
         return NotFound(f"Model with name {name} has nothing at this path. Use :predict.")
 
     def parse(self, body: Body, scope: Scope) -> Question:

@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from deployments.pipeline.errors import NotReady, ServiceError
+from deployments.pipeline.explaining import Explain
 from deployments.pipeline.gate import Gate
 from deployments.pipeline.token_views import Token
 from deployments.pipeline.types import Answer, TextInput
@@ -59,6 +60,32 @@ class LengthClassifier:
             "tokens": length,
             "truncated": False,
         }
+
+    async def explain_inputs(
+        self,
+        inputs: list[TextInput | ServiceError],
+        how: Explain,
+        timeout_s: float | None = None,
+    ) -> list[Answer | ServiceError]:
+        """The first character is all of it."""
+        answers = await self.classify_inputs(inputs, timeout_s)
+        for item, answer in zip(inputs, answers, strict=True):
+            if isinstance(item, TextInput) and isinstance(answer, dict):
+                token = {"text": item.text[0], "start": 0, "end": 1, "attribution": 1.0}
+                answer["explanation"] = {
+                    "label": how.target or answer["label"],
+                    "of": "log_odds",
+                    "method": how.method,
+                    "baseline": None,
+                    "passes": how.passes or 32,
+                    "seconds": 0.1,
+                    "sum": 1.0,
+                    "convergence_delta": None,
+                    "elsewhere": 0.0,
+                    "truncated": False,
+                    "tokens": [token],
+                }
+        return answers
 
     async def tokenize(self, texts: Sequence[str], add_special_tokens: bool) -> list[list[Token]]:
         """A token a character, whose id is its code point."""

@@ -6,6 +6,7 @@ import { several, showCuts, single, score } from "./results.js";
 import { watchState } from "./state.js";
 import { columnsOf, label } from "./table.js";
 import { showTimes } from "./times.js";
+import { why } from "./why.js";
 import { isChinese, number, switchLanguage, t, translate } from "./words.js";
 
 const PAUSE_MS = 250; // between the last key and the request
@@ -71,7 +72,7 @@ function render() {
   showTimes(answer);
   if (!Array.isArray(body.text)) {
     const [one] = answers;
-    $("results").replaceChildren(single(one, body));
+    $("results").replaceChildren(single(one, body), ...(info?.explain ? [why(body, under.signal)] : []));
     $("said").textContent = t("said", { label: one.label, score: score(one.score, body.raw_scores) });
     return;
   }

@@ -5,7 +5,7 @@ import { number, t } from "./words.js";
 
 const EVERY_MS = 2000;
 const POINTS = 30;
-const CHAIN = ["Tokenizer", "Classifier", "Postprocessor"]; // as a text goes; others before
+const CHAIN = ["Tokenizer", "Classifier", "Postprocessor", "Explainer"]; // as a text goes; others before
 
 const histories = { queue: [], speed: [], batch: [] };
 const seen = new Map(); // Classifier → what it had done when last asked
