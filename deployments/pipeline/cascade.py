@@ -35,6 +35,18 @@ class Model(Protocol):
         ...
 
 
+class FirstModel(Model, Protocol):
+    """The one that is asked first."""
+
+    async def none_runs(self) -> bool:
+        """Whether no replica takes calls: dead, scaled to zero, or taken away by an update."""
+        ...
+
+
+# A call that Serve holds for a replica that never comes is noticed after so long.
+_LOOK_S = 1.0
+
+
 class Cascade:
     """threshold: the best score from which the first model's answer stands. limit_s: of a request.
 
@@ -43,7 +55,7 @@ class Cascade:
 
     def __init__(
         self,
-        first: Model,
+        first: FirstModel,
         second: Model,
         threshold: Callable[[], float],
         limit_s: float,
@@ -100,13 +112,23 @@ class Cascade:
     async def _ask_first(
         self, given: Sequence[TextInput], until: float
     ) -> list[Answer | ServiceError]:
-        """Raises Overloaded and DeadlineExceeded; other errors send all texts on."""
+        """Raises Overloaded and DeadlineExceeded; other errors send all texts on, and so does a
+        model that no replica runs."""
+        asked = asyncio.ensure_future(self._first.classify(given, _left_s(until)))
+        failed = "NotReady"
         try:
-            return await self._first.classify(given, _left_s(until))
+            while not (await asyncio.wait({asked}, timeout=_LOOK_S))[0]:
+                if await self._first.none_runs():
+                    break
+            else:
+                return asked.result()
         except (Overloaded, DeadlineExceeded):
             raise
         except ServiceError as exc:
             failed = type(exc).__name__
+        finally:
+            asked.cancel()
+            del asked  # with its error a cycle, which would keep the texts
         # Without the exception: its frames hold the texts.
         return [ServiceError(failed)] * len(given)
 

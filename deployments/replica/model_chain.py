@@ -111,6 +111,7 @@ class ModelChain:
         self._postprocessing = Attempts(lost, stuck, loading=True, observer=observer)
         self._asking = Attempts(lost, stuck)
         self._holding = Holding(classifier)
+        self.none_runs = self._holding.none_runs
         quarantine = Quarantine(self._predict, self._predicting, self._holding, observer)
         self._pipeline = Pipeline(
             self._encode if tracer is None else self._encode_traced,
@@ -188,7 +189,7 @@ class ModelChain:
     async def _none_runs(self) -> NotReady | None:
         """The error of who waited in vain for a Classifier to start, if none runs."""
         start_s = self._gate.capacity.start_s
-        if start_s is None or not await self._holding.none_runs():
+        if start_s is None or not await self.none_runs():
             return None
         return NotReady(
             f"No classifier runs; one is started now, which took {start_s:.1f} s last time. Retry "

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import without_ray
 
+from deployments.pipeline import cascade as module
 from deployments.pipeline.cascade import Cascade, options_at
 from deployments.pipeline.errors import (
     DeadlineExceeded,
@@ -38,6 +39,10 @@ class Fake:
         self.asked: list[str] = []
         self.timeouts_s: list[float | None] = []
         self.fails: ServiceError | None = None
+        self.gone = False
+
+    async def none_runs(self) -> bool:
+        return self.gone
 
     def labels(self) -> tuple[str, ...]:
         return self._labels
@@ -148,6 +153,55 @@ async def test_a_small_model_that_is_down_sends_all_on() -> None:
     first.fails = NotReady("loading")
     answers = await cascade(first, second).classify(texts("0.95", "0.5"))
     assert stages(answers) == [("second", False)] * 2
+
+
+class Silent(Fake):
+    """Serve holds each call, as it does where no replica runs."""
+
+    cancelled = False
+
+    async def classify(
+        self, inputs: Sequence[TextInput | ServiceError], timeout_s: float | None = None
+    ) -> list[Answer | ServiceError]:
+        try:
+            await asyncio.sleep(min(timeout_s or 60.0, 60.0))
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        raise DeadlineExceeded("late")
+
+
+async def test_a_small_model_that_no_replica_runs_any_more_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    first, second = Silent(), Fake()
+    first.gone = True
+    answers = await cascade(first, second).classify(texts("0.95", "0.5"), 20.0)
+    assert stages(answers) == [("second", False)] * 2
+    await asyncio.sleep(0)
+    assert first.cancelled
+    assert (second.timeouts_s[0] or 0.0) > 15.0
+
+
+async def test_a_small_model_that_runs_and_is_slow_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_S", 0.01)
+    second = Fake()
+    with pytest.raises(DeadlineExceeded):
+        await cascade(Silent(), second).classify(texts("0.95"), 0.1)
+    assert second.asked == []
+
+
+async def test_a_caller_that_goes_away_takes_its_question_along() -> None:
+    first = Silent()
+    request = asyncio.create_task(cascade(first, Fake()).classify(texts("0.95")))
+    await asyncio.sleep(0.01)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert first.cancelled
 
 
 async def test_both_down_is_the_large_ones_error_for_the_whole_request() -> None:
