@@ -19,7 +19,7 @@ from deployments.deploying.merging import (
     under_way,
     without_nudge,
 )
-from deployments.deploying.room import Node, has_room, read_nodes, why_no_room
+from deployments.deploying.room import Node, read_nodes
 from deployments.deploying.serve_state import (
     FAILED,
     RUNNING,
@@ -30,6 +30,7 @@ from deployments.deploying.serve_state import (
     verdict,
     what_it_waits_for,
 )
+from deployments.deploying.surge import first_wave
 
 _TICK_S = 1.0
 # The head node may be away for so long before a deploy is given up.
@@ -142,20 +143,14 @@ class Rollout:
                 return Outcome(Verdict.FAILED, (waits_for,), timed_out=True)
             time.sleep(_TICK_S)
 
-    def warn_of_room(self, plan: Merged) -> None:
-        """Says so where an update finds no place for its first new replica beside the old ones."""
+    def say_where_there_is_room(self, plan: Merged) -> None:
+        """Of an update, where its new replicas find room beside the old ones, and where not."""
         there = read_applications(self._dashboard.serve_details()).get(plan.app["name"])
         if there is None or there.status != RUNNING or there.config is None:
             return
-        if _same_args(there.config, plan.app):
-            return
         nodes = read_nodes(self._dashboard.nodes())
-        for stage in there.stages:
-            if nodes and stage.running and not has_room(stage.needs, nodes):
-                self._say(
-                    f"{why_no_room(stage.name, stage.needs, nodes)}. An update starts new "
-                    "replicas beside the old ones, and waits until there is room for one."
-                )
+        for wave in first_wave(there, plan.app, nodes) if nodes else ():
+            self._say(wave.said())
 
     def _nodes(self) -> list[Node]:
         try:

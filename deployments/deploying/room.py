@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +50,17 @@ def read_nodes(told: dict[str, Any]) -> list[Node]:
     return nodes
 
 
-def has_room(needed: Resources, nodes: list[Node]) -> bool:
+def has_room(needed: Resources, nodes: Sequence[Node]) -> bool:
     """Whether one replica fits on some node as it is now."""
     return any(node.fits(needed) for node in nodes)
 
 
-def why_no_room(deployment: str, needed: Resources, nodes: list[Node]) -> str:
+def why_no_room(deployment: str, needed: Resources, nodes: Sequence[Node]) -> str:
+    """That there is none, who asks for what, and what is free where."""
+    return f"no room: {asks_and_free(deployment, needed, nodes)}"
+
+
+def asks_and_free(deployment: str, needed: Resources, nodes: Sequence[Node]) -> str:
     """Who asks for what, and what is free where; the nodes that lack least come first."""
     asked = {name: amount for name, amount in needed.items() if not _OWN.match(name)}
     wants = " and ".join(_amount(name, amount) for name, amount in asked.items())
@@ -70,7 +76,7 @@ def why_no_room(deployment: str, needed: Resources, nodes: list[Node]) -> str:
     ]
     if len(ordered) > _SHOWN_NODES:
         places.append(f"{len(ordered) - _SHOWN_NODES} more nodes have no more")
-    return f"no room: {deployment} asks for {wants}; {'; '.join(places) or 'there is no node'}"
+    return f"{deployment} asks for {wants}; {'; '.join(places) or 'there is no node'}"
 
 
 def _amount(resource: str, amount: float) -> str:
