@@ -194,7 +194,7 @@ def _lost(there: Machines, case: Case) -> tuple[Doors, bool]:
 def _note(part: Part, case: Case, found: tuple[Doors, bool], there: Machines) -> None:
     (doors, whole), how = found, case.how
     seen = Seen(doors.rows)
-    log = [[round(at_s - doors.zero_s, 1), what] for at_s, what in doors.log]
+    log = [(round(at_s - doors.zero_s, 1), what) for at_s, what in doors.log]
     part.figures[how] = {
         "log": log,
         "answers": answers(doors),

@@ -12,7 +12,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,10 +106,9 @@ class Machines:
         self, wire: Child, workers: Sequence[str], files: Path, redis: Redis | None
     ) -> None:
         self.wire, self.redis = wire, redis
-        self._token = secrets.token_hex(16)
-        self._dashboard = Dashboard(
-            Cluster(f"http://{NETWORK}.1:{DASHBOARD_PORT}", "the trial", self._token)
-        )
+        self.token = secrets.token_hex(16)
+        self.dashboard_url = f"http://{NETWORK}.1:{DASHBOARD_PORT}"
+        self._dashboard = Dashboard(Cluster(self.dashboard_url, "the trial", self.token))
         self.by_name: dict[str, Machine] = {}
         for number, name in enumerate(("head", *workers), start=1):
             folder = files / name
@@ -138,12 +137,13 @@ class Machines:
             words.append(f"--redis-password={self.redis.password}")
         self.head.run(words, self._env(store))
 
-    def start_worker(self, name: str, num_cpus: int) -> None:
+    def start_worker(self, name: str, num_cpus: int, num_gpus: int = 0) -> None:
         """`ray start` on that machine; a replica can ask for it by a resource of its name."""
         machine = self.by_name[name]
         machine.run(
             ["ray", "start", "--block", f"--address={self.head.address}:{GCS_PORT}",
              f"--node-ip-address={machine.address}", f"--num-cpus={num_cpus}",
+             f"--num-gpus={num_gpus}",
              f'--resources={{"{name}": 1000}}'],
             self._env({}),
         )  # fmt: skip
@@ -165,8 +165,9 @@ class Machines:
         app: dict[str, Any] | None = found.get("classify")
         return app
 
-    def deploy(self, changes: Sequence[str], options: dict[str, dict[str, Any]]) -> None:
-        """Has Serve aim at the shipped config with these changes, as KubeRay does: by a PUT."""
+    def config(self, changes: Sequence[str], options: dict[str, dict[str, Any]]) -> Config:
+        """The shipped config with these changes. options: keys of a deployment by its name; None:
+        without it."""
         config: Config = changed_config(read_config(), list(changes))
         del config["controller_options"]  # it is in each machine's environment
         app = config["applications"][0]
@@ -175,7 +176,11 @@ class Machines:
             one |= options.get(one["name"], {})
             for key in [key for key, value in one.items() if value is None]:
                 del one[key]
-        self._dashboard.put(config)
+        return config
+
+    def deploy(self, changes: Sequence[str], options: dict[str, dict[str, Any]]) -> None:
+        """Has Serve aim at that, as KubeRay does: by a PUT."""
+        self._dashboard.put(self.config(changes, options))
 
     def is_whole(self, replicas: dict[str, int]) -> bool:
         """Whether Serve says RUNNING and has these replicas of each deployment, and no others."""
@@ -208,7 +213,7 @@ class Machines:
             **DEFAULTS,
             **shipped_flags(),
             "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN": self._token,
+            "RAY_AUTH_TOKEN": self.token,
             "RAY_SERVE_LOG_TO_STDERR": "0",
             # Of the HAProxies: else each machine would take four threads for itself.
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
@@ -220,10 +225,16 @@ class Machines:
 
 
 @contextmanager
-def machines(workers: dict[str, int], with_redis: bool = False) -> Iterator[Machines]:
+def machines(
+    workers: dict[str, int],
+    with_redis: bool = False,
+    gpus: Mapping[str, int] | None = None,
+    reserve: Sequence[str] = (),
+) -> Iterator[Machines]:
     """A head and workers (name → CPUs) that Ray knows; ended on exit, whatever happens.
 
-    with_redis: what the head knows is kept there.
+    with_redis: what the head knows is kept there. gpus: how many a worker has, to Ray. reserve:
+    machines that nothing is started on yet.
 
     Raises:
         Lacking: it can't be done here.
@@ -239,12 +250,12 @@ def machines(workers: dict[str, int], with_redis: bool = False) -> Iterator[Mach
         wire = stack.enter_context(child("tests.trials.wire"))
         wire.ask(do="join", name="us", address=US, device="rayclassify0")
         redis = stack.enter_context(redis_server(US)) if with_redis else None
-        there = Machines(wire, list(workers), files, redis)
+        there = Machines(wire, [*workers, *reserve], files, redis)
         try:
             there.start_head()
             wait_until(lambda: there.nodes() == 1, "the head", START_TIMEOUT_S)
             for name, num_cpus in workers.items():
-                there.start_worker(name, num_cpus)
+                there.start_worker(name, num_cpus, (gpus or {}).get(name, 0))
             wait_until(lambda: there.nodes() == 1 + len(workers), "the workers", START_TIMEOUT_S)
             yield there
         finally:

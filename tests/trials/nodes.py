@@ -1,11 +1,10 @@
-"""Mode `nodes`: where replicas run on seven nodes, and what callers see of scaling, loss, updates.
+"""Modes `nodes` and `scaling`: where replicas run on seven nodes; loss, updates, 1 to 8 and back.
 
 A head, two CPU nodes and four GPU nodes with two GPUs each.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -14,6 +13,8 @@ from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from deployments.bench.client import RIGHT, Load, Question
 from scripts.bench.child import Child, child
@@ -43,7 +44,7 @@ NEEDS, IDLE = 7.0, 0.3
 def options(
     replicas: dict[str, int], num_gpus: float = 1.0, surge: int = 25
 ) -> dict[str, dict[str, Any]]:
-    """CPU stages stay in their pool by its resource; a Classifier asks for a GPU and that is all."""
+    """CPU stages stay in their pool by its resource; a Classifier asks for a GPU alone."""
     off_gpus = {"num_cpus": 0.5, "resources": {"cpu": 0.01}}
     on_gpus = {"num_cpus": 0.1, "num_gpus": num_gpus}
     return {
@@ -105,10 +106,14 @@ def nodes() -> Iterator[Nodes]:
 
 
 def try_nodes(session: Session) -> None:
-    with session.mode("nodes", 8) as part, nodes() as there:
+    with session.mode("nodes", 7) as part, nodes() as there:
         _placement(session, part, there)
         _updates(session, part, there)
         _losses(session, part, there)
+
+
+def try_scaling(session: Session) -> None:
+    with session.mode("scaling", 1) as part, nodes() as there:
         _scaling(session, part, there)
 
 
@@ -122,8 +127,10 @@ def _placement(session: Session, part: Part, there: Nodes) -> None:
             rows.append({"how": how, **seen})
             pools = seen["pools"]
             kept = pools == {
-                "Tokenizer": {"cpu": 2}, "Classifier": {"gpu": replicas}, "Postprocessor": {"cpu": 2}
-            }  # fmt: skip
+                "Tokenizer": {"cpu": 2},
+                "Classifier": {"gpu": replicas},
+                "Postprocessor": {"cpu": 2},
+            }
             kept &= max(seen["nodes"]["Classifier"]) <= at_most
             told = f"{_told(pools)}; Classifiers by node: {seen['nodes']['Classifier']}"
             part.add(PLACED, how, replicas + 4, told, kept)
@@ -186,7 +193,7 @@ def _losses(session: Session, part: Part, there: Nodes) -> None:
 
 
 def _lives(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}")
+    return psutil.pid_exists(pid)
 
 
 def _scaling(session: Session, part: Part, there: Nodes) -> None:
@@ -218,8 +225,9 @@ def _scaling(session: Session, part: Part, there: Nodes) -> None:
         grown = "never" if full_s is None else f"{full_s - seconds['idle']:.0f} s after the load"
         part.add(
             SCALES,
-            f"the project's policy, {IDLE} then {NEEDS:g} Classifiers' worth of work for "
-            f"{seconds['busy']:.0f} s, then none; downscale_delay_s {DELAYS['downscale_delay_s']:g}",
+            f"the project's policy, work for {IDLE} then {NEEDS:g} Classifiers for "
+            f"{seconds['busy']:.0f} s, then none; "
+            f"downscale_delay_s {DELAYS['downscale_delay_s']:g}",
             len(load.asked),
             f"{wrong} not right; {MOST} run {grown}; at most {most}, by node "
             f"{at_most['nodes']['Classifier']}; one again {back_s:.0f} s after its end",
