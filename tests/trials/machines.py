@@ -24,6 +24,7 @@ import requests
 from deployments.config.ray_inside import DEFAULTS
 from deployments.deploying.clusters import Cluster
 from deployments.deploying.dashboard import Dashboard, DashboardError
+from deployments.deploying.rates import Rates, merged
 from scripts.bench.child import Child, child
 from scripts.bench.cluster import shipped_flags
 from scripts.bench.process import our_environment, started, wait_until
@@ -192,6 +193,19 @@ class Machines:
             name: sum(replica["state"] == "RUNNING" for replica in found)
             for name, found in there.items()
         } == replicas and all(len(found) == replicas[name] for name, found in there.items())
+
+    def texts(self, stage: str) -> dict[str, float]:
+        """Machine → texts that its replicas took through that stage so far, by Ray's metrics."""
+        pages = []
+        for url in self._dashboard.metrics():
+            try:
+                pages.append(requests.get(url, timeout=5).text)
+            except requests.RequestException:
+                continue
+        seen = Rates()
+        seen.look(merged(pages), 0.0)
+        by_address = seen.values("texts_total", "NodeAddress", stage=stage)
+        return {name: by_address.get(one.address, 0.0) for name, one in self.by_name.items()}
 
     def answers(self, name: str) -> bool:
         """Whether that machine's HAProxy has a replica that is ready."""

@@ -27,6 +27,9 @@ REQUEST_TIMEOUT_S = 30.0
 ALL_RIGHT = "a slow line that loses packets fails no request"
 NO_HANG = "a cut line hangs nobody, and what comes back is whole again"
 UPDATES = "an update of all replicas over that line fails no request"
+EVERYWHERE = "replicas of all nodes share the work, wherever it comes in"
+STAGES = ("parse", "model", "postprocess")
+LOCALITY_REQUESTS = 400
 SLOW = {"delay_ms": DELAY_MS, "loss": LOSS}
 CLEAR = {"delay_ms": 0.0, "loss": 0.0}
 
@@ -116,7 +119,7 @@ def during(there: Machines, door: str, does: Callable[[], None], after_s: float 
 
 
 def try_network(session: Session) -> None:
-    with session.mode("network", len(CASES) + 3) as part:
+    with session.mode("network", len(CASES) + 4) as part:
         if reason := why_not():
             part.add(ALL_RIGHT, "not tried", 0, reason, kept=False)
             return
@@ -127,6 +130,7 @@ def try_network(session: Session) -> None:
             _slow_lines(session, part, there)
             serve(there, ANYWHERE)
             wait_until(lambda: all(map(there.answers, WORKERS)), "both doors", LIMIT_S)
+            _locality(session, part, there)
             _update(session, part, there)
             _cut(session, part, there)
 
@@ -151,6 +155,34 @@ def _slow_lines(session: Session, part: Part, there: Machines) -> None:
                 not wrong,
             )
     set_lines(there, BOTH, **CLEAR)
+
+
+def _locality(session: Session, part: Part, there: Machines) -> None:
+    """All requests come in at one node, and both have a replica of each stage."""
+    how = "in at near, a replica of each stage on near and on far"
+    with session.trying(part, EVERYWHERE, how):
+        before = {stage: there.texts(stage) for stage in STAGES}
+        with steady_load(there.door("near"), RATE_PER_S) as load:
+            wait_until(lambda: len(load.asked) >= LOCALITY_REQUESTS, "the answers", LIMIT_S)
+        asked = len(load.asked)
+
+        def counted() -> bool:
+            """Ray's metrics come every 10 s."""
+            gained.update({stage: _gain(there.texts(stage), before[stage]) for stage in STAGES})
+            return all(sum(by_node.values()) >= asked for by_node in gained.values())
+
+        gained: dict[str, dict[str, float]] = {}
+        wait_until(counted, "Ray's metrics", 60.0)
+        part.figures["locality"] = gained
+        shares = {stage: by_node["near"] / asked for stage, by_node in gained.items()}
+        told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())
+        seen = Seen(load.asked)
+        kept = not seen.not_right and all(0 < share < 1 for share in shares.values())
+        part.add(EVERYWHERE, how, asked, f"{seen}; on near itself: {told}", kept)
+
+
+def _gain(now: dict[str, float], before: dict[str, float]) -> dict[str, float]:
+    return {name: value - before[name] for name, value in now.items()}
 
 
 def _update(session: Session, part: Part, there: Machines) -> None:
