@@ -168,10 +168,10 @@ def try_failover(session: Session) -> None:
             return
         for case in CASES:
             with session.trying(part, ALL_ANSWERED, case.how), serving(case.with_redis) as there:
-                _note(part, case, _lost(there, case), there)
+                _note(part, case, lost(there, case), there)
 
 
-def _lost(there: Machines, case: Case) -> tuple[Doors, bool]:
+def lost(there: Machines, case: Case) -> tuple[Doors, bool]:
     """What was seen, and whether the next head took over."""
     with Doors(there) as doors:
         lose_head(there, doors, case.answered, case.with_a_replica)
