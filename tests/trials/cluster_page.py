@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from .report import section
@@ -26,8 +27,18 @@ def _whole(name: str, part: dict[str, Any]) -> list[str]:
 def _outputs(figures: dict[str, Any]) -> list[str]:
     lines = []
     for how, found in figures.items():
-        lines += [f"{how}:", "", "```text", *found["output"], "```", ""]
+        lines += [f"{how}:", "", "```text", *_without_repeats(found["output"]), "```", ""]
     return lines
+
+
+def _without_repeats(output: list[str]) -> Iterator[str]:
+    """Of lines that say the same with other numbers, one after the other, the first."""
+    last = ""
+    for line in output:
+        begins = line[:24] if line.startswith("  ") else line
+        if begins != last:
+            yield line
+        last = begins
 
 
 def _lines(figures: dict[str, Any]) -> list[str]:
