@@ -19,12 +19,13 @@ from deployments.deploying.merging import (
     under_way,
     without_nudge,
 )
-from deployments.deploying.room import Node, read_nodes
+from deployments.deploying.room import Node, Resources, read_nodes
 from deployments.deploying.serve_state import (
     FAILED,
     RUNNING,
     AppState,
     Verdict,
+    not_of_replicas,
     read_applications,
     same_config,
     verdict,
@@ -60,6 +61,8 @@ class Rollout:
         self._dashboard, self.kept = dashboard, kept
         self._say, self._now = say, now
         self.session = dashboard.session_name()
+        # In use when a deploy began, by other than replicas: jobs, other people's actors.
+        self._others: Resources | None = None
 
     def plan(self, config: dict[str, Any], app: dict[str, Any], replace: bool) -> Merged:
         """What would be sent, by what runs now.
@@ -128,7 +131,8 @@ class Rollout:
                 self._now("Ray's dashboard does not answer; asking again")
                 time.sleep(_TICK_S)
                 continue
-            app = read_applications(details).get(plan.app["name"])
+            apps = read_applications(details)
+            app = apps.get(plan.app["name"])
             stands = verdict(app, plan.app)
             if stands is Verdict.SERVED:
                 return Outcome(stands)
@@ -137,7 +141,7 @@ class Rollout:
             if not any(stage.unplaced for stage in app.stages):
                 placed = answered
             nodes = self._nodes() if answered > placed + _PLACING_S else []
-            waits_for = what_it_waits_for(app, nodes)
+            waits_for = what_it_waits_for(app, nodes, self._taken(apps, nodes))
             self._now(waits_for)
             if time.monotonic() > deadline:
                 return Outcome(Verdict.FAILED, (waits_for,), timed_out=True)
@@ -145,12 +149,21 @@ class Rollout:
 
     def say_where_there_is_room(self, plan: Merged) -> None:
         """Of an update, where its new replicas find room beside the old ones, and where not."""
-        there = read_applications(self._dashboard.serve_details()).get(plan.app["name"])
+        apps = read_applications(self._dashboard.serve_details())
+        there = apps.get(plan.app["name"])
         if there is None or there.status != RUNNING or there.config is None:
             return
         nodes = read_nodes(self._dashboard.nodes())
+        self._others = not_of_replicas(apps.values(), nodes)
         for wave in first_wave(there, plan.app, nodes) if nodes else ():
             self._say(wave.said())
+
+    def _taken(self, apps: dict[str, AppState], nodes: list[Node]) -> Resources:
+        """What came into use since the deploy began, by nobody that Serve knows the node of."""
+        if self._others is None or not nodes:
+            return {}
+        now = not_of_replicas(apps.values(), nodes)
+        return {name: amount - self._others.get(name, 0.0) for name, amount in now.items()}
 
     def _nodes(self) -> list[Node]:
         try:

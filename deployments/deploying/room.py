@@ -55,6 +55,15 @@ def has_room(needed: Resources, nodes: Sequence[Node]) -> bool:
     return any(node.fits(needed) for node in nodes)
 
 
+def in_use(nodes: Sequence[Node]) -> Resources:
+    """Of all nodes together."""
+    total: Resources = {}
+    for node in nodes:
+        for name, amount in node.used.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
 def why_no_room(deployment: str, needed: Resources, nodes: Sequence[Node]) -> str:
     """That there is none, who asks for what, and what is free where."""
     return f"no room: {asks_and_free(deployment, needed, nodes)}"
