@@ -36,7 +36,7 @@ GCS_PORT, DASHBOARD_PORT, DOOR = 6379, 8265, 8000
 NETWORK = "10.213.77"
 US = f"{NETWORK}.254"
 """Where this process is on the wire: load comes from here, and Redis is here."""
-START_TIMEOUT_S = 150.0
+START_TIMEOUT_S = 200.0
 _IN_IT = 'mount --bind "$1" /tmp; hostname "$2"; shift 2; "$@"'
 
 
@@ -63,6 +63,11 @@ class Machine:
     namespace: str
     files: Path
     _stack: ExitStack = field(default_factory=ExitStack)
+    _process: subprocess.Popen[Any] | None = None
+
+    def lives(self) -> bool:
+        """Whether what it was started with runs."""
+        return self._process is not None and self._process.poll() is None
 
     def run(self, command: Sequence[str], env: dict[str, str]) -> None:
         """Starts it with this command, the last that it does."""
@@ -70,7 +75,7 @@ class Machine:
         words += ["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         words += ["sh", "-c", _IN_IT, "sh", str(self.files), self.name, *command]
         with Path(self.files, "log").open("ab") as log:
-            self._stack.enter_context(
+            self._process = self._stack.enter_context(
                 started(
                     words, self.files, env={**our_environment(), **env}, ends_alone_s=0.0,
                     patience_s=0.0, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -268,9 +273,16 @@ def machines(
         try:
             there.start_head()
             wait_until(lambda: there.nodes() == 1, "the head", START_TIMEOUT_S)
-            for name, num_cpus in workers.items():
-                there.start_worker(name, num_cpus, (gpus or {}).get(name, 0))
-            wait_until(lambda: there.nodes() == 1 + len(workers), "the workers", START_TIMEOUT_S)
+            num_gpus = {name: (gpus or {}).get(name, 0) for name in workers}
+
+            def joined() -> bool:
+                """Ray gives up where a head takes long to answer; as a pod, it is started again."""
+                for name, num_cpus in workers.items():
+                    if not there.by_name[name].lives():
+                        there.start_worker(name, num_cpus, num_gpus[name])
+                return there.nodes() == 1 + len(workers)
+
+            wait_until(joined, "the workers", START_TIMEOUT_S)
             yield there
         finally:
             there.stop()
