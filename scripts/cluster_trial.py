@@ -25,11 +25,12 @@ def modes() -> dict[str, Callable[[Session], None]]:
     """Mode → what tries it. Imported late, for a quick --help."""
     from tests.trials.failover import try_failover
     from tests.trials.network import try_network
-    from tests.trials.nodes import try_nodes, try_scaling
+    from tests.trials.nodes import try_losses, try_nodes, try_scaling
     from tests.trials.surge import try_surge
 
     return {
         "nodes": try_nodes,
+        "losses": try_losses,
         "scaling": try_scaling,
         "surge": try_surge,
         "network": try_network,
@@ -48,7 +49,8 @@ def main(
         list[str] | None,
         typer.Argument(
             metavar="[MODE]...",
-            help="nodes: where replicas run on seven nodes; loss, updates. "
+            help="nodes: where replicas run on seven nodes; updates. "
+            "losses: a GPU node and a CPU node of the seven killed. "
             "scaling: 1 to 8 Classifiers on them and back. "
             "surge: an update that finds room, and one that does not. "
             "network: 5 ms and 1 % loss before a worker, and one cut off. "

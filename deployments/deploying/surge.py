@@ -48,7 +48,7 @@ class Wave:
             return (
                 f"no room for the surge: {lacks}. The old replicas serve on, and the update waits "
                 "until a node has room, which an autoscaler may bring. With max_surge_percent: 0 "
-                f"under {self.deployment} its old replicas stop first"
+                f"under {self.deployment} its old replicas stop first, and callers may get 503"
             )
         at_once = f"{self.fits} at a time"
         if self.fits < self.surge:

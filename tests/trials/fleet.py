@@ -47,7 +47,7 @@ class Fleet(LocalCluster):
             there = [r["node_id"] for r in one["replicas"] if r["state"] == "RUNNING"]
             seen["pools"][name] = dict(Counter(pools[node] for node in there))
             seen["nodes"][name] = sorted(Counter(there).values(), reverse=True)
-            seen["unplaced"][name] = sum(not r["node_id"] for r in one["replicas"])
+            seen["unplaced"][name] = sum(not r.get("node_id") for r in one["replicas"])
         return seen
 
     def lose(self, pool: str, deployment: str) -> dict[str, Any]:
@@ -63,7 +63,12 @@ class Fleet(LocalCluster):
         lost = next(w for w in self._workers if w.node_id in holding and pools[w.node_id] == pool)
         self._workers.remove(lost)
         self._cluster.remove_node(lost, allow_graceful=False)
-        gone = [r["pid"] for of in running.values() for r in of if r["node_id"] == lost.node_id]
+        gone = [
+            r["pid"]
+            for of in running.values()
+            for r in of
+            if r.get("node_id") == lost.node_id and r.get("pid")
+        ]
         return {"gone": gone}
 
 

@@ -1,4 +1,4 @@
-"""Modes `nodes` and `scaling`: where replicas run on seven nodes; loss, updates, 1 to 8 and back.
+"""Modes `nodes`, `losses`, `scaling`: where replicas run on seven nodes, and what callers see.
 
 A head, two CPU nodes and four GPU nodes with two GPUs each.
 """
@@ -14,7 +14,6 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import psutil
 import requests
 
 from deployments.bench.client import RIGHT, Load, Question
@@ -36,6 +35,7 @@ NO_MORE = "no GPU is given out twice"
 SCALES = f"1 to {MOST} Classifiers over all GPU nodes and back, and every request is answered"
 LOST = "a node that is lost takes no more with it than its proxy's requests"
 UPDATED = "an update of the model on all nodes fails no request"
+STOPPED_FIRST = "without a surge no request fails, but for those told to come again, 503"
 REPLICAS = {"Tokenizer": 2, "Classifier": 4, "Postprocessor": 2}
 DELAYS = {**pretended_gpus.DELAYS, "downscale_delay_s": 20.0}
 NEEDS, IDLE = 7.0, 0.3
@@ -94,6 +94,12 @@ class Nodes:
             for name in replicas
         }
 
+    def lives(self, replicas: dict[str, int], without: set[int]) -> bool:
+        """So many processes of each live, and none of those."""
+        there = self.process.ask(do="state")["replicas"]
+        enough = all(len(there.get(name, [])) == n for name, n in replicas.items())
+        return enough and not without & {pid for pids in there.values() for pid in pids}
+
     def under_load(self, does: Callable[[], Any], replicas: dict[str, int]) -> tuple[Seen, float]:
         """What callers saw of it, and seconds until these replicas ran again."""
         with steady_load(self.url) as load:
@@ -116,9 +122,13 @@ def nodes() -> Iterator[Nodes]:
 
 
 def try_nodes(session: Session) -> None:
-    with session.mode("nodes", 7) as part, nodes() as there:
+    with session.mode("nodes", 5) as part, nodes() as there:
         _placement(session, part, there)
         _updates(session, part, there)
+
+
+def try_losses(session: Session) -> None:
+    with session.mode("losses", 2) as part, nodes() as there:
         _losses(session, part, there)
 
 
@@ -169,7 +179,8 @@ def _updates(session: Session, part: Part, there: Nodes) -> None:
             ("4 Classifiers on 8 GPUs, max_surge_percent 25", 4, 25),
             ("2 Classifiers, max_surge_percent 0: old ones stop first", 2, 0),
         ):
-            with session.trying(part, UPDATED, how):
+            promise = UPDATED if surge else STOPPED_FIRST
+            with session.trying(part, promise, how):
                 wanted = {**REPLICAS, "Classifier": replicas}
                 there.deploy(options(wanted, surge=surge))
                 before = there.process.ask(do="state")["replicas"]["Classifier"]
@@ -182,7 +193,8 @@ def _updates(session: Session, part: Part, there: Nodes) -> None:
 
                 seen, took_s = there.under_load(update, wanted)
                 told = f"{seen}; took {took_s:.0f} s"
-                part.add(UPDATED, how, seen.asked, told, not seen.not_right)
+                allowed: set[str] = set() if surge else {"503 not_ready"}
+                part.add(promise, how, seen.asked, told, set(seen.not_right) <= allowed)
 
 
 def _all_new(there: Nodes, before: list[int], wanted: dict[str, int]) -> bool:
@@ -198,7 +210,8 @@ def _losses(session: Session, part: Part, there: Nodes) -> None:
 
             def lose(pool: str = pool, deployment: str = deployment) -> None:
                 gone = there.process.ask(do="lose", pool=pool, deployment=deployment)["gone"]
-                wait_until(lambda: not any(map(_lives, gone)), "their end", LIMIT_S)
+                # Serve believes in them for a while: whole is what has other processes.
+                wait_until(lambda: there.lives(REPLICAS, set(gone)), "new replicas", LIMIT_S)
 
             seen, took_s = there.under_load(lose, REPLICAS)
             allowed = FROM_THE_PROXY if pool == "cpu" else frozenset()
@@ -207,10 +220,6 @@ def _losses(session: Session, part: Part, there: Nodes) -> None:
             there.process.ask(
                 do="add", pool=pool, nodes=1, num_cpus=4, num_gpus=GPUS if pool == "gpu" else 0
             )
-
-
-def _lives(pid: int) -> bool:
-    return psutil.pid_exists(pid)
 
 
 def _scaling(session: Session, part: Part, there: Nodes) -> None:
