@@ -41,8 +41,11 @@ def read_nodes(told: dict[str, Any]) -> list[Node]:
         raylet = entry.get("raylet") or {}
         if raylet.get("state") != "ALIVE":
             continue
-        used, total = {}, {}
-        for found in _LINE.finditer(resources.get(raylet.get("nodeId")) or ""):
+        told_of = resources.get(raylet.get("nodeId"))
+        # Of a node that came lately the dashboard does not know yet what is in use.
+        used: Resources = {}
+        total: Resources = {} if told_of else dict(raylet.get("resourcesTotal") or {})
+        for found in _LINE.finditer(told_of or ""):
             name = found[5]
             used[name] = float(found[1]) * _UNITS[found[2]]
             total[name] = float(found[3]) * _UNITS[found[4]]

@@ -135,6 +135,13 @@ def test_dead_nodes_give_no_room_and_bytes_are_read() -> None:
     assert "there is no node" in why_no_room("Classifier", {"GPU": 1}, [])
 
 
+def test_a_node_of_which_only_its_size_is_known_counts_as_free() -> None:
+    told = nodes()
+    told["nodeLogicalResources"] = {}
+    (node,) = read_nodes(told)
+    assert (node.free("CPU"), has_room({"CPU": 2.0}, [node])) == (2.0, True)
+
+
 def test_of_many_nodes_those_that_lack_least_are_named() -> None:
     many = [Node(f"n{i}", {"CPU": 8.0 - i / 10}, {"CPU": 8.0}) for i in range(9)]
     line = why_no_room("Classifier", {"CPU": 4.0, "GPU": 1.0}, many)
