@@ -136,15 +136,13 @@ def report(
 def _instruction(made_by: str) -> str:
     """What made a layer, in a table's cell."""
     words = " ".join(made_by.replace("/bin/sh -c", "").replace("#(nop)", "").split())
-    for known, name in (
-        ("COPY dir", "the environment with all dependencies"),
-        ("COPY multi", "the two configs"),
-        ("getent", "wget, and the user 1000"),
-        ("--no-index", "our wheel"),
-    ):
-        if known in words:
-            return name
-    return f"`{words[:60]}`" if words else "base"
+    if words.startswith("COPY"):
+        return "dependencies" if "/opt/rayclassify" in words else "two configs"
+    if "--no-index" in words:
+        return "our wheel"
+    if "getent" in words:
+        return "wget, user 1000"
+    return "base" if words.startswith("ADD") or not words else f"`{words[:60]}`"
 
 
 def megabytes(count: int) -> str:

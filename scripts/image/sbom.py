@@ -94,4 +94,5 @@ def _licence(said: list[dict[str, Any]]) -> str:
     if ids:
         return " AND ".join(sorted(set(ids)))
     names = [str(one["license"]["name"]) for one in said if "name" in one.get("license", {})]
-    return names[0].splitlines()[0][:40] if names else "none said"
+    # A classifier, as `License :: OSI Approved :: BSD License`, by its last part.
+    return names[0].splitlines()[0].rpartition(" :: ")[2][:40] if names else "none said"

@@ -74,6 +74,7 @@ def test_licences_are_counted_for_python_only() -> None:
             package({"license": {"id": "MIT"}}, {"license": {"name": "MIT License"}}),
             package({"expression": "Apache-2.0 OR MIT"}),
             package({"license": {"name": "A text\nof many lines"}}),
+            package({"license": {"name": "License :: OSI Approved :: BSD License"}}),
             package(),
             {"purl": "pkg:deb/debian/wget@1"},
         ]
@@ -82,6 +83,7 @@ def test_licences_are_counted_for_python_only() -> None:
         "MIT": 2,
         "A text": 1,
         "Apache-2.0 OR MIT": 1,
+        "BSD License": 1,
         "none said": 1,
     }
 
