@@ -39,6 +39,12 @@ RAY_START = (
     "--dashboard-agent-listen-port=52365 --metrics-export-port=8080 --num-cpus=2 "
     "--object-store-memory=200000000"
 )
+LOCAL = f"""
+import json
+from deployments.local import LocalClassifier
+with LocalClassifier({{}}) as local:
+    print(json.dumps(local.classify({TEXT!r})))
+"""
 VERSIONS = """
 import json, sys, ray, torch, transformers
 print(json.dumps({
@@ -61,6 +67,7 @@ class Row:
 def prove(engine: Engine, image: str) -> Iterator[Row]:
     """All rows; a container that never gets ready raises EngineError with its log."""
     yield _who(engine, image)
+    yield _without_ray(engine, image)
     yield from _as_it_comes(engine, image)
     yield from _as_kuberay_runs_it(engine, image)
 
@@ -79,6 +86,16 @@ def _who(engine: Engine, image: str) -> Row:
         "`id`, `command -v bash wget grep ray rayclassify`",
         f"{user}:{group}; {', '.join(programs)}",
         (user, group, len(programs)) == ("1000", "100", 5),
+    )
+
+
+def _without_ray(engine: Engine, image: str) -> Row:
+    lines = engine.once(image, "python", "-c", LOCAL).splitlines()
+    return Row(
+        "The package and its demo model answer, nothing fetched",
+        "`LocalClassifier` in a container without network",
+        f"`{lines[-1]}`",
+        json.loads(lines[-1])["label"] == "positive",
     )
 
 

@@ -41,7 +41,7 @@ def test_the_image_keeps_its_promises(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     report = (tmp_path / "report.md").read_text("utf-8")
-    assert report.count("| yes |") == 10
+    assert report.count("| yes |") == 11
     assert "| no |" not in report
     bom = json.loads((tmp_path / "sbom.cdx.json").read_text("utf-8"))
     purls = {component["purl"].split("@")[0] for component in bom["components"]}
