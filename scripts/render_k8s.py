@@ -11,7 +11,6 @@ import math
 import os
 import re
 import string
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +22,7 @@ from deployments.config.capacity import whole, with_explainer
 from deployments.config.check import ConfigError, check_config, load_config
 from deployments.config.crosscheck import longest_request_s, speaks_grpc
 from deployments.settings import LimitSettings
+from rayclassify_client import __version__
 from scripts.rendered import console, write_or_check
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -235,16 +235,15 @@ def packed(sizes: list[tuple[float, float]], pod: Pod, group: str) -> int:
 
 def version() -> str:
     """The package's version, which is the image's tag."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return str(project["version"])
+    return __version__
 
 
 def ray_version() -> str:
-    """Ray's version in the image, from the Dockerfile."""
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    if found := re.search(r"^ARG RAY_VERSION=(\S+)$", text, re.MULTILINE):
+    """Ray's version in the image, from the lock."""
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    if found := re.search(r"^ray==(\S+)$", text, re.MULTILINE):
         return found[1]
-    raise RenderError("Dockerfile has no line `ARG RAY_VERSION=…`; add it above FROM.")
+    raise RenderError("constraints.txt has no line `ray==…`; `make lock` writes it.")
 
 
 def _pod_blocks(keys_secret: str) -> dict[str, str]:
@@ -263,7 +262,7 @@ def _pod_blocks(keys_secret: str) -> dict[str, str]:
     keys_mounts = [{"name": "keys", "mountPath": KEYS_DIR, "readOnly": True}]
     keys_volumes = [{"name": "keys", "secret": {"secretName": keys_secret}}]
     return {
-        # 1000:100 is the user `ray` of the base image; fsGroup lets it write to the volumes.
+        # 1000:100 is the user of the image; fsGroup lets it write to the volumes.
         "pod_security": _flow(
             {
                 "runAsNonRoot": True,
