@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SPEC = yaml.safe_load((ROOT / "k8s" / "rayservice.yaml").read_text())["spec"]
+SPEC = yaml.safe_load((ROOT / "k8s/overlays/gpu/rayservice.yaml").read_text())["spec"]
 CLUSTER = SPEC["rayClusterConfig"]
 GROUPS = {group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]}
 SERVED = yaml.safe_load(SPEC["serveConfigV2"])
