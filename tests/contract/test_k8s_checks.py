@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -135,13 +137,25 @@ def test_the_command_says_what_is_wrong_and_with_what_exit_code(tmp_path: Path) 
     assert bad.exit_code == 1
 
 
+def test_yamllint_finds_nothing_and_finds_a_key_given_twice(tmp_path: Path) -> None:
+    lint = [sys.executable, "-m", "yamllint", "--strict", "-c", str(K8S / ".yamllint")]
+    configs = [str(path) for path in K8S.parent.glob("serve_config*.yaml")]
+    done = subprocess.run([*lint, str(K8S), *configs], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    file = tmp_path / "twice.yaml"
+    file.write_text("metadata:\n  name: one\n  name: two\n")
+    done = subprocess.run([*lint, str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert 'duplication of key "name"' in done.stdout
+
+
 def test_without_kustomize_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(NoKustomize, match="install kubectl"):
         rendered(K8S / "overlays" / "gpu")
 
 
-# Injected mistakes: each is made in what kustomize rendered, and must be found by the checker named.
+# Injected mistakes: each is made in what kustomize rendered, and the checker must find it.
 
 
 @cache
