@@ -245,8 +245,8 @@ def packed(sizes: list[tuple[float, float]], group: Group) -> int:
                 "scripts/kubernetes/targets.py."
             )
         for index, (free_cpus, free_gpus) in enumerate(free):
-            # 1e-9: ten times 0.1 is not quite 1.
-            if cpus <= free_cpus + 1e-9 and gpus <= free_gpus + 1e-9:
+            # In floats, as Ray's autoscaler counts: ten times 0.1 does not fit into 1.
+            if cpus <= free_cpus and gpus <= free_gpus:
                 free[index] = (free_cpus - cpus, free_gpus - gpus)
                 break
         else:

@@ -61,7 +61,7 @@ def test_each_target_needs_the_pods_that_its_file_has() -> None:
     assert counted == {
         "gpu": {"cpu": (2, 4, 120), "gpu": (1, 5, 600)},
         "cpu": {"cpu": (2, 5, 300)},
-        "local": {"cpu": (1, 2, 60)},
+        "local": {"cpu": (1, 3, 60)},
     }
 
 
