@@ -12,6 +12,7 @@ import yaml
 from scripts.kubernetes.targets import ROOT
 
 K8S = ROOT / "k8s"
+WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"}
 Document = dict[str, Any]
 
 
@@ -82,8 +83,11 @@ def pods(document: Document) -> dict[str, Document]:
         return {f"{where} group {group}": pod for group, pod in ray_pods(document).items()}
     if document.get("kind") == "Pod":
         return {where: document.get("spec", {})}
-    template = document.get("spec", {}).get("template", {})
-    return {where: template["spec"]} if "spec" in template else {}
+    spec = document.get("spec", {})
+    if document.get("kind") == "CronJob":
+        spec = spec.get("jobTemplate", {}).get("spec", {})
+    is_workload = document.get("kind") in {*WORKLOADS, "CronJob"}
+    return {where: spec.get("template", {}).get("spec", {})} if is_workload else {}
 
 
 def containers(pod: Document) -> list[Document]:

@@ -145,7 +145,7 @@ def custom_resource(document: Document, schema: Schema) -> list[str]:
     return wrong + unknown
 
 
-# Gateway API v1 and Prometheus' operator v1: the fields that k8s/ has, as their CRDs name them.
+# Gateway API v1, Prometheus' operator v1, Karpenter v1: the fields that k8s/ has, as their CRDs do.
 
 
 class _Strict(BaseModel):
@@ -291,9 +291,52 @@ class _PrometheusRule(_Object):
     spec: _RuleSpec
 
 
+class _NodeClass(_Strict):
+    group: str
+    kind: str
+    name: str
+
+
+class _Requirement(_Strict):
+    key: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"]
+    values: list[str]
+
+
+class _Taint(_Strict):
+    key: str
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class _NodeSpec(_Strict):
+    nodeClassRef: _NodeClass
+    requirements: list[_Requirement]
+    taints: list[_Taint]
+
+
+class _NodeTemplate(_Strict):
+    spec: _NodeSpec
+
+
+class _Disruption(_Strict):
+    consolidationPolicy: Literal["WhenEmpty", "WhenEmptyOrUnderutilized"]
+    consolidateAfter: str = Duration
+
+
+class _NodePoolSpec(_Strict):
+    template: _NodeTemplate
+    limits: dict[str, int]
+    disruption: _Disruption
+
+
+class _NodePool(_Object):
+    spec: _NodePoolSpec
+
+
 SHAPES: dict[tuple[str, str], type[BaseModel]] = {
     ("gateway.networking.k8s.io/v1", "Gateway"): _Gateway,
     ("gateway.networking.k8s.io/v1", "HTTPRoute"): _Route,
+    ("karpenter.sh/v1", "NodePool"): _NodePool,
     ("monitoring.coreos.com/v1", "PodMonitor"): _PodMonitor,
     ("monitoring.coreos.com/v1", "PrometheusRule"): _PrometheusRule,
 }

@@ -514,6 +514,7 @@ def test_everything_meets_before_a_mistake_is_made() -> None:
 
 
 SAFE = f"{ONE}/securityContext"
+JOB = {"template": {"spec": {"containers": [{"name": "x", "image": "busybox:1.37"}]}}}
 POLICIES: dict[str, tuple[Mutation, str]] = {
     "latest": (
         at(f"{ONE}/image", "registry.example.com/rayclassify:latest"),
@@ -587,6 +588,16 @@ POLICIES: dict[str, tuple[Mutation, str]] = {
         "none is for Ray's pods",
     ),
     "the dashboard open to all": (at("spec/ingress/2/from", "del", POLICY), "8265"),
+    "a job as root": (
+        lambda made: made.append({"kind": "Job", "metadata": {"name": "x"}, "spec": JOB}),
+        "Job/x: may run as root",
+    ),
+    "a cron job as root": (
+        lambda made: made.append(
+            {"kind": "CronJob", "metadata": {"name": "x"}, "spec": {"jobTemplate": {"spec": JOB}}}
+        ),
+        "CronJob/x: may run as root",
+    ),
     "everything open to all": (
         lambda made: the(made, POLICY)["spec"]["ingress"].append({}),
         "every",

@@ -40,12 +40,12 @@ for place in {places}; do mkdir -p $place; mount -t tmpfs none $place; done
 mount -o remount,bind,ro /
 for place in {others}; do mount -o remount,bind,ro $place; done
 if touch {root}/written 2>/dev/null; then echo "the root can be written"; exit 1; fi
-ray start --head --node-ip-address=127.0.0.1 --dashboard-host=0.0.0.0 --disable-usage-stats \
-  {params} --block > /tmp/ray.out 2>&1 &
-ask() {{ curl -sf -H "Authorization: Bearer $RAY_AUTH_TOKEN" "$@"; }}
-for try in $(seq 90); do ask -o /dev/null http://127.0.0.1:8265/api/version && break; sleep 1; done
-ask -X PUT http://127.0.0.1:8265/api/serve/applications/ -H 'Content-Type: application/json' \
-  --data-binary "$SERVE_CONFIG"
+PLACE="--node-ip-address=127.0.0.1 --dashboard-host=0.0.0.0"
+ray start --head $PLACE --disable-usage-stats {params} --block > /tmp/ray.out 2>&1 &
+# Again until it is taken, as KubeRay does.
+curl -sSf --retry 60 --retry-delay 2 --retry-all-errors -X PUT --data-binary "$SERVE_CONFIG" \
+  -H "Authorization: Bearer $RAY_AUTH_TOKEN" -H 'Content-Type: application/json' \
+  http://127.0.0.1:8265/api/serve/applications/ 2>/dev/null
 for try in $(seq 180); do curl -sf -o /dev/null http://127.0.0.1:8000/ready && break; sleep 1; done
 echo "answer $(curl -s http://127.0.0.1:8000/classify -d '{{"text": "很好"}}' \
   -H 'Content-Type: application/json')"
