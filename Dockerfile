@@ -1,4 +1,4 @@
-# The image of every Ray pod in k8s/rayservice.yaml: Ray, torch, the package and its demo model.
+# The image of every Ray pod in k8s/overlays: Ray, torch, the package and its demo model.
 #
 #   docker build -t rayclassify:<version> .
 #   docker run --rm -p 8000:8000 --shm-size 2g --gpus all rayclassify:<version> rayclassify serve serve_config.gpu.yaml

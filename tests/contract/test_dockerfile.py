@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Dockerfile").read_text()
 LOCK = ROOT / "constraints.txt"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RAY_SERVICE = yaml.safe_load((ROOT / "k8s" / "rayservice.yaml").read_text())
+RAY_SERVICE = yaml.safe_load((ROOT / "k8s/overlays/gpu/rayservice.yaml").read_text())
 CLUSTER = RAY_SERVICE["spec"]["rayClusterConfig"]
 
 
