@@ -238,7 +238,7 @@ def _our_application(app: dict[str, Any], path: str, config: dict[str, Any]) -> 
 
 
 def _has_model(app: dict[str, Any], part: str) -> bool:
-    about = app.get("args", {}).get(part)
+    about = (app.get("args") or {}).get(part)
     return isinstance(about, dict) and about.get("model") is not None
 
 
