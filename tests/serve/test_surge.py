@@ -15,7 +15,8 @@ from deployments.deploying.serve_state import read_applications
 from deployments.deploying.surge import Wave, first_wave
 from deployments.launch.token_file import read_token
 
-pytestmark = pytest.mark.slow
+# Its rule is held by unit/test_surge.py, and by `scripts/cluster_trial.py surge` on a cluster.
+pytestmark = [pytest.mark.slow, pytest.mark.trials]
 
 GPUS = 2  # the cluster of these tests has one on each of two workers
 
