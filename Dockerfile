@@ -46,7 +46,11 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
 COPY deployments deployments
 COPY client/rayclassify_client client/rayclassify_client
 COPY models/demo models/demo
-RUN /opt/hatchling/bin/python -m hatchling build --target wheel --directory /dist
+# Into an environment like the other one, over which it is laid: the image itself needs no pip.
+RUN /opt/hatchling/bin/python -m hatchling build --target wheel --directory /dist \
+ && python -m venv --without-pip /opt/rayclassify \
+ && python -m pip --python /opt/rayclassify/bin/python --disable-pip-version-check install --no-cache-dir \
+      --no-index --no-deps /dist/*.whl
 
 FROM ${BASE}
 USER root
@@ -55,9 +59,7 @@ RUN { command -v wget > /dev/null \
       || { apt-get update && apt-get install --yes --no-install-recommends wget && rm -rf /var/lib/apt/lists/* /var/cache/apt/*; }; } \
  && { getent passwd 1000 > /dev/null || useradd --uid 1000 --gid 100 --create-home ray; }
 COPY --from=dependencies /opt/rayclassify /opt/rayclassify
-RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
-    python -m pip --python /opt/rayclassify/bin/python --disable-pip-version-check install --no-cache-dir \
-      --no-index --no-deps /dist/*.whl
+COPY --from=wheel /opt/rayclassify /opt/rayclassify
 
 # For `docker run`; KubeRay sets its own command and sends the config itself. Not under /home/ray,
 # where a volume may lie.

@@ -22,7 +22,7 @@ from scripts.image.engine import Engine, EngineError
 from scripts.image.proof import Row, prove, versions
 from scripts.image.sbom import licences, sbom
 from scripts.image.sizes import Sizes, sizes
-from scripts.image.stand_in import full, make_base
+from scripts.image.stand_in import make_base
 from scripts.rendered import console
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +83,7 @@ def main(
         raise typer.Exit(1) from None
     output.mkdir(parents=True, exist_ok=True)
     (output / "sbom.cdx.json").write_text(json.dumps(bom, indent=1) + "\n", encoding="utf-8")
-    about = f"{full(base)}{', a stand-in for it' if stand_in else ''}; {variant}"
+    about = f"{base}{', a stand-in for it' if stand_in else ''}; {variant}"
     text = report(about, found, rows, measured, bom)
     (output / "report.md").write_text(text, encoding="utf-8")
     print(text)
@@ -114,10 +114,7 @@ def report(
         "",
         "| layer | MB |",
         "|---|---|",
-        *(
-            f"| {_instruction(made_by)} | {megabytes(count)} |"
-            for made_by, count in measured.layers
-        ),
+        *(f"| {name} | {megabytes(count)} |" for name, count in named(measured.layers)),
         f"| **all, not compressed** | **{megabytes(measured.image_bytes)}** |",
         "",
         f"Python packages fill {megabytes(ours)} MB as pip counts them: "
@@ -133,16 +130,23 @@ def report(
     return "\n".join(lines) + "\n"
 
 
-def _instruction(made_by: str) -> str:
-    """What made a layer, in a table's cell."""
-    words = " ".join(made_by.replace("/bin/sh -c", "").replace("#(nop)", "").split())
-    if words.startswith("COPY"):
-        return "dependencies" if "/opt/rayclassify" in words else "two configs"
-    if "--no-index" in words:
-        return "our wheel"
-    if "getent" in words:
-        return "wget, user 1000"
-    return "base" if words.startswith("ADD") or not words else f"`{words[:60]}`"
+def named(layers: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """The layers by what they hold, as far as their instructions tell; oldest first, as they come.
+
+    Dependencies and our package are copied to one place, the dependencies first.
+    """
+    environment = iter(("dependencies", "our package"))
+    found = []
+    for made_by, count in layers:
+        words = " ".join(made_by.replace("/bin/sh -c", "").replace("#(nop)", "").split())
+        if words.startswith("COPY"):
+            name = next(environment, words) if "/opt/rayclassify" in words else "two configs"
+        elif "getent" in words:
+            name = "wget, user 1000"
+        else:
+            name = "base" if words.startswith("ADD") or not words else f"`{words[:60]}`"
+        found.append((name, count))
+    return found
 
 
 def megabytes(count: int) -> str:

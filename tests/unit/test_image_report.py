@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from scripts.build_image import megabytes, with_report
+from scripts.build_image import megabytes, named, with_report
 from scripts.image.engine import Engine, EngineError
 from scripts.image.proof import PROBES, head_environment
 from scripts.image.sbom import licences, merged
@@ -112,3 +112,17 @@ def test_megabytes_are_millions() -> None:
         "86",
         "0.0",
     )
+
+
+def test_layers_are_named_by_what_they_hold() -> None:
+    podman = [
+        ("/bin/sh -c #(nop) ADD file:2b in /", 248),
+        ("/bin/sh -c { command -v wget || apt-get; } && { getent passwd 1000 || useradd; }", 4),
+        ("/bin/sh -c #(nop) COPY dir:2a in /opt/rayclassify", 1520),
+        ("/bin/sh -c #(nop) COPY dir:2b in /opt/rayclassify", 12),
+        ("/bin/sh -c #(nop) COPY multi:2c in ./", 1),
+    ]
+    names = ["base", "wget, user 1000", "dependencies", "our package", "two configs"]
+    assert [name for name, _ in named(podman)] == names
+    buildkit = "COPY /opt/rayclassify /opt/rayclassify # buildkit"
+    assert named([(buildkit, 7), (buildkit, 1)]) == [("dependencies", 7), ("our package", 1)]
