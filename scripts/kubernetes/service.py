@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import yaml
 
 from deployments.config.capacity import whole
 from deployments.config.check import check_config
+from rayclassify_client import __version__
 from scripts.kubernetes.overlays import Document, containers, name_of, of_kind, pods, ray_pods
 from scripts.kubernetes.rayservice import DRAIN
 from scripts.kubernetes.targets import ROOT
@@ -95,11 +95,10 @@ def versions(service: Document) -> Iterator[str]:
     images = {pod["containers"][0]["image"] for pod in ray_pods(service).values()}
     if len(images) > 1:
         yield f"pods run different images: {', '.join(sorted(images))}"
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for image in images:
         tag = image.partition("@")[0].rpartition(":")[2]
-        if not image.count("@") and tag != project["version"]:
-            yield f"image {image} is not of this version, {project['version']}"
+        if not image.count("@") and tag != __version__:
+            yield f"image {image} is not of this version, {__version__}"
 
 
 def environment(pod: Document) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def test_no_module_is_longer_than_the_ceiling() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["scripts/bench", "scripts/demo", "scripts/kubernetes", "tests/trials"]
+    "folder",
+    ["scripts/bench", "scripts/demo", "scripts/kubernetes", "scripts/scale", "tests/trials"],
 )
 def test_a_folder_lists_its_modules(folder: str) -> None:
     doc = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text("utf-8"))) or ""
