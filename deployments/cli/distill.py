@@ -167,6 +167,9 @@ def trim(
     model: Annotated[str, typer.Argument(help="A model's directory or hub id.")],
     data: Annotated[str, typer.Option(help="A table of texts such as the model will be asked.")],
     out: OutOption,
+    min_count: Annotated[
+        int, typer.Option(min=1, help="Tokens that occur less often go, too.")
+    ] = 1,
     text_column: TextColumnOption = "text",
     kind: KindOption = None,
     encoding: EncodingOption = "utf-8",
@@ -187,7 +190,7 @@ def trim(
 
         large, tokenizer = load(model)
         texts = job.texts(data)
-        found = trim_and_save(model, large, tokenizer, texts, out, job.clear)
+        found = trim_and_save(model, large, tokenizer, texts, out, job.clear, min_count)
         job.end_of_trim(model, found, texts)
 
 

@@ -59,6 +59,7 @@ def trim_and_save(
     texts: Sequence[str],
     out: Path,
     clear: Callable[[], None] = lambda: None,
+    min_count: int = 1,
 ) -> Trim:
     """Cuts by nine tenths of the texts to see what changes on the others, then by all.
 
@@ -71,10 +72,10 @@ def trim_and_save(
     drawn = np.random.default_rng(_SEED).permutation(len(texts)).tolist()
     n = max(1, len(texts) // 10)
     held_out = [texts[i] for i in drawn[:n]]
-    tried = trim(model, tokenizer, [texts[i] for i in drawn[n:]])
+    tried = trim(model, tokenizer, [texts[i] for i in drawn[n:]], min_count)
     others = changed(tokenizer, tried, held_out)
     agreed, furthest = _compared(model, tokenizer, tried, others)
-    found = trim(model, tokenizer, texts)
+    found = trim(model, tokenizer, texts, min_count)
     clear()
     out.mkdir(parents=True, exist_ok=True)
     dtype = AutoConfig.from_pretrained(original).dtype or model.dtype

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,8 +33,11 @@ class Trimmed:
     kept: tuple[int, ...]
 
 
-def trim(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> Trimmed:
-    """Copies of both that know the tokens of `texts`, the special ones and single characters.
+def trim(
+    model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], min_count: int = 1
+) -> Trimmed:
+    """Copies of both that know the tokens which `texts` hold `min_count` times and more, the
+    special ones and single characters.
 
     Raises:
         CannotTrim: the tokenizer is of a kind that is not known here.
@@ -52,7 +56,8 @@ def trim(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -
     if content["model"].get("end_of_word_suffix"):
         raise CannotTrim("the tokenizer marks the ends of words, which can't be trimmed here.")
     names = backend.get_vocab(with_added_tokens=True)
-    used = {i for ids in _encoded(tokenizer, texts) for i in ids}
+    counts = Counter(i for ids in _encoded(tokenizer, texts) for i in ids)
+    used = {i for i, n in counts.items() if n >= min_count}
     used |= {int(token["id"]) for token in content["added_tokens"]}
     used |= {i for token, i in names.items() if _is_single(token, content["model"])}
     unknown = content["model"].get("unk_token")

@@ -138,6 +138,17 @@ def test_a_trimmed_model_answers_known_texts_as_before(
             assert other["scores"] == pytest.approx(one["scores"], abs=2e-3)
 
 
+def test_rare_tokens_go_where_a_count_is_asked(demo_model: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(demo_model)
+    tokenizer = AutoTokenizer.from_pretrained(demo_model)
+    often, once = "服务很好", "thinkpad windows"
+    texts = [often, often, once]
+    all_of_them, common = (trim(model, tokenizer, texts, n) for n in (1, 2))
+    assert set(common.kept) < set(all_of_them.kept)
+    assert changed(tokenizer, all_of_them, texts) == []
+    assert changed(tokenizer, common, texts) == [once]
+
+
 def test_a_student_of_another_width_learns_through_a_map(
     demo_model: Path, data: Path, make_tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:
