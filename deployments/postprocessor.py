@@ -37,6 +37,11 @@ class Postprocessor(Replica):
         self._decoders.clear()  # whoever asks next tells the labels again
         set_log_level(live.log_level)
 
+    def live(self) -> dict[str, Any]:
+        """What `user_config` says now, for `GET /info`."""
+        live = self._live or PostprocessorUserConfig()
+        return live.model_dump(exclude={"log_level"})
+
     @raises_service_errors
     async def postprocess(
         self,

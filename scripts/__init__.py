@@ -1,1 +1,1 @@
-"""Thin commands, and the packages behind them: bench of benchmark.py, demo of train_demo.py."""
+"""Thin commands, and the packages behind them: bench, demo, kubernetes, monitoring."""

@@ -23,6 +23,7 @@
 - keys: `rayclassify keys`: make, list and revoke the API keys of a keys file
 - logs: `rayclassify logs`: what all replicas on this machine say, now or in a run that has ended
 - model_directory: the directory that a command writes a model to, and what in it may be replaced
+- plan: `rayclassify plan`: replicas, nodes and a config for so many requests a second
 - prove: `rayclassify check --prove`: the model is loaded and held to transformers' own, without Ray
 - quantize: `rayclassify quantize`: a model that runs in 8 bits, held to its owner's own texts
 - serve: `rayclassify serve`: check, start, wait, follow, stop
@@ -60,6 +61,7 @@ from deployments.cli.finetune import finetune
 from deployments.cli.info import info
 from deployments.cli.keys import app as keys
 from deployments.cli.logs import logs
+from deployments.cli.plan import plan
 from deployments.cli.quantize import quantize
 from deployments.cli.serve import serve
 from deployments.cli.status import status
@@ -98,6 +100,7 @@ def main(
 
 for _command in (
     *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
+    plan,
     *(evaluate, explain, finetune, calibrate, distill, prune, trim, quantize, baseline, drift),
     *(cascade, compare),
 ):

@@ -76,7 +76,7 @@ class DeployRun:
         before = self.rollout.before(plan.app["name"])
         if before is not None:
             self._keep(plan, before)
-        self.rollout.warn_of_room(plan)
+        self.rollout.say_where_there_is_room(plan)
         say(f"Deploying {plan.app['name']}: {shown_model(plan.app)}")
         outcome = self._send(plan)
         if outcome is None:

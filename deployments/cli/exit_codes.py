@@ -73,6 +73,11 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         NO: "nothing could be measured",
         WRONG: "the config is wrong",
     },
+    "plan": {
+        DONE: "the plan is printed",
+        NO: "no number of replicas keeps the wish",
+        WRONG: "an option, the model's directory or the config is wrong",
+    },
     "evaluate": {
         DONE: "all models were measured, and one is recommended",
         NO: "a model could not be measured, or none keeps within the limits",

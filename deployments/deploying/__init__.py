@@ -15,6 +15,7 @@
 - room: What the nodes of a cluster have free, and why a replica finds no place
 - serve_state: What Serve tells of an application, in our terms: the JSON of the REST API in, facts
   out
+- surge: Where an update's new replicas find room beside the old ones, and where they don't
 
 replica and cli import it. It imports launch and all below.
 """

@@ -19,17 +19,19 @@ from deployments.deploying.merging import (
     under_way,
     without_nudge,
 )
-from deployments.deploying.room import Node, has_room, read_nodes, why_no_room
+from deployments.deploying.room import Node, Resources, read_nodes
 from deployments.deploying.serve_state import (
     FAILED,
     RUNNING,
     AppState,
     Verdict,
+    not_of_replicas,
     read_applications,
     same_config,
     verdict,
     what_it_waits_for,
 )
+from deployments.deploying.surge import first_wave
 
 _TICK_S = 1.0
 # The head node may be away for so long before a deploy is given up.
@@ -59,6 +61,8 @@ class Rollout:
         self._dashboard, self.kept = dashboard, kept
         self._say, self._now = say, now
         self.session = dashboard.session_name()
+        # In use when a deploy began, by other than replicas: jobs, other people's actors.
+        self._others: Resources | None = None
 
     def plan(self, config: dict[str, Any], app: dict[str, Any], replace: bool) -> Merged:
         """What would be sent, by what runs now.
@@ -127,7 +131,8 @@ class Rollout:
                 self._now("Ray's dashboard does not answer; asking again")
                 time.sleep(_TICK_S)
                 continue
-            app = read_applications(details).get(plan.app["name"])
+            apps = read_applications(details)
+            app = apps.get(plan.app["name"])
             stands = verdict(app, plan.app)
             if stands is Verdict.SERVED:
                 return Outcome(stands)
@@ -136,26 +141,29 @@ class Rollout:
             if not any(stage.unplaced for stage in app.stages):
                 placed = answered
             nodes = self._nodes() if answered > placed + _PLACING_S else []
-            waits_for = what_it_waits_for(app, nodes)
+            waits_for = what_it_waits_for(app, nodes, self._taken(apps, nodes))
             self._now(waits_for)
             if time.monotonic() > deadline:
                 return Outcome(Verdict.FAILED, (waits_for,), timed_out=True)
             time.sleep(_TICK_S)
 
-    def warn_of_room(self, plan: Merged) -> None:
-        """Says so where an update finds no place for its first new replica beside the old ones."""
-        there = read_applications(self._dashboard.serve_details()).get(plan.app["name"])
+    def say_where_there_is_room(self, plan: Merged) -> None:
+        """Of an update, where its new replicas find room beside the old ones, and where not."""
+        apps = read_applications(self._dashboard.serve_details())
+        there = apps.get(plan.app["name"])
         if there is None or there.status != RUNNING or there.config is None:
             return
-        if _same_args(there.config, plan.app):
-            return
         nodes = read_nodes(self._dashboard.nodes())
-        for stage in there.stages:
-            if nodes and stage.running and not has_room(stage.needs, nodes):
-                self._say(
-                    f"{why_no_room(stage.name, stage.needs, nodes)}. An update starts new "
-                    "replicas beside the old ones, and waits until there is room for one."
-                )
+        self._others = not_of_replicas(apps.values(), nodes)
+        for wave in first_wave(there, plan.app, nodes) if nodes else ():
+            self._say(wave.said())
+
+    def _taken(self, apps: dict[str, AppState], nodes: list[Node]) -> Resources:
+        """What came into use since the deploy began, by nobody that Serve knows the node of."""
+        if self._others is None or not nodes:
+            return {}
+        now = not_of_replicas(apps.values(), nodes)
+        return {name: amount - self._others.get(name, 0.0) for name, amount in now.items()}
 
     def _nodes(self) -> list[Node]:
         try:

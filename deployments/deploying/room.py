@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,11 @@ def read_nodes(told: dict[str, Any]) -> list[Node]:
         raylet = entry.get("raylet") or {}
         if raylet.get("state") != "ALIVE":
             continue
-        used, total = {}, {}
-        for found in _LINE.finditer(resources.get(raylet.get("nodeId")) or ""):
+        told_of = resources.get(raylet.get("nodeId"))
+        # Of a node that came lately the dashboard does not know yet what is in use.
+        used: Resources = {}
+        total: Resources = {} if told_of else dict(raylet.get("resourcesTotal") or {})
+        for found in _LINE.finditer(told_of or ""):
             name = found[5]
             used[name] = float(found[1]) * _UNITS[found[2]]
             total[name] = float(found[3]) * _UNITS[found[4]]
@@ -49,12 +53,26 @@ def read_nodes(told: dict[str, Any]) -> list[Node]:
     return nodes
 
 
-def has_room(needed: Resources, nodes: list[Node]) -> bool:
+def has_room(needed: Resources, nodes: Sequence[Node]) -> bool:
     """Whether one replica fits on some node as it is now."""
     return any(node.fits(needed) for node in nodes)
 
 
-def why_no_room(deployment: str, needed: Resources, nodes: list[Node]) -> str:
+def in_use(nodes: Sequence[Node]) -> Resources:
+    """Of all nodes together."""
+    total: Resources = {}
+    for node in nodes:
+        for name, amount in node.used.items():
+            total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def why_no_room(deployment: str, needed: Resources, nodes: Sequence[Node]) -> str:
+    """That there is none, who asks for what, and what is free where."""
+    return f"no room: {asks_and_free(deployment, needed, nodes)}"
+
+
+def asks_and_free(deployment: str, needed: Resources, nodes: Sequence[Node]) -> str:
     """Who asks for what, and what is free where; the nodes that lack least come first."""
     asked = {name: amount for name, amount in needed.items() if not _OWN.match(name)}
     wants = " and ".join(_amount(name, amount) for name, amount in asked.items())
@@ -70,7 +88,7 @@ def why_no_room(deployment: str, needed: Resources, nodes: list[Node]) -> str:
     ]
     if len(ordered) > _SHOWN_NODES:
         places.append(f"{len(ordered) - _SHOWN_NODES} more nodes have no more")
-    return f"no room: {deployment} asks for {wants}; {'; '.join(places) or 'there is no node'}"
+    return f"{deployment} asks for {wants}; {'; '.join(places) or 'there is no node'}"
 
 
 def _amount(resource: str, amount: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 from deployments.config.keys import BUILDER
-from deployments.deploying.room import Node, has_room, why_no_room
+from deployments.deploying.room import Node, Resources, has_room, in_use, why_no_room
 from deployments.pipeline.causes import causes
 
 RUNNING, DEPLOYING, FAILED, UNHEALTHY, DELETING = (
@@ -24,6 +26,9 @@ _SLOW = "have taken more than"
 _MODULE = re.compile(r"^(?:[a-z_]\w*\.)+(?=[A-Z]\w*:)")
 
 
+_EPSILON = 1e-6  # Ray counts in ten-thousandths
+
+
 class Verdict(Enum):
     """How a deploy stands."""
 
@@ -35,7 +40,10 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One deployment. placed: replicas that start on some node; unplaced: those without one."""
+    """One deployment. placed: replicas that start on some node; unplaced: those without one.
+
+    on_nodes: replicas in any state that Serve knows the node of.
+    """
 
     name: str
     status: str
@@ -45,6 +53,7 @@ class Stage:
     placed: int
     unplaced: int
     needs: dict[str, float]
+    on_nodes: int = 0
 
     @property
     def failed(self) -> bool:
@@ -124,6 +133,7 @@ def _read_stage(name: str, deployment: dict[str, Any]) -> Stage:
         placed=placed,
         unplaced=len(starting) - placed,
         needs={k: float(v) for k, v in (deployment.get("required_resources") or {}).items()},
+        on_nodes=sum(bool(replica.get("node_id")) for replica in replicas),
     )
 
 
@@ -144,13 +154,31 @@ def same_config(deployed: dict[str, Any], asked: dict[str, Any]) -> bool:
     return without[0] == without[1]
 
 
-def what_it_waits_for(app: AppState, nodes: list[Node]) -> str:
-    """One line for a person who waits: the most telling of what holds an application up."""
+def not_of_replicas(apps: Iterable[AppState], nodes: Sequence[Node]) -> Resources:
+    """What is in use on the nodes by none of the replicas that Serve knows a node of."""
+    left = in_use(nodes)
+    for stage in (stage for app in apps for stage in app.stages):
+        for name, amount in stage.needs.items():
+            left[name] = left.get(name, 0.0) - amount * stage.on_nodes
+    return left
+
+
+def what_it_waits_for(
+    app: AppState, nodes: Sequence[Node], taken: Mapping[str, float] = MappingProxyType({})
+) -> str:
+    """One line for a person who waits: the most telling of what holds an application up.
+
+    taken: what came into use lately, by nobody that Serve knows. It may be a replica's that has its
+    place already: Serve hears of its node only once its process has started.
+    """
     reasons = app.reasons()
     if reasons:
         return f"tried again after: {reasons[-1]}"
     for stage in app.stages:
-        if stage.unplaced and nodes and not has_room(stage.needs, nodes):
+        may_have_its_place = all(
+            taken.get(name, 0.0) + _EPSILON >= amount for name, amount in stage.needs.items()
+        )
+        if stage.unplaced and nodes and not may_have_its_place and not has_room(stage.needs, nodes):
             return why_no_room(stage.name, stage.needs, nodes)
     waiting = [stage for stage in app.stages if stage.status not in {"HEALTHY", FAILED}]
     if not waiting:

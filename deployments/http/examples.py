@@ -94,6 +94,13 @@ ANSWERS: dict[str, Any] = {
         "max_length": 512,
         "temperature": 1.0,
         "calibration": {"abstain_below": 0.8, "label_set_from": None, "platt": None},
+        "postprocessing": {
+            "threshold": 0.5,
+            "abstain_below": 0.9,
+            "label_set_from": None,
+            "top_k": None,
+            "round_scores": 8,
+        },
         "engine": "torch",
         "device": "cpu",
         "dtype": "bfloat16",

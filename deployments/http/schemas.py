@@ -261,7 +261,15 @@ class Info(Struct):
     temperature: Annotated[float, Meta(description="What logits are divided by.")]
     calibration: Annotated[
         Calibration,
-        Meta(description="Of the model's calibration.json; `user_config` may set other ones."),
+        Meta(description="Of the model's calibration.json; `postprocessing` may say others."),
+    ]
+    postprocessing: Annotated[
+        dict[str, float | None],
+        Meta(
+            description="As `user_config` of the Postprocessor says now: `threshold`, "
+            "`abstain_below` and `label_set_from` (null: as `calibration` says), `top_k`, "
+            "`round_scores`."
+        ),
     ]
     engine: str
     device: str

@@ -359,9 +359,8 @@ def _with_lora(model: Any, rank: int) -> Any:
     except ImportError:
         raise BadBase(f"--lora-rank needs peft: {installing('train')}.") from None
     # Scaled as in Hu et al. 2021 with alpha twice the rank; the head is trained whole.
-    config = LoraConfig(
-        task_type="SEQ_CLS", r=rank, lora_alpha=2 * rank, target_modules="all-linear"
-    )
+    scaled: Any = {"r": rank, "lora_alpha": 2 * rank}
+    config = LoraConfig(task_type="SEQ_CLS", target_modules="all-linear", **scaled)
     return get_peft_model(model, config)
 
 

@@ -56,6 +56,8 @@ MAX_CHARS_PER_TOKEN = 5
 # Callers keep their own deadlines; this only ends a call that would hang for ever.
 POSTPROCESS_TIMEOUT_S = 60.0
 INFO_TIMEOUT_S = 10.0
+_OF_MODEL = ("model", "revision", "fingerprint", "labels", "problem_type", "max_length",
+             "temperature", "calibration")  # fmt: skip
 _SHOWN_LIMITS = {"max_body_bytes", "max_batch_texts", "max_text_chars", "request_timeout_s"}
 
 # The Rust tokenizer's own threads, one per CPU of the machine, would crowd out the model's. Read at
@@ -97,6 +99,7 @@ class ModelChain:
         # Not in a message of gRPC's: a tokenizer may have 20 MB, the message 4 MiB.
         self._parts_call = classifier.options(method_name="parts", _by_reference=True)
         self._postprocess_call = postprocessor.options(method_name="postprocess", **PLAIN_PICKLE)
+        self._live_call = postprocessor.options(method_name="live")
         self._models = LiveModels(
             self._ask_for_parts, redactor_of(settings.redaction), observer=observer
         )
@@ -208,17 +211,15 @@ class ModelChain:
         engine, live, proven = await _answered(
             self._asking, lambda: _tried(self._info_call.remote()), INFO_TIMEOUT_S
         )
+        decoding = await _answered(
+            self._postprocessing, lambda: _tried(self._live_call.remote()), INFO_TIMEOUT_S
+        )
         # All of one Classifier: in an update the next one may have another model.
         model, revision = proven["model"], proven["revision"]
         return {
-            "model": model,
-            "revision": revision,
-            "fingerprint": proven["fingerprint"],
+            **{name: proven[name] for name in _OF_MODEL},
             "labels": list(proven["labels"]),
-            "problem_type": proven["problem_type"],
-            "max_length": proven["max_length"],
-            "temperature": proven["temperature"],
-            "calibration": proven["calibration"],
+            "postprocessing": decoding,
             "engine": engine.engine,
             "device": engine.device,
             "dtype": engine.dtype,

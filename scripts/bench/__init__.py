@@ -22,6 +22,7 @@ The load client is the package's own, deployments.bench: `rayclassify bench` ask
 - choice: what `engine: auto` took beside each precision
 - versus: what measures us beside others
 - beside: models through the service, side by side
+- judged: how right they are, beside how fast
 - bulk: rows a second of every way to label a table
 - bulk_child: those ways that live inside Ray
 - against: this checkout beside another commit

@@ -39,11 +39,17 @@ def shipped_flags() -> dict[str, str]:
 class LocalCluster:
     """Ray nodes that share this machine. `files`: HAProxy's; a short path, as sockets need it.
 
-    grpc: whether `grpc_port` is a door too. dashboard: with Ray's, which takes jobs.
+    grpc: whether `grpc_port` is a door too. dashboard: with Ray's, which takes jobs. head_cpus: 0
+    keeps replicas off the head.
     """
 
     def __init__(
-        self, files: Path, flags: dict[str, str], grpc: bool = False, dashboard: bool = False
+        self,
+        files: Path,
+        flags: dict[str, str],
+        grpc: bool = False,
+        dashboard: bool = False,
+        head_cpus: int = CPUS_PER_NODE,
     ) -> None:
         # Ports and paths that no other Serve has.
         os.environ |= {
@@ -70,7 +76,7 @@ class LocalCluster:
         self._cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": CPUS_PER_NODE,
+                "num_cpus": head_cpus,
                 "include_dashboard": dashboard,
                 "dashboard_port": free_port(),
             },

@@ -1,4 +1,4 @@
-"""k8s/rayservice.yaml against KubeRay's own schema, as the API server would read it.
+"""The RayService of k8s/overlays/gpu against KubeRay's own schema, as the API server would read it.
 
 The API server rejects wrong types and silently drops fields that it does not know, so a misspelt
 field changes nothing and says nothing: both are looked for here.
@@ -7,9 +7,6 @@ field changes nothing and says nothing: both are looked for here.
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,64 +14,18 @@ import jsonschema
 import pytest
 import yaml
 
+from scripts.kubernetes.schemas import NoSchema, crd, custom_resource, json_schema, unknown_fields
+
 ROOT = Path(__file__).parents[2]
-CRDS = Path(os.environ.get("KUBERAY_CRDS", ROOT.parent / "shared" / "kuberay"))
-FILE = CRDS / "ray.io_rayservices.yaml"
-RAY_SERVICE = yaml.safe_load((ROOT / "k8s" / "rayservice.yaml").read_text())
-Schema = dict[str, Any]
-
-
-@cache
-def schema() -> Schema:
-    """The schema of RayService ray.io/v1."""
-    if not FILE.exists():
-        pytest.skip(
-            f"no {FILE.name} in {CRDS}: `helm pull kuberay-operator --untar` from KubeRay's chart "
-            "repository, then set KUBERAY_CRDS to kuberay-operator/crds"
-        )
-    crd = yaml.load(FILE.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
-    (version,) = [v for v in crd["spec"]["versions"] if v["name"] == "v1"]
-    return dict(version["schema"]["openAPIV3Schema"])
-
-
-def json_schema(node: Schema) -> Schema:
-    """Kubernetes' dialect of OpenAPI as JSON Schema."""
-    made = {k: v for k, v in node.items() if not k.startswith("x-kubernetes-") and k != "nullable"}
-    if "properties" in made:
-        made["properties"] = {k: json_schema(v) for k, v in made["properties"].items()}
-    for key in ("items", "additionalProperties"):
-        if isinstance(made.get(key), dict):
-            made[key] = json_schema(made[key])
-    if node.get("x-kubernetes-int-or-string"):
-        made.pop("type", None)
-        made["anyOf"] = [{"type": "integer"}, {"type": "string"}]
-    return {"anyOf": [made, {"type": "null"}]} if node.get("nullable") else made
-
-
-def unknown_fields(value: Any, node: Schema, path: str = "") -> Iterator[str]:
-    """Paths of fields that the API server would drop, and of items that repeat a list's key."""
-    if isinstance(value, list):
-        keys = node.get("x-kubernetes-list-map-keys", [])
-        seen = [tuple(item.get(k) for k in keys) for item in value] if keys else []
-        yield from (f"{path}[{i}] repeated" for i, key in enumerate(seen) if key in seen[:i])
-        for index, item in enumerate(value):
-            yield from unknown_fields(item, node.get("items", {}), f"{path}[{index}]")
-    elif isinstance(value, dict) and not node.get("x-kubernetes-preserve-unknown-fields"):
-        known, other = node.get("properties", {}), node.get("additionalProperties")
-        for key, item in value.items():
-            inner = known.get(key, other)
-            if isinstance(inner, dict):
-                yield from unknown_fields(item, inner, f"{path}.{key}")
-            elif inner is not True:
-                yield f"{path}.{key}"
+RAY_SERVICE = yaml.safe_load((ROOT / "k8s/overlays/gpu/rayservice.yaml").read_text())
 
 
 def complaints(service: dict[str, Any]) -> list[str]:
     """Everything that the API server would refuse or drop."""
-    spec = {k: v for k, v in service.items() if k not in ("apiVersion", "kind", "metadata")}
-    validator = jsonschema.Draft202012Validator(json_schema(schema()))
-    found = [f"{e.json_path}: {e.message}" for e in validator.iter_errors(service)]
-    return found + list(unknown_fields(spec, schema()))
+    try:
+        return custom_resource(service, crd("RayService"))
+    except NoSchema as error:
+        pytest.skip(str(error))
 
 
 def broken(path: str, value: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The Dockerfile, read as text: no Docker is needed, and none is started.
 
-What it cannot show is that the image builds; it holds the numbers and files that a build needs.
+It holds the numbers and files that a build needs; tests/e2e/test_image.py builds it and runs it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rayclassify_client import __version__
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "Dockerfile").read_text()
 LOCK = ROOT / "constraints.txt"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-RAY_SERVICE = yaml.safe_load((ROOT / "k8s" / "rayservice.yaml").read_text())
+RAY_SERVICE = yaml.safe_load((ROOT / "k8s/overlays/gpu/rayservice.yaml").read_text())
 CLUSTER = RAY_SERVICE["spec"]["rayClusterConfig"]
 
 
@@ -30,24 +32,34 @@ def instructions() -> list[tuple[str, str]]:
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
 
 
+def stages() -> list[list[tuple[str, str]]]:
+    """Instructions from each FROM to the next; the last stage is the image."""
+    found: list[list[tuple[str, str]]] = []
+    for name, value in instructions():
+        if name == "FROM":
+            found.append([])
+        if found:
+            found[-1].append((name, value))
+    return found
+
+
 def arguments() -> dict[str, str]:
-    return dict(value.split("=", 1) for name, value in instructions() if name == "ARG")
+    """Defaults of the build arguments; an ARG without one takes what stands above."""
+    given = (value.partition("=") for name, value in instructions() if name == "ARG")
+    return {name: default for name, equals, default in given if equals}
 
 
 def copied() -> list[str]:
     """Paths that COPY takes from the checkout."""
     found: list[str] = []
     for name, value in instructions():
-        if name == "COPY":
+        if name == "COPY" and "--from=" not in value:
             found += [w for w in shlex.split(value) if not w.startswith("--")][:-1]
     return found
 
 
-def base_image() -> str:
-    (image,) = [value for name, value in instructions() if name == "FROM"]
-    for name, value in arguments().items():
-        image = image.replace(f"${{{name}}}", value)
-    return image
+def installs() -> list[str]:
+    return [v for name, v in instructions() if name == "RUN" and re.search(r"pip .*\binstall\b", v)]
 
 
 def locked(package: str) -> str:
@@ -57,22 +69,23 @@ def locked(package: str) -> str:
 
 
 def test_ray_has_one_version_everywhere() -> None:
-    repository, tag = base_image().split(":")
-    assert repository == "rayproject/ray"
-    assert tag.split("-")[0] == CLUSTER["rayVersion"] == version("ray")
-    assert locked("ray") == version("ray")
+    assert locked("ray") == CLUSTER["rayVersion"] == version("ray")
+    # Ray's own image, which the comment offers as a base, has it too.
+    assert re.findall(r"rayproject/ray:([\d.]+)", TEXT) == [locked("ray")]
 
 
-def test_the_base_image_has_a_python_that_the_package_takes() -> None:
-    (python,) = re.findall(r"-py(\d)(\d+)-", base_image())
-    minimum = tuple(int(n) for n in PROJECT["requires-python"].removeprefix(">=").split("."))
-    assert tuple(int(n) for n in python) >= minimum
+def test_all_stages_have_one_base_with_a_python_that_the_package_takes() -> None:
+    bases = {value.split()[0] for name, value in instructions() if name == "FROM"}
+    assert bases == {"${BASE}"}
+    (python,) = re.findall(r"^python:3\.(\d+)-", arguments()["BASE"])
+    minimum = int(PROJECT["requires-python"].removeprefix(">=3."))
+    assert int(python) >= minimum
 
 
 def test_the_pods_run_the_image_of_this_version() -> None:
     for group in (CLUSTER["headGroupSpec"], *CLUSTER["workerGroupSpecs"]):
         image = group["template"]["spec"]["containers"][0]["image"]
-        assert image == f"{PROJECT['name']}:{PROJECT['version']}"
+        assert image == f"{PROJECT['name']}:{__version__}"
 
 
 @pytest.mark.parametrize("path", copied())
@@ -90,6 +103,11 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder(path: str) -> None:
 def test_nothing_else_is_sent_to_the_builder() -> None:
     rules = (ROOT / ".dockerignore").read_text().splitlines()
     assert {r.removeprefix("!") for r in rules if r.startswith("!")} == set(copied())
+
+
+def test_the_image_holds_no_sources_beside_the_wheel() -> None:
+    last = [value for name, value in stages()[-1] if name == "COPY" and "--from=" not in value]
+    assert last == ["serve_config.yaml serve_config.gpu.yaml ./"]
 
 
 @pytest.mark.parametrize("path", ["deployments/__pycache__", "deployments/pipeline/a.pyc"])
@@ -113,16 +131,47 @@ def test_the_wheel_gets_what_it_is_built_from() -> None:
 
 
 def test_every_install_is_held_to_the_lock() -> None:
-    installs = [v for name, v in instructions() if name == "RUN" and "pip install" in v]
-    assert len(installs) == 2
-    assert all("--constraint constraints.txt" in install for install in installs)
+    """Or takes the wheel that an earlier stage built, and nothing else."""
+    found = installs()
+    assert len(found) == 3
+    assert all(
+        "--constraint constraints.txt" in one or "--no-index --no-deps /dist/*.whl" in one
+        for one in found
+    )
+
+
+def test_what_pip_is_told_of_indexes_stays_out_of_the_layers() -> None:
+    """A secret mount leaves nothing; a build argument with a password stays in history."""
+    fetching = [one for one in installs() if "--no-index" not in one]
+    assert len(fetching) == 2
+    assert all("--mount=type=secret,id=pip,target=/etc/pip.conf" in one for one in fetching)
+    assert [name for name in arguments() if "TOKEN" in name or "PASSWORD" in name] == []
+
+
+def test_the_image_has_what_kuberays_probes_run() -> None:
+    """bash and grep come with Debian, wget does not."""
+    (adds,) = [value for name, value in stages()[-1] if "apt-get install" in value]
+    assert "wget" in adds
+    assert "rm -rf /var/lib/apt/lists/*" in adds
 
 
 def test_the_image_is_not_root_and_starts_a_command_that_exists() -> None:
-    users = [value for name, value in instructions() if name == "USER"]
-    assert users == ["ray"]
-    (command,) = [value for name, value in instructions() if name == "CMD"]
+    last = stages()[-1]
+    users = [value for name, value in last if name == "USER"]
+    security = CLUSTER["headGroupSpec"]["template"]["spec"]["securityContext"]
+    # In numbers: the kubelet can't look a name up when it checks runAsNonRoot.
+    assert users[-1] == f"{security['runAsUser']}:{security['runAsGroup']}" == "1000:100"
+    after = last[max(i for i, one in enumerate(last) if one[0] == "USER") :]
+    assert "RUN" not in {name for name, _ in after}
+    (command,) = [value for name, value in last if name == "CMD"]
     program, verb, config = yaml.safe_load(command)
     assert program in PROJECT["scripts"]
     assert verb == "serve"
     assert config in copied()
+
+
+def test_the_image_says_what_it_is() -> None:
+    (labels,) = [value for name, value in stages()[-1] if name == "LABEL"]
+    said = set(re.findall(r"org\.opencontainers\.image\.([\w.]+)=", labels))
+    assert said >= {"title", "licenses", "version", "revision", "base.name"}
+    assert f'licenses="{PROJECT["license"]}"' in labels

@@ -29,6 +29,7 @@ from deployments.pipeline.observer import Outcome, Retry, Stage
 from deployments.replica.metric_table import BY_NAME, LABELS, METRICS, Metric
 from deployments.settings import DialectSettings, Settings
 from deployments.user_config import USER_CONFIGS, PostprocessorUserConfig
+from rayclassify_client import __version__
 from scripts.render_docs import (
     METRICS_PAGE,
     QUESTIONS,
@@ -247,7 +248,7 @@ def test_every_extra_and_the_wheel_named_are_there() -> None:
     extras = {extra for one in installed for extra in one.split(",")}
     assert {"jwt", "redaction"} <= extras
     assert extras <= set(project["optional-dependencies"])
-    assert f"dist/rayclassify-{project['version']}-py3-none-any.whl" in OPERATIONS
+    assert f"dist/rayclassify-{__version__}-py3-none-any.whl" in OPERATIONS
 
 
 def test_messages_to_look_up_are_those_that_appear() -> None:

@@ -1,4 +1,4 @@
-"""k8s/rayservice.yaml: that it is what the script renders, and what its pods must have."""
+"""The RayServices of k8s/overlays: what the script renders, and what their pods must have."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from deployments.config.check import check_config, load_config
 from deployments.config.keys import SERVICER
 from deployments.settings import Settings
 from scripts import render_k8s
+from scripts.kubernetes import rayservice
+from scripts.kubernetes.targets import GPU, TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
 
-FILE = ROOT / "k8s" / "rayservice.yaml"
+FILE = ROOT / "k8s/overlays/gpu/rayservice.yaml"
 CONFIG = load_config(ROOT / "serve_config.gpu.yaml")
 SERVICE = yaml.safe_load(FILE.read_text())
 SPEC = SERVICE["spec"]
@@ -44,14 +46,69 @@ def ray_container(pod: dict[str, Any]) -> dict[str, Any]:
 # What was rendered
 
 
-def test_the_file_on_disk_is_what_the_script_renders() -> None:
+def test_the_files_on_disk_are_what_the_script_renders() -> None:
     assert CliRunner().invoke(render_k8s.app, ["--check"]).exit_code == 0
+
+
+def test_each_target_needs_the_pods_that_its_file_has() -> None:
+    counted = {}
+    for name, target in TARGETS.items():
+        cluster = yaml.safe_load(target.output.read_text())["spec"]["rayClusterConfig"]
+        counted[name] = {
+            one["groupName"]: (one["minReplicas"], one["maxReplicas"], one["idleTimeoutSeconds"])
+            for one in cluster["workerGroupSpecs"]
+        }
+    assert counted == {
+        "gpu": {"cpu": (2, 4, 120), "gpu": (1, 5, 600)},
+        "cpu": {"cpu": (2, 5, 300)},
+        "local": {"cpu": (1, 3, 60)},
+    }
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_each_target_serves_what_its_config_says(target: Target) -> None:
+    served = yaml.safe_load(yaml.safe_load(target.output.read_text())["spec"]["serveConfigV2"])
+    assert [str(p) for p in check_config(served)] == []
+    for ours, theirs in zip(
+        served["applications"][0]["deployments"],
+        target.config()["applications"][0]["deployments"],
+        strict=True,
+    ):
+        options = ours.pop("ray_actor_options")
+        selector = options.pop("label_selector", None)
+        assert options == theirs.pop("ray_actor_options")
+        assert (selector is None) == bool(options.get("num_gpus"))
+        assert ours == theirs
+
+
+def test_without_gpus_the_classifier_takes_cores_and_batches_as_on_one_machine() -> None:
+    there = {d["name"]: d for d in TARGETS["cpu"].config()["applications"][0]["deployments"]}
+    assert there["Classifier"]["ray_actor_options"] == {"num_cpus": 4.0}
+    laptop = load_config(ROOT / "serve_config.yaml")["applications"][0]["deployments"]
+    assert there["Classifier"]["user_config"] == laptop[1]["user_config"]
+    gpu = {d["name"]: d for d in CONFIG["applications"][0]["deployments"]}
+    assert {n: d for n, d in there.items() if n != "Classifier"} == {
+        n: d for n, d in gpu.items() if n != "Classifier"
+    }
+
+
+def test_a_model_of_the_pods_is_named_and_checked_nowhere_here() -> None:
+    text = rayservice.render(CONFIG, "image", "name", model_dir="/models/current")
+    served = yaml.safe_load(yaml.safe_load(text)["spec"]["serveConfigV2"])
+    assert served["applications"][0]["args"]["model"] == {"id": "/models/current"}
+
+
+@pytest.mark.parametrize("options", [["--target", "tpu"], ["--config", "x.yaml"]])
+def test_options_that_do_not_fit_are_refused(options: list[str]) -> None:
+    assert CliRunner().invoke(render_k8s.app, options).exit_code == 2
 
 
 def test_a_stale_file_fails_the_check_with_a_diff(tmp_path: Path) -> None:
     stale = tmp_path / "rayservice.yaml"
     stale.write_text(FILE.read_text().replace("maxReplicas: 5", "maxReplicas: 6"))
-    result = CliRunner().invoke(render_k8s.app, ["--check", "--output", str(stale)])
+    result = CliRunner().invoke(
+        render_k8s.app, ["--check", "--target", "gpu", "--output", str(stale)]
+    )
     assert result.exit_code == 1
     assert "-        maxReplicas: 6" in result.output
     assert "+        maxReplicas: 5" in result.output
@@ -69,7 +126,7 @@ def test_serve_config_is_the_gpu_config_but_for_three_differences() -> None:
 
 
 def test_a_secret_with_keys_reaches_the_pods_that_ask_for_them() -> None:
-    text = render_k8s.render(CONFIG, "image", "name", keys_secret="our-keys")
+    text = rayservice.render(CONFIG, "image", "name", keys_secret="our-keys")
     spec = yaml.safe_load(text)["spec"]
     served = yaml.safe_load(spec["serveConfigV2"])
     path = Path(served["applications"][0]["args"]["access"]["keys_file"])
@@ -89,8 +146,8 @@ def test_a_secret_with_keys_reaches_the_pods_that_ask_for_them() -> None:
 
 
 def test_only_the_door_is_open_to_others() -> None:
-    """k8s/networkpolicy.yaml names the ports that the pods have, and leaves out the rest."""
-    policy = yaml.safe_load((ROOT / "k8s" / "networkpolicy.yaml").read_text())
+    """k8s/base/networkpolicy.yaml names the ports that the pods have, and leaves out the rest."""
+    policy = yaml.safe_load((ROOT / "k8s/base/networkpolicy.yaml").read_text())
     assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
     ports = {
         port["name"]: port["containerPort"]
@@ -109,7 +166,7 @@ def test_only_the_door_is_open_to_others() -> None:
 
 
 def test_the_ingress_leads_to_the_service_that_kuberay_makes() -> None:
-    ingress = yaml.safe_load((ROOT / "k8s" / "ingress.yaml").read_text())
+    ingress = yaml.safe_load((ROOT / "k8s/components/ingress/ingress.yaml").read_text())
     (rule,) = ingress["spec"]["rules"]
     (tls,) = ingress["spec"]["tls"]
     assert tls["hosts"] == [rule["host"]]
@@ -124,7 +181,7 @@ def test_serve_config_has_no_problem() -> None:
 
 
 def test_the_options_reach_the_file() -> None:
-    text = render_k8s.render(CONFIG, "registry/other:1", "other-name", "a-namespace")
+    text = rayservice.render(CONFIG, "registry/other:1", "other-name", "a-namespace")
     service = yaml.safe_load(text)
     assert service["metadata"]["name"] == "other-name"
     assert service["metadata"]["namespace"] == "a-namespace"
@@ -133,34 +190,35 @@ def test_the_options_reach_the_file() -> None:
 
 @pytest.mark.parametrize("name", ["x" * 48, "Upper", "1st", "under_score", "end-", ""])
 def test_names_that_kubernetes_refuses_are_refused(name: str) -> None:
-    with pytest.raises(render_k8s.RenderError, match="up to 47"):
-        render_k8s.render(CONFIG, "image", name)
+    with pytest.raises(rayservice.RenderError, match="up to 47"):
+        rayservice.render(CONFIG, "image", name)
 
 
 def test_names_of_47_characters_pass() -> None:
-    assert "x" * 47 in render_k8s.render(CONFIG, "image", "x" * 47)
+    assert "x" * 47 in rayservice.render(CONFIG, "image", "x" * 47)
     assert len(SERVICE["metadata"]["name"]) <= 47
 
 
 def test_a_config_with_problems_is_not_rendered() -> None:
     config = copy.deepcopy(CONFIG)
     config["http_options"]["prt"] = 1
-    with pytest.raises(render_k8s.RenderError, match="did you mean port"):
-        render_k8s.render(config, "image", "name")
+    with pytest.raises(rayservice.RenderError, match="did you mean port"):
+        rayservice.render(config, "image", "name")
 
 
 def test_a_replica_larger_than_its_pod_is_refused() -> None:
     config = copy.deepcopy(CONFIG)
     config["applications"][0]["deployments"][1]["ray_actor_options"]["num_cpus"] = 8
-    with pytest.raises(render_k8s.RenderError, match="takes 8 CPUs and 1 GPUs; a gpu pod has 4"):
-        render_k8s.render(config, "image", "name")
+    with pytest.raises(rayservice.RenderError, match="takes 8 CPUs and 1 GPUs; a gpu pod has 4"):
+        rayservice.render(config, "image", "name")
 
 
 def test_half_a_gpu_each_needs_half_the_pods() -> None:
     deployments = copy.deepcopy(CONFIG["applications"][0]["deployments"])
-    assert render_k8s.workers(deployments, "gpu") == (1, 5)
+    (group,) = [one for one in GPU.groups if one.name == "gpu"]
+    assert rayservice.workers(deployments, group) == (1, 5)
     deployments[1]["ray_actor_options"]["num_gpus"] = 0.5
-    assert render_k8s.workers(deployments, "gpu") == (1, 3)
+    assert rayservice.workers(deployments, group) == (1, 3)
 
 
 # Pods are alike
@@ -181,9 +239,10 @@ def test_every_pod_has_serves_flags_and_the_same_image() -> None:
         assert {e["name"]: e["value"] for e in container["env"]} == {
             **flags,
             "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
-            **render_k8s.LOGS_TO_STDOUT,
+            **rayservice.LOGS_TO_STDOUT,
+            **rayservice.WRITES_ELSEWHERE,
             # Of workers; what runs on the head can go nowhere else.
-            **({} if pod is PODS[0] else {render_k8s.DRAIN: "180"}),
+            **({} if pod is PODS[0] else {rayservice.DRAIN: "180"}),
         }
         assert container["image"] == ray_container(PODS[0])["image"]
 
@@ -218,18 +277,18 @@ def test_the_ports_are_named() -> None:
 def test_grpc_has_a_service_where_it_is_on() -> None:
     config = copy.deepcopy(CONFIG)
     config["grpc_options"] = {"port": 8001, "grpc_servicer_functions": [SERVICER]}
-    ray_service, service = yaml.safe_load_all(render_k8s.render(config, "image", "ours", "there"))
+    ray_service, service = yaml.safe_load_all(rayservice.render(config, "image", "ours", "there"))
     assert yaml.safe_load(ray_service["spec"]["serveConfigV2"])["grpc_options"]["port"] == 8001
     assert (service["kind"], service["metadata"]["name"]) == ("Service", "ours-grpc-svc")
     assert service["metadata"]["namespace"] == "there"
     assert [port["targetPort"] for port in service["spec"]["ports"]] == [8001]
-    assert len(list(yaml.safe_load_all(render_k8s.render(CONFIG, "image", "ours")))) == 1
+    assert len(list(yaml.safe_load_all(rayservice.render(CONFIG, "image", "ours")))) == 1
 
 
 def test_only_the_gpu_group_tolerates_gpu_machines() -> None:
     (toleration,) = GROUPS["gpu"]["template"]["spec"]["tolerations"]
     assert toleration == {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
-    assert "tolerations" not in GROUPS["cpu"]["template"]["spec"]
+    assert "tolerations" not in GROUPS["cpu"]["template"]["spec"]  # nor anything in its place
 
 
 def test_pods_end_after_the_requests_that_they_took() -> None:
@@ -265,7 +324,7 @@ def test_the_probes_are_left_to_kuberay_and_dead_fields_are_gone() -> None:
 
 def test_a_drain_leaves_a_pod_of_each_group_and_is_never_blocked() -> None:
     """Kubernetes can count the pods of a RayCluster only against a number that is to stay."""
-    budgets = [*yaml.safe_load_all((ROOT / "k8s" / "poddisruptionbudget.yaml").read_text())]
+    budgets = [*yaml.safe_load_all((ROOT / "k8s/base/poddisruptionbudget.yaml").read_text())]
     least = {b["spec"]["selector"]["matchLabels"]["ray.io/group"]: b["spec"] for b in budgets}
     assert least.keys() == {name for name, group in GROUPS.items() if group["minReplicas"] > 1}
     for name, spec in least.items():
@@ -275,9 +334,9 @@ def test_a_drain_leaves_a_pod_of_each_group_and_is_never_blocked() -> None:
 
 def test_the_readme_names_files_and_options_that_exist() -> None:
     text = (ROOT / "k8s" / "README.md").read_text()
-    for path in re.findall(r"(?:k8s|scripts)/[\w.]+\.(?:py|yaml)", text):
+    for path in re.findall(r"(?:k8s|scripts)/[\w./-]+\.(?:py|yaml)", text):
         assert (ROOT / path).exists(), path
     usage = CliRunner().invoke(render_k8s.app, ["--help"]).output
     for option in re.findall(r"render_k8s\.py (--\w+)", text):
         assert option in usage
-    assert f"rayclassify:{render_k8s.version()}" in text
+    assert f"rayclassify:{rayservice.version()}" in text

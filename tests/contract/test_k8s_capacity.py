@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.config.capacity import whole
+
 ROOT = Path(__file__).parents[2]
-SPEC = yaml.safe_load((ROOT / "k8s" / "rayservice.yaml").read_text())["spec"]
+SPEC = yaml.safe_load((ROOT / "k8s/overlays/gpu/rayservice.yaml").read_text())["spec"]
 CLUSTER = SPEC["rayClusterConfig"]
 GROUPS = {group["groupName"]: group for group in CLUSTER["workerGroupSpecs"]}
 SERVED = yaml.safe_load(SPEC["serveConfigV2"])
@@ -32,9 +34,9 @@ def capacity(group: str) -> dict[str, float]:
     return {"CPU": float(params["num-cpus"]), "GPU": float(params.get("num-gpus", 0))}
 
 
-def peak(name: str) -> int:
+def peak(name: str, deployments: dict[str, Any] = DEPLOYMENTS) -> int:
     """Replicas during an update at full load."""
-    deployment = DEPLOYMENTS[name]
+    deployment = whole(deployments[name])
     most = deployment["autoscaling_config"]["max_replicas"]
     return int(most + math.ceil(most * deployment["max_surge_percent"] / 100))
 
@@ -71,7 +73,11 @@ def test_ray_counts_what_kubernetes_gives() -> None:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
 
 
-def launched(cluster: dict[str, Any], replicas: dict[str, int]) -> dict[str, int]:
+def launched(
+    cluster: dict[str, Any],
+    replicas: dict[str, int],
+    deployments: dict[str, Any] = DEPLOYMENTS,
+) -> dict[str, int]:
     """Workers that Ray's autoscaler starts for the replicas, and how many it cannot place."""
     from ray.autoscaler._private.kuberay.autoscaling_config import (
         _derive_autoscaling_config_from_ray_cr,
@@ -86,7 +92,7 @@ def launched(cluster: dict[str, Any], replicas: dict[str, int]) -> dict[str, int
     config = AutoscalingConfig(_derive_autoscaling_config_from_ray_cr(resource))
     requests = []
     for name, count in replicas.items():
-        options = DEPLOYMENTS[name]["ray_actor_options"]
+        options = deployments[name]["ray_actor_options"]
         bundle = {"CPU": options["num_cpus"], "GPU": options.get("num_gpus", 0)}
         selector = [
             (key, LabelSelectorOperator.LABEL_OPERATOR_IN, [value])
@@ -107,7 +113,8 @@ def launched(cluster: dict[str, Any], replicas: dict[str, int]) -> dict[str, int
         )
     )
     logging.disable(logging.NOTSET)
-    workers = {r.instance_type: r.count for r in reply.to_launch if r.instance_type in GROUPS}
+    groups = {group["groupName"] for group in cluster["workerGroupSpecs"]}
+    workers = {r.instance_type: r.count for r in reply.to_launch if r.instance_type in groups}
     return workers | {"unplaced": len(reply.infeasible_resource_requests)}
 
 
@@ -120,6 +127,30 @@ def test_the_autoscaler_places_the_first_replicas_on_the_smallest_cluster() -> N
 def test_the_autoscaler_places_all_replicas_of_an_update_at_full_load() -> None:
     largest = {name: group["maxReplicas"] for name, group in GROUPS.items()}
     assert launched(CLUSTER, {n: peak(n) for n in DEPLOYMENTS}) == largest | {"unplaced": 0}
+
+
+@pytest.mark.parametrize("overlay", ["cpu", "local"])
+def test_the_autoscaler_places_all_replicas_without_gpus_too(overlay: str) -> None:
+    file = ROOT / "k8s" / "overlays" / overlay / "rayservice.yaml"
+    spec = yaml.safe_load(file.read_text())["spec"]
+    served = yaml.safe_load(spec["serveConfigV2"])["applications"][0]["deployments"]
+    deployments = {one["name"]: one for one in served}
+    (group,) = spec["rayClusterConfig"]["workerGroupSpecs"]
+    first = {n: d["autoscaling_config"]["min_replicas"] for n, d in deployments.items()}
+    full = {n: peak(n, deployments) for n in deployments}
+    for replicas, pods in ((first, group["minReplicas"]), (full, group["maxReplicas"])):
+        placed = launched(spec["rayClusterConfig"], replicas, deployments)
+        assert placed == {"cpu": pods, "unplaced": 0}
+
+
+def test_the_autoscaler_knows_the_idle_time_of_each_group() -> None:
+    from ray.autoscaler._private.kuberay.autoscaling_config import (
+        _derive_autoscaling_config_from_ray_cr,
+    )
+
+    resource = {"metadata": {"name": "n", "namespace": "n"}, "spec": CLUSTER}
+    types = _derive_autoscaling_config_from_ray_cr(resource)["available_node_types"]
+    assert {name: types[name]["idle_timeout_s"] for name in GROUPS} == {"cpu": 120.0, "gpu": 600.0}
 
 
 def test_the_autoscaler_starts_no_gpu_for_a_cpu_deployment() -> None:

@@ -1,4 +1,4 @@
-"""Serve places replicas as k8s/rayservice.yaml means it, on nodes with its groups and labels.
+"""Serve places replicas as k8s/overlays/gpu means it, on nodes with its groups and labels.
 
 The nodes are processes on this machine and the GPU is only counted, which is all that Ray's
 scheduler sees of it in a real cluster too.
@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-SPEC = yaml.safe_load((ROOT / "k8s" / "rayservice.yaml").read_text())["spec"]
+SPEC = yaml.safe_load((ROOT / "k8s/overlays/gpu/rayservice.yaml").read_text())["spec"]
 SERVED = yaml.safe_load(SPEC["serveConfigV2"])
 STORE_BYTES = 80_000_000
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from deployments.model.reading import load_tokenizer
 from deployments.pipeline.tokenize import TextEncoder
 from deployments.pipeline.types import Options, TextInput
 from deployments.settings import LimitSettings, ModelSettings, Settings
+from rayclassify_client import __version__
 from scripts.bench.readme import put_into, readme_block
 from scripts.bench.report import SECTIONS
 from scripts.bench.report import page as benchmark_page
@@ -196,8 +196,7 @@ def test_there_is_something_to_paste() -> None:
 
 
 def test_the_next_version_is_the_one_in_the_changelog() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    version = re.escape(project["version"])
+    version = re.escape(__version__)
     assert re.search(rf"\[{version}\]|What will be {version}\.", PAGES["CHANGELOG.md"])
 
 

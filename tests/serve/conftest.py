@@ -22,7 +22,7 @@ def service() -> Iterator[Service]:
     # Short, as the path of a Unix socket has room for 107 characters only.
     haproxy_dir = Path(tempfile.mkdtemp(prefix="haproxy"))
     before = dict(os.environ)
-    # What the pods of k8s/rayservice.yaml have in their environment.
+    # What the pods of k8s/ have in their environment.
     flags = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

@@ -93,7 +93,7 @@ def read_config(name: str = "serve_config.yaml") -> Config:
     """The file that users start, as a dict of one's own; proxies on the head node only.
 
     The nodes here share one machine, so one port can't be had on each. The flags are in the
-    environment here, as in the pods of k8s/rayservice.yaml.
+    environment here, as in the pods of k8s/.
     """
     config = service.read_config(ROOT / name)
     config["proxy_location"] = "HeadOnly"

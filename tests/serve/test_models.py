@@ -59,6 +59,7 @@ def test_multi_label_scores_and_a_threshold_changed_live(
     deployment(config, "Postprocessor")["user_config"]["threshold"] = 0.9
     service.deploy(config)
     labels_over(0.9)
+    assert service.get("/info").json()["postprocessing"]["threshold"] == 0.9
     assert replicas == {name: service.replica_pids(name) for name in replicas}
 
 

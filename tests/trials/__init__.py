@@ -1,4 +1,4 @@
-"""What `scripts/torture.py` does to the service.
+"""What `scripts/torture.py` and `scripts/cluster_trial.py` do to the service.
 
 Modes, one a module:
 
@@ -13,10 +13,22 @@ Modes, one a module:
 - pretended_gpus: 1 to 8 Classifiers under one trace, ours beside Serve's own policy
 - soak: an hour of mixed traffic
 
+Modes of `scripts/cluster_trial.py`:
+
+- nodes: where replicas run on seven nodes; loss, updates and scaling across them
+- surge: an update that finds room, and one that does not
+- network: slow lines, lost packets, a node cut off
+- failover: the head killed under load, its state in Redis or not
+
 What they share:
 
 - session: promises and findings
 - report: docs/reliability.md
+- cluster_page: docs/cluster.md
+- fleet: a cluster with pools of CPU and GPU nodes
+- machines: machines with a network of their own, on this one
+- wire: what lies between them: delay, loss
+- redis_server: Ray's store outside the head
 - plots: the soak's plot
 - cluster: a service on several nodes under steady load
 - steady: texts with known labels, one after the other

@@ -154,13 +154,17 @@ def _shown(trace: tuple[Stretch, ...]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _deploy(
-    cluster: Child, import_path: str, changes: list[str], classifier: dict[str, Any]
+def deploy(
+    cluster: Child,
+    import_path: str,
+    changes: list[str],
+    classifier: dict[str, Any],
+    delays: dict[str, float] = DELAYS,
 ) -> str:
     """The URL of a service that scales by these numbers, once each deployment has one replica."""
     kwargs = {"target_busy": TOKENIZER_BUSY}
     policy = {"policy_function": POLICY, "policy_kwargs": kwargs}
-    follow = {"policy": policy, "min_replicas": 1, **DELAYS}
+    follow = {"policy": policy, "min_replicas": 1, **delays}
     few = {"num_replicas": None, "ray_actor_options": {"num_cpus": 0.1}}
     cluster.ask(do="delete")
     url: str = cluster.ask(
@@ -174,7 +178,7 @@ def _deploy(
                 "num_replicas": None,
                 "ray_actor_options": {"num_cpus": 0.1, "num_gpus": 1},
                 "autoscaling_config": {
-                    "min_replicas": 1, "max_replicas": MOST, **DELAYS, **classifier,
+                    "min_replicas": 1, "max_replicas": MOST, **delays, **classifier,
                 },
             },
         },
@@ -195,7 +199,7 @@ def _run(
     cluster: Child, trace: tuple[Stretch, ...], due: list[float], target: float | None
 ) -> dict[str, Any]:
     classifier = OUR_WAY if target is None else {"target_ongoing_requests": target}
-    url = _deploy(cluster, "scripts.bench.standin:build", list(PATIENT), classifier)
+    url = deploy(cluster, "scripts.bench.standin:build", list(PATIENT), classifier)
     with Watched(cluster) as watched:
         asked = Load(url, repeat(Question(BODY)), due).run()
     kept = [{"at_s": one["at_s"], **one["Classifier"]} for one in watched.series[::KEPT_EVERY]]
@@ -236,7 +240,7 @@ def turns(targets: list[int]) -> int:
 
 def _saturated_tokenizer(cluster: Child) -> dict[str, Any]:
     """A model that takes no time, and more texts than one Tokenizer can take in."""
-    url = _deploy(cluster, "deployments.app:build", ["engine.name=none"], OUR_WAY)
+    url = deploy(cluster, "deployments.app:build", ["engine.name=none"], OUR_WAY)
     question = Question(post(json.dumps({"text": "好" * (TOKENS - 2)}).encode()))
     with Watched(cluster) as watched, Load(url, repeat(question), connections=64) as load:
         time.sleep(30.0)

@@ -86,17 +86,18 @@ def _range(minutes: list[Row], name: str) -> str:
 
 def page(modes: Modes) -> str:
     """The whole page: one table a mode, under the machine it was run on."""
-    return "\n".join([_INTRO, *(_section(name, part) for name, part in modes.items())])
+    return "\n".join([_INTRO, *(section(name, part) for name, part in modes.items())])
 
 
-def _section(name: str, part: dict[str, Any]) -> str:
+def section(name: str, part: dict[str, Any], script: str = "torture") -> str:
+    """A mode's findings as a table, under the machine it was run on."""
     machine = part["machine"]
     how_long = "shortened, " if part["settings"].get("quick") else ""
     whole = "" if part["complete"] else " **Interrupted: not all of it.**"
     lines = [
         f"## {name.capitalize()}",
         "",
-        f"`python scripts/torture.py {name}`, {how_long}{machine['cores']} cores of "
+        f"`python scripts/{script}.py {name}`, {how_long}{machine['cores']} cores of "
         f"{machine['cpu']}, commit {machine['commit']}, {machine['measured_at']}.{whole}",
         "",
         "| promise | how tried | cases | result | kept |",

@@ -30,6 +30,7 @@ from deployments.deploying.room import Node, has_room, read_nodes, why_no_room
 from deployments.deploying.serve_state import (
     AppState,
     Verdict,
+    not_of_replicas,
     read_applications,
     verdict,
     what_it_waits_for,
@@ -106,6 +107,16 @@ def test_no_room_tells_who_asks_for_what_and_what_is_free_where() -> None:
     )
 
 
+def test_what_came_into_use_lately_may_be_the_replicas_that_waits() -> None:
+    """Its place is taken and its process starts: Serve does not know its node yet."""
+    app, told = state("no_room"), read_nodes(nodes())
+    others = not_of_replicas([app], told)
+    assert others["CPU"] == pytest.approx(0.3)  # of 1.3 in use 1.0 are replicas' with a node
+    placed = what_it_waits_for(app, told, {"CPU": 0.8})
+    assert placed == "Classifier: 1 of 1 running, 1 waiting for a place"
+    assert what_it_waits_for(app, told, {"CPU": 0.7}).startswith("no room: Classifier")
+
+
 def test_what_is_only_slow_is_no_failure() -> None:
     assert state("no_room").reasons() == []
     assert what_it_waits_for(state("no_room"), []) == (
@@ -122,6 +133,13 @@ def test_dead_nodes_give_no_room_and_bytes_are_read() -> None:
     told["summary"][0]["raylet"]["state"] = "DEAD"
     assert read_nodes(told) == []
     assert "there is no node" in why_no_room("Classifier", {"GPU": 1}, [])
+
+
+def test_a_node_of_which_only_its_size_is_known_counts_as_free() -> None:
+    told = nodes()
+    told["nodeLogicalResources"] = {}
+    (node,) = read_nodes(told)
+    assert (node.free("CPU"), has_room({"CPU": 2.0}, [node])) == (2.0, True)
 
 
 def test_of_many_nodes_those_that_lack_least_are_named() -> None:

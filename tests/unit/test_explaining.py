@@ -256,6 +256,23 @@ async def test_a_busy_or_absent_explainer_is_told_from_a_slow_service(
 
 
 @pytest.mark.anyio
+async def test_texts_are_classified_while_one_is_explained(service: Callable[..., Any]) -> None:
+    may_end = asyncio.Event()
+
+    async def explain(_: Unexplained) -> Any:
+        await may_end.wait()
+        return dict(FOUND)
+
+    tokenizer = await service(explain)
+    explained = asyncio.create_task(tokenizer.explain("很好"))
+    answers = [await tokenizer.classify("很好") for _ in range(20)]
+    assert [answer["tokens"] for answer in answers] == [4] * 20
+    assert not explained.done()
+    may_end.set()
+    assert (await explained)["explanation"] == FOUND
+
+
+@pytest.mark.anyio
 async def test_where_it_is_off_the_cure_is_told(service: Callable[..., Any]) -> None:
     tokenizer = await service(None)
     with pytest.raises(NotImplementedHere, match=r"args\.explain\.enabled"):

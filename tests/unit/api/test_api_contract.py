@@ -28,6 +28,7 @@ class Complete(LengthClassifier):
             **dict.fromkeys(names, "none"),
             **numbers,
             "max_batch_tokens": 4_096,
+            "postprocessing": {"threshold": 0.5, "abstain_below": None},
             "calibration": {"abstain_below": None, "label_set_from": 0.2, "platt": [[1.0, 0.0]]},
             "revision": None,
             "batching_reason": None,
