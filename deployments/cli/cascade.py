@@ -104,7 +104,7 @@ def cascade(
         fail(
             say,
             f"the other half lost {found.loss:.2%}, more than {max_loss:.2%}: no config. Give more "
-            "texts, or ask for less than you may lose: the threshold was the best of the first half.",
+            "texts, or ask for less than you may lose: the threshold was the first half's best.",
             NO,
         )
     if output is not None:
