@@ -101,7 +101,12 @@ def cascade(
             f"{found.at_most:.2%}; more texts can."
         )
     if found.loss > max_loss:
-        fail(say, f"the other half lost {found.loss:.2%}, more than {max_loss:.2%}: no config.", NO)
+        fail(
+            say,
+            f"the other half lost {found.loss:.2%}, more than {max_loss:.2%}: no config. Give more "
+            "texts, or ask for less than you may lose: the threshold was the first half's best.",
+            NO,
+        )
     if output is not None:
         from deployments.tuning.config import with_cascade
 
