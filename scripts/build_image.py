@@ -27,7 +27,7 @@ from scripts.rendered import console
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "image.md"
-START, END = "<!-- build_image.py: {} start -->", "<!-- build_image.py: {} end -->"
+START, END = "<!-- build_image.py: start -->", "<!-- build_image.py: end -->"
 BASE = "python:3.11-slim-bookworm"
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -88,8 +88,7 @@ def main(
     (output / "report.md").write_text(text, encoding="utf-8")
     print(text)
     if document:
-        name = "plain" if base == BASE else "rays"
-        PAGE.write_text(with_report(PAGE.read_text("utf-8"), name, text), encoding="utf-8")
+        PAGE.write_text(with_report(PAGE.read_text("utf-8"), text), encoding="utf-8")
     raise typer.Exit(0 if all(row.kept for row in rows) else 1)
 
 
@@ -154,13 +153,12 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:,.0f}" if count >= 1e6 else f"{count / 1e6:.1f}"
 
 
-def with_report(page: str, name: str, text: str) -> str:
+def with_report(page: str, text: str) -> str:
     """The page with the report between its marks. Raises ValueError where it has none."""
-    start, end = START.format(name), END.format(name)
-    if start not in page or end not in page:
-        raise ValueError(f"{PAGE.name} has no marks `{start}` and `{end}`")
-    head, _, rest = page.partition(start)
-    return f"{head}{start}\n\n{text}\n{end}{rest.partition(end)[2]}"
+    if START not in page or END not in page:
+        raise ValueError(f"{PAGE.name} has no marks `{START}` and `{END}`")
+    head, _, rest = page.partition(START)
+    return f"{head}{START}\n\n{text}\n{END}{rest.partition(END)[2]}"
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def _as_kuberay_runs_it(engine: Engine, image: str) -> Iterator[Row]:
         for name, probe in PROBES.items():
             done = container.run(probe)
             yield Row(
-                f"KubeRay's probe of the {name} succeeds",
+                f"KubeRay's probe succeeds: {name}",
                 f"`{probe.replace('|', chr(92) + '|')}`",
                 ", ".join(done.stdout.split("\n")).strip(", ") or f"exit code {done.returncode}",
                 done.returncode == 0,

@@ -54,6 +54,9 @@ def sbom(engine: Engine, image: str, context: Path) -> dict[str, Any]:
 
 def merged(bom: dict[str, Any], debian: str, release: str, image: str) -> dict[str, Any]:
     """Python's SBOM with the packages of dpkg-query's lines, and the image as its subject."""
+    for component in bom["components"]:
+        # Ours comes from a file, and gets no name of an index from cyclonedx-bom.
+        component.setdefault("purl", f"pkg:pypi/{component['name']}@{component['version']}")
     vendor = release.partition("-")[0]
     for line in debian.splitlines():
         name, version, architecture = line.split("\t")

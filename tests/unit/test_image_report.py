@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,11 +52,14 @@ def test_layers_come_oldest_first_without_those_that_are_empty() -> None:
 
 
 def test_the_sbom_has_both_kinds_of_packages_and_the_image_as_its_subject() -> None:
-    python = {"metadata": {}, "components": [{"name": "ray", "purl": "pkg:pypi/ray@2.60.0"}]}
+    ray = {"name": "ray", "version": "2.60.0", "purl": "pkg:pypi/ray@2.60.0"}
+    ours = {"name": "rayclassify", "version": "0.1.0"}
+    python = {"metadata": {}, "components": [ray, ours]}
     debian = "libgcc-s1:amd64\t12.2.0-14\tamd64\nwget\t1:1.21+b1\tamd64\n"
     bom = merged(python, debian, "debian-12", "rayclassify:0.1.0")
     assert [one["purl"] for one in bom["components"]] == [
         "pkg:pypi/ray@2.60.0",
+        "pkg:pypi/rayclassify@0.1.0",
         "pkg:deb/debian/libgcc-s1@12.2.0-14?arch=amd64&distro=debian-12",
         "pkg:deb/debian/wget@1%3A1.21%2Bb1?arch=amd64&distro=debian-12",
     ]
@@ -99,11 +101,11 @@ def test_the_probes_ask_the_ports_that_the_pods_have() -> None:
     assert head_environment()["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
 
 
-def test_the_report_goes_between_its_marks(tmp_path: Path) -> None:
-    page = "a\n<!-- build_image.py: plain start -->\nold\n<!-- build_image.py: plain end -->\nb\n"
-    assert with_report(page, "plain", "new\n") == page.replace("\nold\n", "\n\nnew\n\n")
+def test_the_report_goes_between_its_marks() -> None:
+    page = "a\n<!-- build_image.py: start -->\nold\n<!-- build_image.py: end -->\nb\n"
+    assert with_report(page, "new\n") == page.replace("\nold\n", "\n\nnew\n\n")
     with pytest.raises(ValueError, match="no marks"):
-        with_report(page, "rays", "new")
+        with_report("a page without", "new")
 
 
 def test_megabytes_are_millions() -> None:
