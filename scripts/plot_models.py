@@ -19,7 +19,7 @@ def main(
     runs: Annotated[
         list[Path], typer.Argument(help="JSON of scripts/compare_models.py, a panel each.")
     ],
-    connections: Annotated[int, typer.Option(help="One that was measured.")] = 16,
+    connections: Annotated[int, typer.Option(help="One that was measured.")] = 64,
     folder: Annotated[Path, typer.Option(help="Where the SVGs go.")] = DOCS / "images",
 ) -> None:
     """Draw what was measured, for light and for dark pages.

@@ -105,7 +105,7 @@ def draw(parts: Sequence[dict[str, Any]], connections: int, theme: Theme) -> Any
             axes.annotate(
                 f"{one['name']}\n{one['engine'].removeprefix('torch ')}",
                 (rate, f1),
-                xytext=(6, 6),
+                xytext=(6, -22 if i % 2 else 8),
                 textcoords="offset points",
                 fontsize=8,
                 color=theme.text,
