@@ -105,5 +105,6 @@ for _command in (
     *(cascade, compare),
 ):
     app.command(epilog=epilog(_command.__name__))(_command)
+app.command("choose", hidden=True, epilog=epilog("evaluate"))(evaluate)  # what people look for
 app.add_typer(audit, name="audit")
 app.add_typer(keys, name="keys")

@@ -151,6 +151,8 @@ def test_a_shell_can_complete_commands_and_values(shell: str) -> None:
 
 def commands(group: click.Command, name: str = "") -> Iterator[tuple[str, click.Command]]:
     for one, command in getattr(group, "commands", {}).items():
+        if command.hidden:  # another name of a command that is listed
+            continue
         below = dict(commands(command, f"{name}{one} "))
         yield from below.items() if below else [(f"{name}{one}", command)]
 
