@@ -147,8 +147,9 @@ def _as_kuberay_runs_it(engine: Engine, image: str) -> Iterator[Row]:
 
 
 def head_environment() -> dict[str, str]:
-    """The variables of the head pod in k8s/rayservice.yaml that have plain values."""
-    (service, *_) = yaml.safe_load_all((ROOT / "k8s" / "rayservice.yaml").read_text("utf-8"))
+    """The variables of the head pod in k8s/overlays/gpu that have plain values."""
+    path = ROOT / "k8s" / "overlays" / "gpu" / "rayservice.yaml"
+    (service, *_) = yaml.safe_load_all(path.read_text("utf-8"))
     head: dict[str, Any] = service["spec"]["rayClusterConfig"]["headGroupSpec"]
     variables = head["template"]["spec"]["containers"][0]["env"]
     return {one["name"]: one["value"] for one in variables if "value" in one}

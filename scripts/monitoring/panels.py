@@ -234,29 +234,31 @@ DASHBOARD: dict[str, tuple[Panel, ...]] = {
             "Of the last hour. Fewer than 500 tell nothing.",
         ),
     ),
-    "Second models": (
+    "Cascade": (
         Panel(
-            "Cascade, by who answered",
+            "Texts by who answered",
             "cps",
             {rate("cascade_texts_total", "answered_by"): "{{answered_by}}"},
             "`second` costs the larger model's time; `degraded`: it can't keep up.",
             stacked=True,
         ),
+    ),
+    "Model on trial": (
         Panel(
-            "Model on trial: labels",
+            "Labels of both",
             "cps",
             {rate("shadow_labels_total", "label, shadow_label"): "{{label}} → {{shadow_label}}"},
             "Two different labels: what its promotion would change. `rayclassify compare` sums up.",
             stacked=True,
         ),
         Panel(
-            "Model on trial: difference of scores",
+            "Difference of scores",
             "short",
             {mean("shadow_score_difference", "application"): "{{application}}"},
             "A wide one without other labels: thresholds and calibration don't carry over.",
         ),
         Panel(
-            "Model on trial: texts",
+            "Texts asked of it",
             "cps",
             {rate("shadow_texts_total", "result"): "{{result}}"},
             "`dropped`: it is too slow for this share of the traffic.",

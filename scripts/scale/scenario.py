@@ -32,7 +32,7 @@ GPU, MODEL = "l4", "bert-base"
 START_S, CPU_START_S = 15.0, 8.0
 GPU_NODE_S, CPU_NODE_S = 240.0, 90.0
 CPUS_PER_NODE = 16
-IDLE_S = 300.0  # idleTimeoutSeconds of k8s/rayservice.yaml
+IDLE_S = 300.0  # idleTimeoutSeconds of k8s/overlays/gpu
 SHIPPED = {
     "metrics_interval_s": 1.0,
     "look_back_period_s": 10.0,

@@ -15,6 +15,7 @@ import pytest
 from chromium import PATIENCE_S, chromium, hosts_asked, needs_chromium
 from local_service import LocalService
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -80,7 +81,9 @@ class Page:
         return self.browser.execute_script(every, selector)
 
     def until(self, what: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.browser, PATIENCE_S, 0.05).until(lambda _: what())
+        # The page may draw anew between two looks at it.
+        stale = [StaleElementReferenceException]
+        return WebDriverWait(self.browser, PATIENCE_S, 0.05, stale).until(lambda _: what())
 
     def choose(self, name: str, value: str) -> None:
         self.find(f'input[name="{name}"][value="{value}"]')[0].click()
