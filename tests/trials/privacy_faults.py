@@ -23,6 +23,8 @@ from ray.util.metrics import Counter
 
 from deployments.app import deployment
 from deployments.classifier import Classifier
+from deployments.config.capacity import EXPLAINER
+from deployments.explainer import Explainer
 from deployments.pipeline.live_models import Encodings
 from deployments.pipeline.tasks import Decoder
 from deployments.pipeline.types import Answer, Encoded, Logits, ModelInfo, Options, TextInput
@@ -121,7 +123,8 @@ def build(args: dict[str, Any]) -> Application:
     classifier = deployment("Classifier")(FaultyClassifier)
     postprocessor = deployment("Postprocessor")(FaultyPostprocessor)
     ingress = deployment("Tokenizer")(serve.ingress()(FaultyTokenizer))
+    explainer = deployment(EXPLAINER)(Explainer)
     application: Application = ingress.bind(
-        settings, classifier.bind(settings), postprocessor.bind()
+        settings, classifier.bind(settings), postprocessor.bind(), None, explainer.bind(settings)
     )
     return application
