@@ -44,7 +44,14 @@ CURLS = [
 
 @pytest.fixture(scope="module", autouse=True)
 def running(service: Service) -> None:
-    service.deploy(read_config())
+    config = read_config()
+    (app,) = config["applications"]
+    app["args"]["explain"] = {"enabled": True}
+    # There from the start: its own start may take longer than a request.
+    scaling = {"min_replicas": 1, "max_replicas": 1}
+    explainer = {"name": "Explainer", "autoscaling_config": scaling}
+    app["deployments"].append(explainer | {"ray_actor_options": {"num_cpus": 0.1}})
+    service.deploy(config)
 
 
 def here(code: str, service: Service) -> str:

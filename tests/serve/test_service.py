@@ -178,7 +178,8 @@ def test_status_pages(service: Service) -> None:
     assert info["limits"]["max_text_chars"] == 100_000
     assert {"tei", "oip"} <= set(info["dialects"])
     described = service.get("/openapi.json").json()["components"]["schemas"]["Info"]["properties"]
-    assert list(info) == list(described)
+    off = {"explain", "cascade", "shadow"}  # here
+    assert list(info) == [name for name in described if name not in off]
 
 
 class TestHandles:
