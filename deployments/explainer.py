@@ -75,6 +75,10 @@ class Explainer(Replica):
             os.nice(0),
         )  # fmt: skip
 
+    async def ready(self) -> str:
+        """The version of its model; whoever gets it knows that a replica runs."""
+        return self._version
+
     @raises_service_errors
     async def explain(self, asked: Unexplained) -> dict[str, Any] | OtherModel:
         """See `explain.explainer.Explainer.explain`. Or, where this replica has another version of

@@ -22,6 +22,7 @@ class Explainers:
 
     def __init__(self, explainer: DeploymentHandle) -> None:
         self._call = explainer.options(method_name="explain", **PLAIN_PICKLE)
+        self._ready = explainer.options(method_name="ready")
 
     async def __call__(self, asked: Unexplained) -> dict[str, Any] | OtherModel:
         """Raises:
@@ -33,6 +34,9 @@ class Explainers:
         try:
             # A deadline here: one that is only starting has no clock yet.
             async with asyncio.timeout(asked.left_s):
+                # Without the text: Serve's queue would hold it until one has started, however long
+                # its caller has been gone.
+                await _tried(self._ready.remote())
                 found: dict[str, Any] | OtherModel = await _tried(self._call.remote(asked))
                 return found
         except TimeoutError:
