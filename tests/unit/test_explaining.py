@@ -36,6 +36,7 @@ from deployments.pipeline.errors import (
 )
 from deployments.pipeline.explaining import Explain, Explaining, Unexplained
 from deployments.pipeline.types import Answer, OtherModel, TextInput, TimedAnswer
+from deployments.replica.explainers import Explainers
 from deployments.scaling.policy import BusyClock
 from deployments.settings import ExplainSettings, LimitSettings, Settings
 from deployments.tokenizer import Tokenizer
@@ -270,6 +271,16 @@ async def test_texts_are_classified_while_one_is_explained(service: Callable[...
     assert not explained.done()
     may_end.set()
     assert (await explained)["explanation"] == FOUND
+
+
+@pytest.mark.anyio
+async def test_a_text_waits_for_no_explainer_that_has_still_to_start() -> None:
+    """Serve's queue would hold it, however long its caller has been gone."""
+    given: list[Unexplained] = []
+    explainer = without_ray.handle(ready=lambda: asyncio.sleep(60), explain=given.append)
+    with pytest.raises(NotReady):
+        await Explainers(explainer)(Unexplained(TextInput("好"), "v", "positive", "auto", 2, 0.05))
+    assert given == []
 
 
 @pytest.mark.anyio

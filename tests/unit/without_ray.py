@@ -76,9 +76,9 @@ def tokenizer(
     return Tokenizer(
         settings,
         _calls(there),
-        handle(postprocess=postprocessor.postprocess),
+        handle(postprocess=postprocessor.postprocess, live=postprocessor.live),
         beside,
-        None if explain is None else handle(explain=explain),
+        None if explain is None else handle(ready=lambda: "", explain=explain),
     )
 
 
