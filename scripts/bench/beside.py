@@ -31,13 +31,16 @@ class Candidate:
         model, _, dtype = text.partition(":")
         return Candidate(model, dtype or "auto")
 
+    @property
+    def engine(self) -> dict[str, str]:
+        """As `args.engine`."""
+        return {"name": "auto" if self.dtype == "auto" else "torch", "dtype": self.dtype}
+
     def changes(self, threads: int) -> list[str]:
         """Of the service's settings."""
-        engine = "auto" if self.dtype == "auto" else "torch"
         return [
             f"model.id={self.model}",
-            f"engine.name={engine}",
-            f"engine.dtype={self.dtype}",
+            *(f"engine.{key}={value}" for key, value in self.engine.items()),
             f"engine.num_threads={threads}",
         ]
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from deployments.optimise.labelled import read_labelled
+from deployments.optimise.report import log_x
 from deployments.optimise.running import score_texts
 from deployments.optimise.statistics import scores
 
@@ -27,11 +28,7 @@ def judged(candidates: Sequence[Candidate], table: Path) -> list[dict[str, Any]]
     found: list[dict[str, Any]] = []
     first: list[str] = []
     for candidate in candidates:
-        engine = {
-            "name": "auto" if candidate.dtype == "auto" else "torch",
-            "dtype": candidate.dtype,
-        }
-        scored = score_texts(candidate.model, engine, rows.texts)
+        scored = score_texts(candidate.model, candidate.engine, rows.texts)
         places = {label: i for i, label in enumerate(scored.labels)}
         best = np.asarray(scored.logits).argmax(1)
         gold = np.asarray([places[label] for label in rows.labels])
@@ -87,7 +84,6 @@ def markdown(found: Sequence[Rates], figures: Sequence[dict[str, Any]]) -> str:
 def draw(parts: Sequence[dict[str, Any]], connections: int, theme: Theme) -> Any:
     """One panel a table: requests/s through the service against macro-F1, with its interval."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     figure = Figure(figsize=(4.8 * len(parts), 4.2), layout="constrained")
     panels = figure.subplots(1, len(parts), squeeze=False)[0]
@@ -110,10 +106,7 @@ def draw(parts: Sequence[dict[str, Any]], connections: int, theme: Theme) -> Any
                 fontsize=8,
                 color=theme.text,
             )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        log_x(axes)
         axes.margins(x=0.3)
         axes.set_title(part["title"])
         axes.set_xlabel(f"requests/s, {connections} connections")
