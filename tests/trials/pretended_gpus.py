@@ -23,7 +23,7 @@ from deployments.bench.client import Asked, Load, Question, post
 from deployments.bench.latencies import latencies
 from deployments.scaling.policy import POLICY
 from scripts.bench.child import Child, ChildFailed, child
-from scripts.bench.modes import TOKENS_PER_S
+from scripts.bench.passes import TOKENS_PER_S
 from scripts.bench.process import wait_until
 
 from .session import Part, Session
