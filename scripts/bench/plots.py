@@ -181,7 +181,7 @@ def service(part: Part, theme: Theme) -> Any:
 
 def openloop(part: Part, theme: Theme) -> Any:
     """Latency by the share of capacity."""
-    panels = {f"{part['shape']}: latency in ms, Poisson arrivals": part.get("rows")}
+    panels: dict[str, Any] = {f"{part['shape']}: latency in ms, Poisson arrivals": part.get("rows")}
     if alone := part.get("own_device", {}).get("rows"):
         panels["Before a device of its own (a stand-in)"] = alone
     if not all(panels.values()):
