@@ -103,6 +103,8 @@ def running_service(
             url = f"http://127.0.0.1:{port}"
             wait_ready(process, url, log)
             info = requests.get(f"{url}/info", timeout=30).json()
+            # Figures are kept in the repository: they name no directory of this machine.
+            info["model"] = info["model"].removeprefix(f"{ROOT}/")
             yield Service(our_endpoint(url), info, log, process)
 
 
