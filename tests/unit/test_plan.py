@@ -169,7 +169,7 @@ def test_a_measured_speed_takes_the_estimates_place() -> None:
         (["--quiet-rps", "60000"], 2, "more than --rps"),
         (["--rps", "0"], 2, "0.001"),
         (["--rps", "inf"], 2, "100000000"),
-        (["--rps", "nan"], 2, "0.001"),
+        (["--rps", "nan"], 2, "100000000"),
         (["--tokens-mean", "inf"], 2, "1000000"),
         (["--gpu", "cpu", "--tokens-per-s", "1e308"], 2, "1000000000"),
         (["--output", "no/such/folder/plan.yaml"], 2, "No such file"),
