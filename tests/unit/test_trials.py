@@ -6,9 +6,10 @@ import io
 import random
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from scripts.bench.store import Store
 from tests.trials import command
 from tests.trials.failover import Doors
 from tests.trials.growth import MAX_ROUNDS, Levelling, rounds_until_level
-from tests.trials.machines import Machine, Machines
+from tests.trials.machines import Machine, Machines, why_not
 from tests.trials.raw_http import Connection
 from tests.trials.session import Session
 from tests.trials.throwing import smuggled
@@ -203,3 +204,26 @@ def test_what_does_not_come_in_time_stands_in_the_log_and_ends_the_trial() -> No
     with pytest.raises(TimeoutError, match="the end"):
         doors.until(lambda: False, "the end", limit_s=0.0)
     assert doors.log == [(7.0, "it is there"), (7.0, "not within 0 s: the end")]
+
+
+@pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+def test_machines_that_can_not_all_be_made_leave_none_behind(tmp_path: Path) -> None:
+    """The second gets no place on the wire, while the first already runs something."""
+
+    class Wire:
+        def ask(self, name: str, **_: Any) -> None:
+            if name == "worker":
+                made["head"].run(["sleep", "60"], {})
+                raise RuntimeError("no place")
+            made["head"] = made["there"].by_name["head"]
+
+    def namespaces() -> set[str]:
+        told = subprocess.run(["ip", "netns", "list"], check=True, capture_output=True, text=True)
+        return {line.split()[0] for line in told.stdout.splitlines()}
+
+    before, wire = namespaces(), Wire()
+    made: dict[str, Any] = {"there": Machines.__new__(Machines)}
+    with pytest.raises(RuntimeError, match="no place"), ExitStack() as stack:
+        made["there"].__init__(wire, ["worker"], tmp_path, None, stack)
+    assert namespaces() <= before
+    assert not made["head"].lives()
