@@ -26,7 +26,7 @@ from deployments.optimise.labelled import Labelled, read_labelled
 from deployments.settings import PARTS
 from scripts.bench.load import load
 from scripts.bench.process import wait_until
-from scripts.bench.service import Config, read_config, running_service
+from scripts.bench.service import Config, is_ready, read_config, running_service
 
 ROUTES = {"small": "/small", "large": "/large", "cascade": ""}
 FIRST = PARTS["cascade"]
@@ -58,10 +58,6 @@ def rows_that_fitted_nothing(path: Path) -> Labelled:
     names = sorted(set(rows.labels))
     _, checked = halves(len(rows), np.asarray([names.index(label) for label in rows.labels]))
     return rows.rows(checked.tolist())
-
-
-def is_ready(url: str) -> bool:
-    return requests.get(f"{url}/ready", timeout=5).ok
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from deployments import installing
 from deployments.cli.exit_codes import NO, WRONG
-from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
+from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
 
 if TYPE_CHECKING:
     from deployments.optimise.evaluation import Evaluation, Job
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 200
 
+ModelArgument = Annotated[str, typer.Argument(help="A model's directory, or its id.")]
 TextColumnOption = Annotated[str, typer.Option(help="The column that holds the texts.")]
 LabelColumnOption = Annotated[str, typer.Option(help="The column that holds the labels.")]
 KindOption = Annotated[
@@ -69,7 +70,7 @@ def evaluate(
     encoding: EncodingOption = "utf-8",
     force: ForceOption = False,
     format_: FormatOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare models on your own labelled table, and recommend one.
 
@@ -185,6 +186,15 @@ def engine_settings(engine: str, dtype: str) -> dict[str, Any]:
     if checked.name == "none":
         raise typer.BadParameter("none runs no model.", param_hint="--engine")
     return settings
+
+
+def beside(model: str, name: str, output: Path | None) -> Path:
+    """`output`, or that file in the model's directory, where the service finds it."""
+    if output is not None:
+        return output
+    if not Path(model).is_dir():
+        raise typer.BadParameter("MODEL is no directory; name a file.", param_hint="--output")
+    return Path(model) / name
 
 
 def refuse_overwriting(files: dict[str, Path | None], force: bool) -> None:
