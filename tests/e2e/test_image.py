@@ -45,7 +45,7 @@ def test_the_image_keeps_its_promises(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     report = (tmp_path / "report.md").read_text("utf-8")
     kept = re.findall(r"\| (yes|no) \|$", report, re.MULTILINE)
-    assert kept == ["yes"] * (6 + len(PROBES))
+    assert kept == ["yes"] * (7 + len(PROBES))
     bom = json.loads((tmp_path / "sbom.cdx.json").read_text("utf-8"))
     purls = {component["purl"].split("@")[0] for component in bom["components"]}
     assert {
