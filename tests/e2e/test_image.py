@@ -36,7 +36,8 @@ def engine() -> str | None:
 def test_the_image_keeps_its_promises(tmp_path: Path) -> None:
     found = engine()
     if found is None:
-        pytest.skip("neither docker nor podman runs here")
+        why = f"`{ENGINES[0]} ps` fails" if ENGINES else "neither is installed"
+        pytest.skip(f"needs docker or podman: {why}")
     options = shlex.split(os.environ.get("IMAGE_OPTIONS", "--variant cpu"))
     command = [sys.executable, "scripts/build_image.py", "--engine", found, *options]
     done = subprocess.run(
