@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -85,6 +86,8 @@ def evaluate(
     refuse_overwriting({"--report": report, "--plot": plot}, force)
     settings = engine_settings(engine, dtype)
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    if len(models) > 1:
+        require_scipy(say)
     try:
         rows = read_table(data, text_column, label_column, kind, encoding)
         learnt: Labelled | None = None
@@ -148,7 +151,7 @@ def read_texts(
     texts, n_rows = [], 0
     with opened(path, format_of(path, named), encoding) as table:
         if table.columns is not None:
-            check_there((text_column,), table.columns)
+            check_there((text_column,), table.columns, "Name yours: --text-column.")
         for row in table.rows:
             n_rows += 1
             text = row.fields.get(text_column)
@@ -185,6 +188,12 @@ def refuse_overwriting(files: dict[str, Path | None], force: bool) -> None:
             raise typer.BadParameter(f"{path.parent} is no directory.", param_hint=option)
         if path.exists() and not force:
             raise typer.BadParameter(f"{path} is there; --force replaces it.", param_hint=option)
+
+
+def require_scipy(say: Console) -> None:
+    """Ends the command where it is missing: before a model is asked, not after minutes."""
+    if importlib.util.find_spec("scipy") is None:
+        fail(say, f"scipy is not installed: {installing('train')}.", NO)
 
 
 def fail(say: Console, message: str, code: int) -> Any:

@@ -87,16 +87,18 @@ def quantize(
         job.say.print(f"{len(rows):,} texts, in float32 and in int8")
         try:
             gold = targets_of(rows, names, task) if labels else None
-            found = compared(model, made, rows.texts, task, gold)
+            with job.say.status("asking both"):
+                found = compared(model, made, rows.texts, task, gold)
         except CandidateFailed as exc:
             fail(job.say, f"nothing is written. {exc}", NO)
         if reasons := found.refusals(limits):
             fail(job.say, f"nothing is written: {'; '.join(reasons)}.", NO)
         pin(made, found, limits)
-        both = beside(
-            model, made, found.logits, found.gold, task, rows.texts,
-            FLOAT32 if speeds else None, INT8,
-        )  # fmt: skip
+        with job.say.status("measuring both"):
+            both = beside(
+                model, made, found.logits, found.gold, task, rows.texts,
+                FLOAT32 if speeds else None, INT8,
+            )  # fmt: skip
         job.out.print(table_of(both))
         Card(
             title="A model in 8 bits",

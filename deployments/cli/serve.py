@@ -15,7 +15,7 @@ from deployments.cli.exit_codes import DONE, NO
 from deployments.launch import ports
 from deployments.launch.environment import cluster_address, host_of
 from deployments.launch.ingress import choose_ingress
-from deployments.launch.kept_logs import LOG_FILE, RUNS, keep, keep_what_died
+from deployments.launch.kept_logs import LOG_FILE, RUNS, home, keep, keep_what_died
 from deployments.launch.plan import Plan, read_plan
 from deployments.launch.preflight import preflight
 from deployments.launch.targets import METRICS_PORT, announced
@@ -128,6 +128,11 @@ def _run(
         return NO
     if kept:
         launcher.tell(f"Its logs are kept: {kept}")
+    elif keep_logs:
+        launcher.tell(
+            f"warning: {home()} can't be written: its logs stay in {launcher.run_dir}. "
+            "RAYCLASSIFY_STATE_DIR names another directory."
+        )
     launcher.tell("Stopped.")
     return DONE
 

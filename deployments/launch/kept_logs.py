@@ -27,7 +27,7 @@ FILE_BYTES = 10_000_000
 
 def kept_runs() -> list[Path]:
     """The directories of kept runs, the newest first."""
-    return sorted(_home().glob("2*"), reverse=True)
+    return sorted(home().glob("2*"), reverse=True)
 
 
 def keep(run_dir: Path, at_most: int = RUNS) -> Path | None:
@@ -36,10 +36,10 @@ def keep(run_dir: Path, at_most: int = RUNS) -> Path | None:
     None: it could not be written, and the run's directory stays; or none is to be kept.
     """
     began = datetime.fromtimestamp((run_dir / OWNER_FILE).stat().st_mtime, UTC)
-    kept = _home() / f"{began:%Y-%m-%dT%H-%M-%SZ}-{run_dir.name.rpartition('-')[2]}"
+    kept = home() / f"{began:%Y-%m-%dT%H-%M-%SZ}-{run_dir.name.rpartition('-')[2]}"
     try:
-        _home().mkdir(parents=True, exist_ok=True)
-        _home().chmod(0o700)
+        home().mkdir(parents=True, exist_ok=True)
+        home().chmod(0o700)
         left = RUN_BYTES
         for source, name in _logs_of(run_dir):
             left -= _copy_end(source, kept / name, min(FILE_BYTES, left))
@@ -62,7 +62,8 @@ def keep_what_died(at_most: int = RUNS) -> None:
                 keep(owner.parent, at_most)
 
 
-def _home() -> Path:
+def home() -> Path:
+    """Where kept runs are."""
     return state_dir() / "runs"
 
 
