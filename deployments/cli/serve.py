@@ -19,7 +19,7 @@ from deployments.launch.kept_logs import LOG_FILE, RUNS, home, keep, keep_what_d
 from deployments.launch.plan import Plan, read_plan
 from deployments.launch.preflight import preflight
 from deployments.launch.targets import METRICS_PORT, announced
-from deployments.launch.token_file import secure_token
+from deployments.launch.token_file import NoToken, secure_token
 
 if TYPE_CHECKING:
     from deployments.launch.launcher import Launcher, StopSignals
@@ -93,8 +93,12 @@ def _check_machine(
     if any(problem.fatal for problem in found) and not force:
         raise typer.Exit(NO)
     make = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
-    if told := secure_token(os.environ, make):
-        _complain(f"warning: {told}")
+    try:
+        if told := secure_token(os.environ, make):
+            _complain(f"warning: {told}")
+    except NoToken as exc:
+        _complain(f"error: {exc}")
+        raise typer.Exit(NO) from None
 
 
 def _run(
@@ -109,7 +113,7 @@ def _run(
         launcher.start(_pinned(config))
         ready = launcher.wait_ready(stop, timeout_s)
         if ready:
-            _announce(launcher.plan, console)
+            _announce(launcher.plan, console, _ray_address())
             _follow(launcher, stop, console)
     except StartFailed as exc:
         failed = True
@@ -169,7 +173,14 @@ def _complain(*lines: str) -> None:
             typer.echo(line, err=True)
 
 
-def _announce(plan: Plan, console: Console) -> None:
+def _ray_address() -> str:
+    """Of the Ray that this process started; empty where it is somebody else's."""
+    from deployments.deploying.clusters import local_rays
+
+    return next((ray.gcs_address for ray in local_rays() if ray.owner == os.getpid()), "")
+
+
+def _announce(plan: Plan, console: Console, ray_address: str = "") -> None:
     # As people keep it in their shell; `rayclassify classify` reads the same variable.
     key = '-H "Authorization: Bearer $RAYCLASSIFY_KEY" ' if plan.wants_key else ""
     console.print(
@@ -178,6 +189,8 @@ def _announce(plan: Plan, console: Console) -> None:
         '-d \'{"text": "质量很好，会再来"}\'',
         f"  to try it in a browser: {plan.url}/   documentation: {plan.url}/docs",
         *([f"  gRPC (Open Inference Protocol): {plan.grpc_address}"] if plan.grpc_port else ()),
+        # Without it a driver starts a Ray of its own, and finds no service there.
+        *([f"  handles, from Python: RAY_ADDRESS={ray_address}"] if ray_address else ()),
         "  logs of all replicas, now and later: rayclassify logs --follow",
         sep="\n",
         markup=False,

@@ -451,6 +451,7 @@ def test_loud_lines() -> None:
     assert is_loud("(ServeReplica pid=1) WARNING 2026 queue is full")
     assert not is_loud("INFO 2026 all is well")
     assert not is_loud("WARNING Token authentication is enabled for this Ray cluster.")
+    assert not is_loud("WARNING Failed to get queue length from Replica(id='x') within 0.1s.")
 
 
 def test_a_keys_file_beside_the_config_is_found_by_any_worker(
