@@ -99,7 +99,7 @@ def quantize(
                 model, made, found.logits, found.gold, task, rows.texts,
                 FLOAT32 if speeds else None, INT8,
             )  # fmt: skip
-        job.out.print(table_of(both))
+        job.out.print(table_of(both, (f"on {len(rows):,} texts", "float32", "int8")))
         Card(
             title="A model in 8 bits",
             base=model,

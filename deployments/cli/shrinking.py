@@ -203,9 +203,11 @@ class Job:
         return read_table(path, text, label, kind, encoding, self._separator, None, numbers)
 
 
-def table_of(both: Beside) -> Table:
+def table_of(
+    both: Beside, heads: tuple[str, str, str] = ("on validation", "original", "smaller")
+) -> Table:
     """Original and smaller one, side by side."""
-    table = Table("on validation", "original", "smaller", box=None)
+    table = Table(*heads, box=None)
     for row in both.rows():
         table.add_row(*row)
     table.add_row("share of the original's figure", "", f"{both.kept:.2%}")
