@@ -92,9 +92,8 @@ def _check_machine(
         _complain(f"{'error' if problem.fatal and not force else 'warning'}: {problem}")
     if any(problem.fatal for problem in found) and not force:
         raise typer.Exit(NO)
-    make = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
     try:
-        if told := secure_token(os.environ, make):
+        if told := secure_token(os.environ, make=not _is_without_token()):
             _complain(f"warning: {told}")
     except NoToken as exc:
         _complain(f"error: {exc}")
@@ -113,7 +112,7 @@ def _run(
         launcher.start(_pinned(config))
         ready = launcher.wait_ready(stop, timeout_s)
         if ready:
-            _announce(launcher.plan, console, _ray_address())
+            _announce(launcher.plan, console, _for_drivers())
             _follow(launcher, stop, console)
     except StartFailed as exc:
         failed = True
@@ -173,14 +172,21 @@ def _complain(*lines: str) -> None:
             typer.echo(line, err=True)
 
 
-def _ray_address() -> str:
-    """Of the Ray that this process started; empty where it is somebody else's."""
+def _for_drivers() -> str:
+    """What a driver's environment needs to join the Ray that this process started; empty where it
+    is somebody else's. To an address that is named Ray sends its token only where it is told to."""
     from deployments.deploying.clusters import local_rays
 
-    return next((ray.gcs_address for ray in local_rays() if ray.owner == os.getpid()), "")
+    mode = "" if _is_without_token() else "RAY_AUTH_MODE=token "
+    addresses = (ray.gcs_address for ray in local_rays() if ray.owner == os.getpid())
+    return next((f"{mode}RAY_ADDRESS={address}" for address in addresses), "")
 
 
-def _announce(plan: Plan, console: Console, ray_address: str = "") -> None:
+def _is_without_token() -> bool:
+    return os.environ.get("RAY_AUTH_MODE", "token").lower() != "token"
+
+
+def _announce(plan: Plan, console: Console, for_drivers: str = "") -> None:
     # As people keep it in their shell; `rayclassify classify` reads the same variable.
     key = '-H "Authorization: Bearer $RAYCLASSIFY_KEY" ' if plan.wants_key else ""
     console.print(
@@ -190,7 +196,7 @@ def _announce(plan: Plan, console: Console, ray_address: str = "") -> None:
         f"  to try it in a browser: {plan.url}/   documentation: {plan.url}/docs",
         *([f"  gRPC (Open Inference Protocol): {plan.grpc_address}"] if plan.grpc_port else ()),
         # Without it a driver starts a Ray of its own, and finds no service there.
-        *([f"  handles, from Python: RAY_ADDRESS={ray_address}"] if ray_address else ()),
+        *([f"  handles, from Python: {for_drivers} python ..."] if for_drivers else ()),
         "  logs of all replicas, now and later: rayclassify logs --follow",
         sep="\n",
         markup=False,

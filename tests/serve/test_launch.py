@@ -68,11 +68,11 @@ def seed_client(port: int) -> str:
 
 def labels_by_handle(run: Run) -> str:
     """As a driver in a second terminal is told to: by the address that stands there."""
-    (address,) = [line.partition("RAY_ADDRESS=")[2] for line in run.lines if "RAY_ADDRESS=" in line]
+    (line,) = [line for line in run.lines if "RAY_ADDRESS=" in line]
     code = "from ray import serve; ask = serve.get_app_handle('classify').classify.remote"
     asked = subprocess.run(
         [sys.executable, "-c", f"{code}; print(ask('质量很好，会再来').result()['label'])"],
-        env={**os.environ, "RAY_ADDRESS": address},
+        env={**os.environ, **dict(re.findall(r"(RAY_\w+)=(\S+)", line))},
         capture_output=True,
         text=True,
         timeout=60,
