@@ -17,7 +17,7 @@ LOG_FILE = "serve.log"
 OWNER_FILE = "owner"
 """In a run's directory: which launcher it belongs to, as `processes.owner_name` says."""
 
-_RUN_DIRS = Path("/tmp")  # noqa: S108, as environment.new_run_dir has it
+RUN_DIRS = Path("/tmp")  # noqa: S108, as environment.new_run_dir has it
 
 # 10 runs of 50 MB each are 500 MB at most. Of a file the end is kept: it says how the run ended.
 RUNS = 10
@@ -55,7 +55,7 @@ def keep(run_dir: Path, at_most: int = RUNS) -> Path | None:
 
 def keep_what_died(at_most: int = RUNS) -> None:
     """The same for runs of this user whose launcher was killed, once no process of theirs lives."""
-    for owner in _RUN_DIRS.glob(f"rayclassify-*/{OWNER_FILE}"):
+    for owner in RUN_DIRS.glob(f"rayclassify-*/{OWNER_FILE}"):
         with contextlib.suppress(OSError):
             mine = owner.stat().st_uid == os.getuid()
             if mine and processes.has_ended(owner.read_text(encoding="utf-8"), owner.parent):

@@ -283,6 +283,10 @@ def test_memory_and_shared_memory_say_number_limit_and_cure(
     assert memory.fatal
     assert "0.7 GB" in memory.message
     assert "2.0 GB are needed" in memory.message
+    (disk,) = preflight.check_disk(needed=1 << 60)
+    assert "MB free" in disk.message
+    assert disk.fatal
+    assert [*preflight.check_disk(needed=0)] == []
     (shared,) = preflight.check_shared_memory()
     assert not shared.fatal
     assert "0.1 GB free" in shared.message
