@@ -15,7 +15,7 @@ from deployments.cli.exit_codes import DONE, NO
 from deployments.launch import ports
 from deployments.launch.environment import cluster_address, host_of
 from deployments.launch.ingress import choose_ingress
-from deployments.launch.kept_logs import LOG_FILE, RUNS, home, keep, keep_what_died
+from deployments.launch.kept_logs import LOG_FILE, RUN_DIRS, RUNS, home, keep, keep_what_died
 from deployments.launch.plan import Plan, read_plan
 from deployments.launch.preflight import preflight
 from deployments.launch.targets import METRICS_PORT, announced
@@ -78,9 +78,13 @@ def serve(
             "and leaves the cluster running."
         )
     keep_what_died(keep_logs)
-    launcher = Launcher(
-        plan, ingress, console, verbose, metrics_port or ports.claimed(METRICS_PORT)
-    )
+    try:
+        launcher = Launcher(
+            plan, ingress, console, verbose, metrics_port or ports.claimed(METRICS_PORT)
+        )
+    except OSError as exc:
+        _complain(f"error: {RUN_DIRS} can't be written: {exc.strerror}.")
+        raise typer.Exit(NO) from None
     raise typer.Exit(_run(launcher, loaded, console, timeout_s, keep_logs))
 
 
