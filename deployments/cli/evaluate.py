@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -94,6 +95,7 @@ def evaluate(
         if train is not None:
             learnt = read_table(train, text_column, label_column, kind, encoding)
             rows = without(rows, learnt, data, train)
+        refuse_other_labels(rows, models)
         limits = Limits(max_p99_ms, max_memory_mb, min_f1)
         job = Job(data, rows, tuple(dict.fromkeys(models)), settings, limits, learnt,
                   price_per_hour, baseline)  # fmt: skip
@@ -188,6 +190,21 @@ def refuse_overwriting(files: dict[str, Path | None], force: bool) -> None:
             raise typer.BadParameter(f"{path.parent} is no directory.", param_hint=option)
         if path.exists() and not force:
             raise typer.BadParameter(f"{path} is there; --force replaces it.", param_hint=option)
+
+
+def refuse_other_labels(rows: Labelled, models: list[str]) -> None:
+    """Raises BadData before a model is measured, which takes half a minute each."""
+    from deployments.model.source import ModelNotFound, model_info
+    from deployments.optimise.labelled import check_known
+    from deployments.pipeline.tasks.text_classification import SINGLE_LABEL
+    from deployments.settings import ModelSettings
+
+    for model in models:
+        # What can't be read or is of another kind fails by itself, beside the others' figures.
+        with suppress(ModelNotFound):
+            info = model_info(ModelSettings(id=model))
+            if info.problem_type == SINGLE_LABEL:
+                check_known(rows, model, info.labels)
 
 
 def require_scipy(say: Console) -> None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from deployments.model.source import ModelNotFound, model_info
 from deployments.optimise import baseline
 from deployments.optimise.choice import (
     Candidate,
@@ -26,8 +24,6 @@ from deployments.optimise.labelled import (
 )
 from deployments.optimise.running import CandidateFailed, Speed, run_baseline, run_model
 from deployments.optimise.statistics import Difference, Int, differences, scores
-from deployments.pipeline.tasks.text_classification import SINGLE_LABEL
-from deployments.settings import ModelSettings
 
 _SECONDS_AN_HOUR = 3_600
 
@@ -87,7 +83,7 @@ def evaluate(job: Job, on_step: Callable[[str], None] = lambda _: None) -> Evalu
     """on_step: told what begins, in a few words.
 
     Raises:
-        BadData: a model lacks labels that the rows have; nothing was measured.
+        BadData: a model lacks labels that the rows have.
         CandidateFailed: no model gave anything to compare.
     """
     names = job.data.names
@@ -107,14 +103,13 @@ def evaluate(job: Job, on_step: Callable[[str], None] = lambda _: None) -> Evalu
         candidates.append(Candidate(name, engine, found, speed, cost, n_failed))
 
     for model in job.models:
-        _refuse_other_labels(job.data, model)
-    for model in job.models:
         on_step(model)
         try:
             ran = run_model(model, job.engine, job.data.texts)
         except CandidateFailed as exc:
             failures[model] = str(exc)
             continue
+        check_known(job.data, model, ran.labels)
         add(model, ran.engine, ran.predicted, ran.speed)
     if not candidates:
         raise CandidateFailed(" ".join(f"{name}: {why}" for name, why in failures.items()))
@@ -138,15 +133,6 @@ def evaluate(job: Job, on_step: Callable[[str], None] = lambda _: None) -> Evalu
         tuple(notes),
         failures,
     )
-
-
-def _refuse_other_labels(data: Labelled, model: str) -> None:
-    """Raises BadData before a model is measured, which takes half a minute each."""
-    # What can't be read or is of another kind fails by itself, beside the figures of the others.
-    with suppress(ModelNotFound):
-        info = model_info(ModelSettings(id=model))
-        if info.problem_type == SINGLE_LABEL:
-            check_known(data, model, info.labels)
 
 
 def _baseline(job: Job) -> tuple[list[str], Speed, str]:
