@@ -22,7 +22,7 @@ from deployments.cli.evaluate import (
     read_table,
 )
 from deployments.cli.exit_codes import NO
-from deployments.cli.shrinking import Job, table_of
+from deployments.cli.shrinking import MIN_AGREEMENT, Job, table_of
 
 
 def quantize(
@@ -34,7 +34,7 @@ def quantize(
     ] = True,
     min_agreement: Annotated[
         float, typer.Option(min=0, max=1, help="Share of texts that must keep their label.")
-    ] = 0.99,
+    ] = MIN_AGREEMENT,
     max_f1_loss: Annotated[
         float, typer.Option("--max-f1-loss", min=0, max=1, help="Of macro-F1, absolute.")
     ] = 0.01,

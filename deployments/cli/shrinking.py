@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from deployments.optimise.training import Recipe
     from deployments.optimise.trimming import Trim
 
+MIN_AGREEMENT = 0.99
+"""Share of texts that must keep their label, or a person is told, or refused."""
+
 
 class Job:
     """One run of one of them. Refuses to write over a model before anything is read."""
@@ -183,6 +186,12 @@ class Job:
 
         for name, value in found.figures():
             self.out.print(f"{name}: {value}")
+        if found.agreement is not None and found.agreement < MIN_AGREEMENT:
+            self.say.print(
+                f"warning: of {found.n_held_out:,} texts that a cut did not know, "
+                f"{found.agreement:.1%} keep their label. Give --data many more texts, as the "
+                "service will meet them: what it lacks is spelt in smaller pieces."
+            )
         Card(
             title="A model with fewer tokens",
             base=original,
