@@ -80,7 +80,8 @@ def main(
     How many workers may run follows from `min_replicas`, `max_replicas` and `max_surge_percent` in
     the config, so there is no option for it: change the replicas there, and render again.
 
-    Deploy one with `kubectl apply -k k8s/overlays/gpu`; requests go to `<name>-serve-svc:8000`.
+    Deploy one with `kubectl apply --server-side -k k8s/overlays/gpu`; requests go to
+    `<name>-serve-svc:8000`.
     """
     if target not in {"", *TARGETS}:
         raise typer.BadParameter(f"no target {target!r}; there are {', '.join(TARGETS)}.")
@@ -102,7 +103,7 @@ def main(
         except (ConfigError, RenderError) as error:
             console.print(f"[red]{error}[/red]", soft_wrap=True)
             raise typer.Exit(1) from None
-        then = f"; next: kubectl apply -k {os.path.relpath(place.parent)}"
+        then = f"; next: kubectl apply --server-side -k {os.path.relpath(place.parent)}"
         try:
             write_or_check(text, place, "scripts/render_k8s.py", check=check, then=then)
         except typer.Exit:

@@ -42,11 +42,19 @@ def no_text(value: Any, column: str | None) -> str | None:
     return f"{column} is {'missing' if value is None else 'no text'}."
 
 
-def check_there(wanted: Sequence[str | None], columns: Sequence[str]) -> None:
-    """Raises BadTable where a column that is read is not there. None is none."""
+def check_there(
+    wanted: Sequence[str | None], columns: Sequence[str], cure: str | None = None
+) -> None:
+    """Raises BadTable where a column that is read is not there. None is none.
+
+    cure: how to name another one.
+    """
+    if len(columns) == 1 and ";" in columns[0]:  # as Excel writes csv in half of Europe
+        cure = "They stand in one: separate fields by commas, not by semicolons."
     for column in filter(None, wanted):
         if column not in columns:
-            raise BadTable(f"there is no column {column}. The columns are {', '.join(columns)}.")
+            told = f"there is no column {column}. The columns are {', '.join(columns)}."
+            raise BadTable(f"{told} {cure}" if cure else told)
 
 
 def check_free(added: Sequence[str], columns: Sequence[str], cure: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -70,7 +71,10 @@ def format_of(path: str, named: Format | None) -> Format:
     }  # fmt: skip
     if suffixes and suffixes[-1] in found:
         return found[suffixes[-1]]
-    raise BadTable(f"{path}: of which kind is it? Say --format csv, tsv, jsonl or parquet.")
+    raise BadTable(
+        f"{path}: of which kind is it? Say --input-format csv, tsv, jsonl or parquet. Save a "
+        "spreadsheet as csv first."
+    )
 
 
 @contextmanager
@@ -111,6 +115,13 @@ class _Lines:
     """Lines of text, with their number and how many bytes of the file they took."""
 
     def __init__(self, stream: Any, encoding: str) -> None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise BadTable(
+                f"there is no encoding {encoding!r}. --encoding takes utf-8, latin-1, gb18030 and "
+                "what else Python knows by name."
+            ) from None
         self._stream, self._encoding = stream, encoding
         self.number = 0
 
@@ -127,7 +138,7 @@ class _Lines:
             except UnicodeDecodeError as exc:
                 raise BadTable(
                     f"line {self.number} is not {self._encoding} (byte {exc.start} of it). Save "
-                    "the file as UTF-8, or name its encoding: --encoding gb18030, say."
+                    "the file as UTF-8, or name its encoding: --encoding latin-1 or gb18030, say."
                 ) from None
 
 

@@ -98,13 +98,19 @@ def main(
     """
 
 
-for _command in (
-    *(serve, deploy, status, rollback, top, logs, check, doctor, classify, info, bench, tune),
-    plan,
-    *(evaluate, explain, finetune, calibrate, distill, prune, trim, quantize, baseline, drift),
-    *(cascade, compare),
-):
-    app.command(epilog=epilog(_command.__name__))(_command)
+_OPERATING = "Run it for others"
+_PANELS = {
+    "Serve and ask": (serve, classify, explain, info, bench),
+    _OPERATING: (check, deploy, status, rollback, top, logs),
+    "Fit it to machines and traffic": (doctor, tune, plan),
+    "Models, by your own texts": (
+        *(evaluate, finetune, calibrate, distill, prune, trim, quantize, cascade),
+        *(baseline, drift, compare),
+    ),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(epilog=epilog(_command.__name__), rich_help_panel=_panel)(_command)
 app.command("choose", hidden=True, epilog=epilog("evaluate"))(evaluate)  # what people look for
-app.add_typer(audit, name="audit")
-app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit", rich_help_panel=_OPERATING)
+app.add_typer(keys, name="keys", rich_help_panel=_OPERATING)

@@ -24,6 +24,7 @@ from deployments.cli.evaluate import (
     fail,
     read_table,
     refuse_overwriting,
+    require_scipy,
 )
 from deployments.cli.exit_codes import NO, WRONG
 
@@ -82,10 +83,12 @@ def calibrate(
     refuse_overwriting({"--output": output, "--plot": plot}, force)
     settings = engine_settings(engine, dtype)
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    require_scipy(say)
     out = Console(highlight=False, soft_wrap=True, markup=False)
     try:
         rows = read_table(data, text_column, label_column, kind, encoding, separator)
-        scored = score_texts(model, settings, rows.texts)
+        with say.status(f"asking {model} {len(rows):,} texts"):
+            scored = score_texts(model, settings, rows.texts)
         if (scored.problem_type == MULTI_LABEL) != (separator is not None):
             raise BadData(
                 f"{model} is a {scored.problem_type} model: "

@@ -23,6 +23,7 @@ from deployments.cli.evaluate import (
     fail,
     read_table,
     refuse_overwriting,
+    require_scipy,
 )
 from deployments.cli.exit_codes import NO, WRONG
 from deployments.cli.formats import print_json
@@ -76,6 +77,7 @@ def cascade(
         app_name = apps[0].get("name", "default")
     settings = engine_settings(engine, dtype)
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    require_scipy(say)
     try:
         rows = read_table(data, text_column, label_column, kind, encoding)
         refuse_before_asking(rows, small, large)
@@ -134,7 +136,12 @@ def _print(found: Cascaded, names: tuple[str, str]) -> None:
         table.add_row(name, *figures)
     out.print(table)
     said = "loses" if found.loss >= 0 else "gains"
+    bound = f"loses at most {found.at_most:.2%}"
+    if found.at_most < 0:
+        bound = f"gains at least {-found.at_most:.2%}"
     out.print(
         f"the cascade {said} {abs(found.loss):.2%} of accuracy there; with 95 % confidence it "
-        f"loses at most {found.at_most:.2%}"
+        f"{bound}"
     )
+    if not found.passed_on:
+        out.print(f"no text goes on: {names[0]} alone answers as well, without a cascade")

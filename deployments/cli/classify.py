@@ -143,7 +143,7 @@ def classify(
             n_texts, n_errors = show(_classified(client, source), total)
     except ClientError as exc:
         where = isinstance(exc, Unreachable | NotThisService)
-        typer.echo(f"error: {exc}{' Name it with --url.' if where else ''}", err=True)
+        typer.echo(f"error: {exc}{' --url names it.' if where else ''}", err=True)
         raise typer.Exit(UNREACHABLE) from None
     if n_texts == 0:
         typer.echo("error: no text was given: the input is empty.", err=True)

@@ -26,6 +26,7 @@ from deployments.cli.evaluate import (
     fail,
     read_texts,
     refuse_overwriting,
+    require_scipy,
 )
 from deployments.cli.exit_codes import NO, WRONG
 from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
@@ -68,10 +69,13 @@ def baseline(
     refuse_overwriting({"--output": output}, force)
     settings = engine_settings(engine, dtype)
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    require_scipy(say)
     try:
         texts, left_out = read_texts(data, text_column, kind, encoding)
         check_enough(len(texts))
-        content, notes = made(see(model, settings, texts), false_alarm_rate)
+        with say.status(f"asking {model} {len(texts):,} texts"):
+            seen = see(model, settings, texts)
+        content, notes = made(seen, false_alarm_rate)
     except (BadTable, BadData) as exc:
         fail(say, str(exc), WRONG)
     except CandidateFailed as exc:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -96,6 +98,8 @@ def evaluate(
     refuse_overwriting({"--report": report, "--plot": plot}, force)
     settings = engine_settings(engine, dtype)
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    if len(models) > 1:
+        require_scipy(say)
     try:
         how = (text_column, label_column, kind, encoding, label_separator, None, regression)
         rows = read_table(data, *how)
@@ -103,6 +107,7 @@ def evaluate(
         if train is not None:
             learnt = read_table(train, *how)
             rows = without(rows, learnt, data, train)
+        refuse_other_labels(rows, models)
         limits = Limits(max_p99_ms, max_memory_mb, min_f1)
         job = Job(data, rows, tuple(dict.fromkeys(models)), settings, limits, learnt,
                   price_per_hour, baseline, label_separator, regression)  # fmt: skip
@@ -160,7 +165,7 @@ def read_texts(
     texts, n_rows = [], 0
     with opened(path, format_of(path, named), encoding) as table:
         if table.columns is not None:
-            check_there((text_column,), table.columns)
+            check_there((text_column,), table.columns, "Name yours: --text-column.")
         for row in table.rows:
             n_rows += 1
             text = row.fields.get(text_column)
@@ -206,6 +211,27 @@ def refuse_overwriting(files: dict[str, Path | None], force: bool) -> None:
             raise typer.BadParameter(f"{path.parent} is no directory.", param_hint=option)
         if path.exists() and not force:
             raise typer.BadParameter(f"{path} is there; --force replaces it.", param_hint=option)
+
+
+def refuse_other_labels(rows: Labelled, models: list[str]) -> None:
+    """Raises BadData before a model is measured, which takes half a minute each."""
+    from deployments.model.source import ModelNotFound, model_info
+    from deployments.optimise.labelled import check_known
+    from deployments.pipeline.tasks.text_classification import SINGLE_LABEL
+    from deployments.settings import ModelSettings
+
+    for model in models:
+        # What can't be read or is of another kind fails by itself, beside the others' figures.
+        with suppress(ModelNotFound):
+            info = model_info(ModelSettings(id=model))
+            if info.problem_type == SINGLE_LABEL:
+                check_known(rows, model, info.labels)
+
+
+def require_scipy(say: Console) -> None:
+    """Ends the command where it is missing: before a model is asked, not after minutes."""
+    if importlib.util.find_spec("scipy") is None:
+        fail(say, f"scipy is not installed: {installing('train')}.", NO)
 
 
 def fail(say: Console, message: str, code: int) -> Any:

@@ -69,10 +69,13 @@ def _say(error: str) -> None:
 
 def _by_model(texts: list[str], model: str, how: dict[str, Any]) -> Iterator[dict[str, Any] | str]:
     """An answer for each text, or what is wrong with it."""
+    from transformers.utils.logging import disable_progress_bar
+
     from deployments.engines.loaded import REFUSALS
     from deployments.local import LocalClassifier
     from deployments.pipeline.errors import ServiceError
 
+    disable_progress_bar()  # of the weights: an error would stand in its line
     settings = {"model": {"id": model}, "engine": {"name": "torch", "dtype": "float32"}}
     try:
         with LocalClassifier(settings) as classifier:

@@ -38,7 +38,7 @@ def info(
             found = client.info()
     except ClientError as exc:
         refused = isinstance(exc, ServiceError) and not isinstance(exc, NotFound)
-        typer.echo(f"error: {exc}{'' if refused else ' Name it with --url.'}", err=True)
+        typer.echo(f"error: {exc}{'' if refused else ' --url names it.'}", err=True)
         raise typer.Exit(NO if refused else UNREACHABLE) from None
     if form is Format.json:
         print_json(found)

@@ -22,7 +22,7 @@ from deployments.cli.evaluate import (
     read_table,
 )
 from deployments.cli.exit_codes import NO
-from deployments.cli.shrinking import Job, table_of
+from deployments.cli.shrinking import MIN_AGREEMENT, Job, table_of
 
 
 def quantize(
@@ -34,7 +34,7 @@ def quantize(
     ] = True,
     min_agreement: Annotated[
         float, typer.Option(min=0, max=1, help="Share of texts that must keep their label.")
-    ] = 0.99,
+    ] = MIN_AGREEMENT,
     max_f1_loss: Annotated[
         float, typer.Option("--max-f1-loss", min=0, max=1, help="Of macro-F1, absolute.")
     ] = 0.01,
@@ -87,17 +87,19 @@ def quantize(
         job.say.print(f"{len(rows):,} texts, in float32 and in int8")
         try:
             gold = targets_of(rows, names, task) if labels else None
-            found = compared(model, made, rows.texts, task, gold)
+            with job.say.status("asking both"):
+                found = compared(model, made, rows.texts, task, gold)
         except CandidateFailed as exc:
             fail(job.say, f"nothing is written. {exc}", NO)
         if reasons := found.refusals(limits):
             fail(job.say, f"nothing is written: {'; '.join(reasons)}.", NO)
         pin(made, found, limits)
-        both = beside(
-            model, made, found.logits, found.gold, task, rows.texts,
-            FLOAT32 if speeds else None, INT8,
-        )  # fmt: skip
-        job.out.print(table_of(both))
+        with job.say.status("measuring both"):
+            both = beside(
+                model, made, found.logits, found.gold, task, rows.texts,
+                FLOAT32 if speeds else None, INT8,
+            )  # fmt: skip
+        job.out.print(table_of(both, (f"on {len(rows):,} texts", "float32", "int8")))
         Card(
             title="A model in 8 bits",
             base=model,

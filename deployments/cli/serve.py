@@ -15,11 +15,11 @@ from deployments.cli.exit_codes import DONE, NO
 from deployments.launch import ports
 from deployments.launch.environment import cluster_address, host_of
 from deployments.launch.ingress import choose_ingress
-from deployments.launch.kept_logs import LOG_FILE, RUNS, keep, keep_what_died
+from deployments.launch.kept_logs import LOG_FILE, RUN_DIRS, RUNS, home, keep, keep_what_died
 from deployments.launch.plan import Plan, read_plan
 from deployments.launch.preflight import preflight
 from deployments.launch.targets import METRICS_PORT, announced
-from deployments.launch.token_file import secure_token
+from deployments.launch.token_file import NoToken, secure_token
 
 if TYPE_CHECKING:
     from deployments.launch.launcher import Launcher, StopSignals
@@ -78,9 +78,13 @@ def serve(
             "and leaves the cluster running."
         )
     keep_what_died(keep_logs)
-    launcher = Launcher(
-        plan, ingress, console, verbose, metrics_port or ports.claimed(METRICS_PORT)
-    )
+    try:
+        launcher = Launcher(
+            plan, ingress, console, verbose, metrics_port or ports.claimed(METRICS_PORT)
+        )
+    except OSError as exc:
+        _complain(f"error: {RUN_DIRS} can't be written: {exc.strerror}.")
+        raise typer.Exit(NO) from None
     raise typer.Exit(_run(launcher, loaded, console, timeout_s, keep_logs))
 
 
@@ -92,9 +96,12 @@ def _check_machine(
         _complain(f"{'error' if problem.fatal and not force else 'warning'}: {problem}")
     if any(problem.fatal for problem in found) and not force:
         raise typer.Exit(NO)
-    make = os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"
-    if told := secure_token(os.environ, make):
-        _complain(f"warning: {told}")
+    try:
+        if told := secure_token(os.environ, make=not _is_without_token()):
+            _complain(f"warning: {told}")
+    except NoToken as exc:
+        _complain(f"error: {exc}")
+        raise typer.Exit(NO) from None
 
 
 def _run(
@@ -109,7 +116,7 @@ def _run(
         launcher.start(_pinned(config))
         ready = launcher.wait_ready(stop, timeout_s)
         if ready:
-            _announce(launcher.plan, console)
+            _announce(launcher.plan, console, _for_drivers())
             _follow(launcher, stop, console)
     except StartFailed as exc:
         failed = True
@@ -128,6 +135,11 @@ def _run(
         return NO
     if kept:
         launcher.tell(f"Its logs are kept: {kept}")
+    elif keep_logs:
+        launcher.tell(
+            f"warning: {home()} can't be written: its logs stay in {launcher.run_dir}. "
+            "RAYCLASSIFY_STATE_DIR names another directory."
+        )
     launcher.tell("Stopped.")
     return DONE
 
@@ -164,7 +176,21 @@ def _complain(*lines: str) -> None:
             typer.echo(line, err=True)
 
 
-def _announce(plan: Plan, console: Console) -> None:
+def _for_drivers() -> str:
+    """What a driver's environment needs to join the Ray that this process started; empty where it
+    is somebody else's. To an address that is named Ray sends its token only where it is told to."""
+    from deployments.deploying.clusters import local_rays
+
+    mode = "" if _is_without_token() else "RAY_AUTH_MODE=token "
+    addresses = (ray.gcs_address for ray in local_rays() if ray.owner == os.getpid())
+    return next((f"{mode}RAY_ADDRESS={address}" for address in addresses), "")
+
+
+def _is_without_token() -> bool:
+    return os.environ.get("RAY_AUTH_MODE", "token").lower() != "token"
+
+
+def _announce(plan: Plan, console: Console, for_drivers: str = "") -> None:
     # As people keep it in their shell; `rayclassify classify` reads the same variable.
     key = '-H "Authorization: Bearer $RAYCLASSIFY_KEY" ' if plan.wants_key else ""
     console.print(
@@ -173,6 +199,8 @@ def _announce(plan: Plan, console: Console) -> None:
         '-d \'{"text": "质量很好，会再来"}\'',
         f"  to try it in a browser: {plan.url}/   documentation: {plan.url}/docs",
         *([f"  gRPC (Open Inference Protocol): {plan.grpc_address}"] if plan.grpc_port else ()),
+        # Without it a driver starts a Ray of its own, and finds no service there.
+        *([f"  handles, from Python: {for_drivers} python ..."] if for_drivers else ()),
         "  logs of all replicas, now and later: rayclassify logs --follow",
         sep="\n",
         markup=False,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from deployments.optimise.training import Recipe
     from deployments.optimise.trimming import Trim
 
+MIN_AGREEMENT = 0.99
+"""Share of texts that must keep their label, or a person is told, or refused."""
+
 
 class Job:
     """One run of one of them. Refuses to write over a model before anything is read."""
@@ -183,6 +186,12 @@ class Job:
 
         for name, value in found.figures():
             self.out.print(f"{name}: {value}")
+        if found.agreement is not None and found.agreement < MIN_AGREEMENT:
+            self.say.print(
+                f"warning: of {found.n_held_out:,} texts that a cut did not know, "
+                f"{found.agreement:.1%} keep their label. Give --data many more texts, as the "
+                "service will meet them: what it lacks is spelt in smaller pieces."
+            )
         Card(
             title="A model with fewer tokens",
             base=original,
@@ -203,9 +212,11 @@ class Job:
         return read_table(path, text, label, kind, encoding, self._separator, None, numbers)
 
 
-def table_of(both: Beside) -> Table:
+def table_of(
+    both: Beside, heads: tuple[str, str, str] = ("on validation", "original", "smaller")
+) -> Table:
     """Original and smaller one, side by side."""
-    table = Table("on validation", "original", "smaller", box=None)
+    table = Table(*heads, box=None)
     for row in both.rows():
         table.add_row(*row)
     table.add_row("share of the original's figure", "", f"{both.kept:.2%}")

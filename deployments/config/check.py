@@ -44,6 +44,10 @@ def load_config(path: str | Path) -> dict[str, Any]:
     """Read a YAML file; duplicate keys, which YAML would let win silently, are an error."""
     try:
         document = yaml.load(Path(path).read_text(encoding="utf-8"), _UniqueKeyLoader)  # noqa: S506
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: there is no such file. Name a Serve YAML; a checkout has serve_config.yaml."
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from None
     except UnicodeDecodeError as error:

@@ -31,6 +31,8 @@ _TIMEOUT = b"x-request-timeout-seconds"
 # going that it has left with the other. Neither is a caller's to decide.
 _FOR_SERVE = frozenset({_TIMEOUT, b"x-request-disconnect-disabled"})
 
+_GONE = 499
+
 # Serve ends what takes longer than `request_timeout_s`, and to see a caller go it reads all of a
 # body at once, into memory. A stream has no end, and sees for itself.
 _WITHOUT_END = ((_TIMEOUT, b"0"), (b"x-request-disconnect-disabled", b"?1"))
@@ -62,7 +64,8 @@ class ServeEdge:
         async def send_json(message: Message) -> None:
             nonlocal said
             if message["type"] == "http.response.start":
-                if message["status"] >= 400 and _is_plain(message):
+                # To a caller that has gone Serve says 499: nobody was refused, and nobody reads it.
+                if message["status"] >= 400 and message["status"] != _GONE and _is_plain(message):
                     said = message
                     return
             elif said is not None:

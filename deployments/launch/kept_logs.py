@@ -17,7 +17,7 @@ LOG_FILE = "serve.log"
 OWNER_FILE = "owner"
 """In a run's directory: which launcher it belongs to, as `processes.owner_name` says."""
 
-_RUN_DIRS = Path("/tmp")  # noqa: S108, as environment.new_run_dir has it
+RUN_DIRS = Path("/tmp")  # noqa: S108, as environment.new_run_dir has it
 
 # 10 runs of 50 MB each are 500 MB at most. Of a file the end is kept: it says how the run ended.
 RUNS = 10
@@ -27,7 +27,7 @@ FILE_BYTES = 10_000_000
 
 def kept_runs() -> list[Path]:
     """The directories of kept runs, the newest first."""
-    return sorted(_home().glob("2*"), reverse=True)
+    return sorted(home().glob("2*"), reverse=True)
 
 
 def keep(run_dir: Path, at_most: int = RUNS) -> Path | None:
@@ -36,10 +36,10 @@ def keep(run_dir: Path, at_most: int = RUNS) -> Path | None:
     None: it could not be written, and the run's directory stays; or none is to be kept.
     """
     began = datetime.fromtimestamp((run_dir / OWNER_FILE).stat().st_mtime, UTC)
-    kept = _home() / f"{began:%Y-%m-%dT%H-%M-%SZ}-{run_dir.name.rpartition('-')[2]}"
+    kept = home() / f"{began:%Y-%m-%dT%H-%M-%SZ}-{run_dir.name.rpartition('-')[2]}"
     try:
-        _home().mkdir(parents=True, exist_ok=True)
-        _home().chmod(0o700)
+        home().mkdir(parents=True, exist_ok=True)
+        home().chmod(0o700)
         left = RUN_BYTES
         for source, name in _logs_of(run_dir):
             left -= _copy_end(source, kept / name, min(FILE_BYTES, left))
@@ -55,14 +55,15 @@ def keep(run_dir: Path, at_most: int = RUNS) -> Path | None:
 
 def keep_what_died(at_most: int = RUNS) -> None:
     """The same for runs of this user whose launcher was killed, once no process of theirs lives."""
-    for owner in _RUN_DIRS.glob(f"rayclassify-*/{OWNER_FILE}"):
+    for owner in RUN_DIRS.glob(f"rayclassify-*/{OWNER_FILE}"):
         with contextlib.suppress(OSError):
             mine = owner.stat().st_uid == os.getuid()
             if mine and processes.has_ended(owner.read_text(encoding="utf-8"), owner.parent):
                 keep(owner.parent, at_most)
 
 
-def _home() -> Path:
+def home() -> Path:
+    """Where kept runs are."""
     return state_dir() / "runs"
 
 

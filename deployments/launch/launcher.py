@@ -194,7 +194,8 @@ class Launcher:
                 self.tell(f"Waiting for {', '.join(sorted(set(replicas.values())))} to end")
                 if door_closed:
                     self.tell(
-                        f"Serve stops them after {INGRESS}, which it keeps for {MIN_DRAINING}"
+                        f"Serve stops them after {INGRESS}, which it keeps for the seconds of "
+                        f"{MIN_DRAINING}"
                     )
 
     def tell(self, line: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from deployments.config.keys import Problem, join
 from deployments.engines import machine
 from deployments.launch import ports, processes
 from deployments.launch.environment import cluster_address
+from deployments.launch.kept_logs import RUN_BYTES, RUN_DIRS
 from deployments.launch.plan import Plan, our_settings, read_plan
 from deployments.model import files as model_files
 from deployments.model.deployed import refuse_other_labels
@@ -40,6 +42,7 @@ def preflight(plan: Plan, config: dict[str, Any], metrics_port: int | None = Non
         *(check_port("", metrics_port, "--metrics-port") if metrics_port else ()),
         *check_memory(),
         *check_shared_memory(),
+        *check_disk(),
         *check_files(config),
         *check_cpus(plan.num_cpus),
         *check_gpus(plan.num_gpus),
@@ -153,6 +156,17 @@ def check_shared_memory(needed: int = NEEDED_SHARED_MEMORY_BYTES) -> Iterator[Pr
             f"{machine.SHARED_MEMORY} has {_gb(free)} free; Ray wants {_gb(needed)} and will use "
             "slower disk. In a container, start it with --shm-size=1g.",
             fatal=False,
+        )
+
+
+def check_disk(needed: int = RUN_BYTES) -> Iterator[Problem]:
+    """A run's sockets and logs: 4 MB when it is ready, and what is kept of a long one."""
+    free = shutil.disk_usage(RUN_DIRS).free
+    if free < needed:
+        yield Problem(
+            "",
+            f"{RUN_DIRS} has {free / 1e6:.0f} MB free; a run's logs take up to {needed / 1e6:.0f} "
+            "MB there. Remove what is old, `rayclassify-*` of ended runs for one.",
         )
 
 

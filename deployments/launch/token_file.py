@@ -12,6 +12,10 @@ from pathlib import Path
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
+class NoToken(Exception):
+    """None is there and none can be made. The message says the cure."""
+
+
 def read_token(environment: Mapping[str, str]) -> str:
     """The token, looked for where Ray looks; empty where there is none."""
     if told := environment.get("RAY_AUTH_TOKEN"):
@@ -41,6 +45,9 @@ def secure_token(environment: Mapping[str, str], make: bool) -> str | None:
     RAY_AUTH_TOKEN_PATH names is left in the directory it has: that may hold more than the token.
 
     Returns: what a person should know, if anything; one sentence with the cure.
+
+    Raises:
+        NoToken: one should be made, and its place can't be written: Ray would not start either.
     """
     if environment.get("RAY_AUTH_TOKEN"):
         return None
@@ -50,7 +57,14 @@ def secure_token(environment: Mapping[str, str], make: bool) -> str | None:
         if not path.exists():
             if not (make and ours):
                 return None
-            _make(path)
+            try:
+                _make(path)
+            except OSError as exc:
+                raise NoToken(
+                    f"Ray's token can't be written to {path} ({exc.strerror}), and no Ray starts "
+                    "without one. Name one by `export RAY_AUTH_TOKEN=$(openssl rand -hex 32)`, in "
+                    "every terminal that asks `rayclassify status` or `deploy`; or set HOME."
+                ) from None
         if ours:
             _take_from_others(path.parent)
         was_open = _take_from_others(path)

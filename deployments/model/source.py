@@ -83,7 +83,8 @@ def read_config(settings: ModelSettings) -> dict[str, Any]:
         what = f": {exc}" if isinstance(exc, json.JSONDecodeError) else ""
         raise ModelNotFound(
             f"can't read config.json of model {settings.id!r} ({type(exc).__name__}{what}). "
-            "Check args.model.id and args.model.revision, and that this machine reaches the hub."
+            "Check args.model.id and its revision, and that this machine reaches the hub; or "
+            "name a directory that holds the model."
         ) from None
     if not isinstance(loaded, dict):
         raise ModelRefused(

@@ -20,6 +20,7 @@
 - quantizing: 8 bits held against 32, on texts
 - report: what an evaluation found, as one HTML page, and its plot
 - running: a candidate in a process of its own: labels, latency, throughput, memory
+- saving: a model's directory, as it is written
 - set_statistics: scores of models that give several labels, with their uncertainty
 - shrunk: a smaller model beside the one that it was made of
 - statistics: scores of labels with their uncertainty, and whether two models differ

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +26,10 @@ _CANNOT_LOAD = (
     pickle.UnpicklingError,
     SafetensorError,
 )
+_WANTED = (
+    "Name a directory or a hub id of an encoder that transformers has with a classifier's head, "
+    "and with a tokenizer."
+)
 
 
 class BadBase(Exception):
@@ -37,6 +42,7 @@ def loaded(base: str, labels: Sequence[str], problem_type: str) -> tuple[Any, An
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     names = dict(enumerate(labels))
+    refuse_no_directory(base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(base)
         config = AutoConfig.from_pretrained(base)
@@ -54,10 +60,7 @@ def loaded(base: str, labels: Sequence[str], problem_type: str) -> tuple[Any, An
         )
     except _CANNOT_LOAD as exc:
         said = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise BadBase(
-            f"{base} can't be trained: {said[:200]} Name a directory or a hub "
-            "id of an encoder that transformers has with a classifier's head, and with a tokenizer."
-        ) from exc
+        raise BadBase(f"{base} can't be trained: {said[:200]} {_WANTED}") from exc
     if tokenizer.pad_token_id is None:
         raise BadBase(
             f"{base} can't be trained: its tokenizer has no padding token, so texts of several "
@@ -70,6 +73,12 @@ def loaded(base: str, labels: Sequence[str], problem_type: str) -> tuple[Any, An
             nn.init.zeros_(head.bias)
     model.config.problem_type = problem_type
     return tokenizer, model, not same
+
+
+def refuse_no_directory(model: str) -> None:
+    """Raises BadBase: it looks like a path, and no such directory exists."""
+    if model.startswith((".", "/", "~")) and not Path(model).is_dir():
+        raise BadBase(f"there is no directory {model}: name the one that holds config.json.")
 
 
 def ordered_as(base: str, labels: Sequence[str]) -> tuple[str, ...]:

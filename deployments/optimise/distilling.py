@@ -16,18 +16,18 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from deployments.engines.hardware import pick_device
-from deployments.optimise.bases import BadBase, positions_of
+from deployments.optimise.bases import BadBase, positions_of, refuse_no_directory
 from deployments.optimise.finetuning import (
     Encoding,
     Task,
     asks,
     in_batches,
-    save,
     score,
     targets_of,
     tokens_of,
 )
 from deployments.optimise.labelled import BadData, Labelled
+from deployments.optimise.saving import save
 from deployments.optimise.training import Outcome, Recipe, Told, name_run, name_weights, train
 from deployments.optimise.unfinished import CHECKPOINT, OPINIONS, partial_of
 from deployments.pipeline.tasks.text_classification import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -74,6 +74,7 @@ def load(directory: str) -> tuple[Any, Any]:
     """A model in float32, and its tokenizer. Raises BadBase."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    refuse_no_directory(directory)
     try:
         model, found = AutoModelForSequenceClassification.from_pretrained(
             directory, dtype=torch.float32, output_loading_info=True

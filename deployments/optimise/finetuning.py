@@ -23,6 +23,7 @@ from deployments.optimise.bases import (
     share_unknown,
 )
 from deployments.optimise.labelled import BadData, Labelled, sets_of
+from deployments.optimise.saving import save
 from deployments.optimise.statistics import confusion_of, precision_recall_f1
 from deployments.optimise.training import (
     Outcome,
@@ -331,13 +332,6 @@ def score(logits: np.ndarray, gold: np.ndarray, task: Task) -> tuple[str, float]
         return "macro-F1", float(f1.mean())
     confusion = confusion_of(gold, logits.argmax(1), logits.shape[1])
     return "macro-F1", float(precision_recall_f1(confusion)[2].mean())
-
-
-def save(model: Any, tokenizer: Any, out: Path, half: bool = True) -> None:
-    """A directory that transformers and the service load. half: weights in 16 bits."""
-    out.mkdir(parents=True, exist_ok=True)
-    (model.half() if half else model.float()).save_pretrained(out)
-    tokenizer.save_pretrained(out)
 
 
 @torch.inference_mode()

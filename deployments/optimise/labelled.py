@@ -93,7 +93,7 @@ def read_labelled(
     with opened(path, format_of(path, kind), encoding) as table:
         if table.columns is not None:
             columns = (text_column, label_column, *([pair_column] if pair_column else []))
-            check_there(columns, table.columns)
+            check_there(columns, table.columns, "Name yours: --text-column, --label-column.")
         return labelled(
             table.rows, path, text_column, label_column, separator, pair_column, numbers
         )
@@ -179,7 +179,12 @@ def without(data: Labelled, others: Labelled, path: str, of: str) -> Labelled:
     n_leaks = len(data) - len(kept)
     if not n_leaks:
         return data
-    note = f"{n_leaks:,} of {len(data):,} texts stand in {of} too: left out, they are no test."
+    note = f"{n_leaks:,} of {len(data):,} texts stand in {of} too: left out of {path}."
+    if len(kept) < MIN_ROWS:
+        raise BadData(
+            f"{n_leaks:,} of {len(data):,} texts of {path} stand in {of} too; {len(kept)} are left "
+            f"and {MIN_ROWS} are the least. Give tables that share no text."
+        )
     left = data.rows(kept, (*data.notes, note))
     check_enough(left, path)
     return left

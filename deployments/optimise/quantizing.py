@@ -19,9 +19,10 @@ from deployments.optimise.distilling import (
     load,
     task_of,
 )
-from deployments.optimise.finetuning import Task, save, score
+from deployments.optimise.finetuning import Task, score
 from deployments.optimise.labelled import BadData
 from deployments.optimise.running import CandidateFailed, score_texts
+from deployments.optimise.saving import save
 from deployments.pipeline.tasks.text_classification import REGRESSION
 
 FLOAT32: dict[str, Any] = {"name": "torch", "dtype": "float32"}

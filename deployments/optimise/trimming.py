@@ -14,6 +14,7 @@ from deployments.optimise.bases import positions_of
 from deployments.optimise.distilling import agreement, keep_calibration, labels_of, task_of
 from deployments.optimise.finetuning import asks, in_batches, tokens_of
 from deployments.optimise.labelled import Labelled
+from deployments.optimise.saving import open_to_readers
 from deployments.optimise.vocabulary import changed, trim
 from deployments.pipeline.tasks.text_classification import REGRESSION
 
@@ -81,6 +82,7 @@ def trim_and_save(
     dtype = AutoConfig.from_pretrained(original).dtype or model.dtype
     found.model.to(dtype).save_pretrained(out)
     found.tokenizer.save_pretrained(out)
+    open_to_readers(out)
     keep_calibration(original, out)
     return Trim(
         labels_of(model),

@@ -11,6 +11,7 @@ _NOISE = re.compile(
     r"Token authentication is enabled|SIGTERM received|is deprecated|FutureWarning"
     r"|server on port \d+: Failed to bind"  # a replica takes the next port
     r"|stopped without confirming|controller has not been initialized"
+    r"|Failed to get queue length from Replica"  # a busy machine; the router asks again
 )
 # The last line of a traceback, `module.Error: message`, not indented; or what HAProxy dies of.
 _CAUSE = re.compile(

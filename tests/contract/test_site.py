@@ -5,10 +5,25 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from urllib.parse import unquote, urlsplit
 
 from scripts.build_site import ROOT, SITE
 
 LLMS = (ROOT / "docs" / "llms.txt").read_text(encoding="utf-8")
+
+
+def dead_links() -> list[str]:
+    """Relative links of all pages, also to folders and files, of which zensical says nothing."""
+    found = []
+    for page in SITE.rglob("*.html"):
+        for link in re.findall(r'(?:href|src|srcset)="([^"]*)"', page.read_text(encoding="utf-8")):
+            url = urlsplit(link)
+            if url.scheme or url.netloc or not url.path or page.name == "404.html":
+                continue
+            place = (page.parent / unquote(url.path)).resolve()
+            if not (place / "index.html" if place.is_dir() else place).is_file():
+                found.append(f"{page.relative_to(SITE)}: {link}")
+    return found
 
 
 def test_it_builds_without_a_warning() -> None:
@@ -21,6 +36,7 @@ def test_it_builds_without_a_warning() -> None:
         folder = place.parent if page.stem in {"index", "README"} else place
         assert (SITE / folder / "index.html").is_file(), page
     assert (SITE / "llms.txt").read_text(encoding="utf-8") == LLMS
+    assert dead_links() == []
 
 
 def test_language_models_are_told_of_every_page() -> None:

@@ -8,13 +8,15 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
 import psutil
 import pytest
 import requests
-from launched import START_S, STOP_S, serve
+from launched import START_S, STOP_S, Run, serve
 from running import without_numbers
 
 from deployments.launch import ports, processes
@@ -64,6 +66,22 @@ def seed_client(port: int) -> str:
     return label
 
 
+def labels_by_handle(run: Run) -> str:
+    """As a driver in a second terminal is told to: by the address that stands there."""
+    (line,) = [line for line in run.lines if "RAY_ADDRESS=" in line]
+    code = "from ray import serve; ask = serve.get_app_handle('classify').classify.remote"
+    asked = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(ask('质量很好，会再来').result()['label'])"],
+        env={**os.environ, **dict(re.findall(r"(RAY_\w+)=(\S+)", line))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    return asked.stdout.strip()
+
+
 def test_start_ask_and_interrupt(config: Path, port: int) -> None:
     metrics_port = ports.next_port()
     state = config.parent / "state"
@@ -82,6 +100,7 @@ def test_start_ask_and_interrupt(config: Path, port: int) -> None:
         told = requests.get(f"http://127.0.0.1:{port}/", timeout=10).json()["metrics"]
         assert [url.rpartition(":")[2] for url in told] == [f"{metrics_port}/metrics"]
         assert seed_client(port) in {"positive", "negative"}
+        assert labels_by_handle(run) == "positive"
         assert len(of_run(run.dir)) > 5
         assert all(path.stat().st_size for path in run.dir.glob(REPLICA_LOGS))
         assert run.interrupt() == 0, run.lines

@@ -154,6 +154,7 @@ def test_a_row_with_too_few_fields_is_a_bad_row(url: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "said"),
     [
+        (b"a;t\na;b\n", "separate fields by commas, not by semicolons"),
         (b"t\na\n\xff\xfe\n", "line 3 is not utf-8"),
         (b't\na\n"open\nand on\n', "line 4"),
         (b"", "the file is empty"),
@@ -182,6 +183,23 @@ def test_another_encoding_and_stdin(url: str, tmp_path: Path) -> None:
     assert [(row["评论"][0], row["label"]) for row in rows_of(out)] == [
         ("很", "long"), ("差", "short")
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("in.csv", ("--encoding", "utf9"), "there is no encoding 'utf9'"),
+        ("in.xlsx", (), "Say --input-format csv, tsv"),
+    ],
+)
+def test_what_a_table_is_can_be_said(
+    tmp_path: Path, name: str, options: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / name).write_text("t\na\n")
+    out = tmp_path / "out.csv"
+    result = run(tmp_path / name, "--text-column", "t", "-o", out, *options)
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
 
 
 def test_packed_files_are_read(url: str, tmp_path: Path) -> None:

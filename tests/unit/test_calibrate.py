@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,27 @@ def drawn(n: int, n_labels: int = 3, spread: float = 2.0) -> tuple[Any, Any]:
 
 
 # --- numbers
+
+
+def test_without_scipy_it_says_what_to_install(
+    demo_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *at: None if name == "scipy" else found(name, *at)
+    )
+    table = tmp_path / "in.csv"
+    table.write_text("text,label\n")
+    output = ("--output", str(tmp_path / "out.json"))
+    for command in (
+        ("calibrate", str(demo_model), *output),
+        ("baseline", str(demo_model), *output),
+        ("cascade", str(demo_model), str(demo_model)),
+        ("evaluate", str(demo_model), "another"),
+    ):
+        ended = CliRunner().invoke(app, [*command, "--data", str(table)])
+        assert ended.exit_code == 1, ended.output
+        assert "pip install -e '.[train]'" in ended.output
 
 
 def test_a_known_temperature_is_found_and_the_error_falls() -> None:

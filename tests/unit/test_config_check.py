@@ -361,7 +361,7 @@ def test_unreadable_files_give_one_clear_line(tmp_path: Path, text: str, words: 
 
 
 def test_a_missing_file_and_other_bytes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+    with pytest.raises(ConfigError, match="there is no such file"):
         load_config(tmp_path / "nowhere.yaml")
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(ConfigError, match="byte 9 is not UTF-8"):

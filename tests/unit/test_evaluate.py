@@ -163,7 +163,7 @@ def test_what_was_learnt_is_no_test() -> None:
     left = without(read(*GOOD), Labelled(["text 1", "other"], ["b", "a"]), "t.csv", "train.csv")
     assert len(left) == 39
     assert "1 of 40 texts stand in train.csv too" in left.notes[-1]
-    with pytest.raises(BadData, match="40 of 40 texts stand in"):
+    with pytest.raises(BadData, match=r"40 of 40 texts of t\.csv .* share no text"):
         without(read(*GOOD), read(*GOOD), "t.csv", "train.csv")
 
 
@@ -252,7 +252,14 @@ def test_a_table_that_does_not_fit_the_model_is_refused(demo_model: Path, tmp_pa
     missing = run(str(demo_model), "--data", few, "--label-column", "mood")
     assert missing.exit_code == 2
     assert "there is no column mood. The columns are text, label." in missing.output
+    assert "Name yours: --text-column, --label-column." in missing.output
     assert run(str(demo_model), "--data", few, "--engine", "warp").exit_code == 2
+    other = write(
+        tmp_path / "other.csv", [(f"text {i}", ("positive", "mixed")[i % 2]) for i in range(40)]
+    )
+    refused = run(str(demo_model), "no/model", "--data", other)
+    assert refused.exit_code == 2
+    assert "20 of 'mixed'" in refused.output
 
 
 def test_a_model_that_is_not_there_is_a_failure_of_its_own(table: str, tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def test_pairs(encoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine"
     ended = run("--data", data, "--base", encoder, "--out", out, "--pair-column", "reply", *QUICK)
     assert ended.exit_code == 0, ended.output
+    assert len({(out / name).stat().st_mode for name in ("config.json", "model.safetensors")}) == 1
     with served(out) as classifier:
         assert classifier.classify("问3", text_pair="第9个" + GOOD[0])["label"] == "1"
 
@@ -204,6 +205,7 @@ def test_lora_is_merged_into_plain_weights(demo_model: Path, tmp_path: Path) -> 
         (rows(), ("--regression",), "0 texts with a label"),
         (rows(), ("--label-column", "gold"), "gold"),
         (rows(), ("--base", "no/such/directory"), "can't be trained"),
+        (rows(), ("--base", "./not-there"), "there is no directory ./not-there"),
     ],
 )
 def test_what_is_wrong_ends_it_before_it_begins(

@@ -177,7 +177,7 @@ def test_where_it_cannot_be_kept_it_stays(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_run_whose_launcher_was_killed_is_kept_by_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_logs, "_RUN_DIRS", tmp_path)
+    monkeypatch.setattr(kept_logs, "RUN_DIRS", tmp_path)
     dead, living = ended_run(tmp_path, "d", "1@0.0"), ended_run(tmp_path, "l", owner_name())
     keep_what_died()
     assert [path.name[-1] for path in kept_runs()] == ["d"]

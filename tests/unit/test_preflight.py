@@ -283,6 +283,10 @@ def test_memory_and_shared_memory_say_number_limit_and_cure(
     assert memory.fatal
     assert "0.7 GB" in memory.message
     assert "2.0 GB are needed" in memory.message
+    (disk,) = preflight.check_disk(needed=1 << 60)
+    assert "MB free" in disk.message
+    assert disk.fatal
+    assert [*preflight.check_disk(needed=0)] == []
     (shared,) = preflight.check_shared_memory()
     assert not shared.fatal
     assert "0.1 GB free" in shared.message
@@ -451,6 +455,7 @@ def test_loud_lines() -> None:
     assert is_loud("(ServeReplica pid=1) WARNING 2026 queue is full")
     assert not is_loud("INFO 2026 all is well")
     assert not is_loud("WARNING Token authentication is enabled for this Ray cluster.")
+    assert not is_loud("WARNING Failed to get queue length from Replica(id='x') within 0.1s.")
 
 
 def test_a_keys_file_beside_the_config_is_found_by_any_worker(

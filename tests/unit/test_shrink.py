@@ -33,6 +33,7 @@ from typer.testing import CliRunner
 from typer.testing import Result as CliResult
 
 from deployments.cli import app
+from deployments.cli.shrinking import Job
 from deployments.local import LocalClassifier
 from deployments.optimise.students import (
     CannotShrink,
@@ -42,6 +43,7 @@ from deployments.optimise.students import (
     with_layers,
     with_width,
 )
+from deployments.optimise.trimming import Trim
 from deployments.optimise.vocabulary import CannotTrim, changed, trim
 
 GOOD, BAD = ("很好很满意", "质量不错"), ("太差了", "很失望不会再买")
@@ -136,6 +138,17 @@ def test_a_trimmed_model_answers_known_texts_as_before(
         for one, other in zip(before.classify(texts), after.classify(texts), strict=True):
             assert other["tokens"] == one["tokens"]
             assert other["scores"] == pytest.approx(one["scores"], abs=2e-3)
+
+
+@pytest.mark.parametrize(("agreement", "warns"), [(0.73, True), (0.995, False), (None, False)])
+def test_a_cut_that_changes_labels_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], agreement: float | None, warns: bool
+) -> None:
+    out = tmp_path / "made"
+    job = Job(out, False, "t.csv", None, "text", "label", None, None, "utf-8", ("m",))
+    out.mkdir()
+    job.end_of_trim("m", Trim(("a", "b"), (10, 5), (10, 5), 30, 20, agreement, 1.0), ["x", "y"])
+    assert ("keep their label" in " ".join(capsys.readouterr().err.split())) is warns
 
 
 def test_rare_tokens_go_where_a_count_is_asked(demo_model: Path) -> None:

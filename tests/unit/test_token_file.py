@@ -5,7 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from deployments.launch.token_file import read_token, secure_token
+import pytest
+
+from deployments.launch.token_file import NoToken, read_token, secure_token
 
 
 def mode(path: Path) -> int:
@@ -66,11 +68,12 @@ def test_a_token_in_the_environment_needs_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_can_not_be_kept_from_others_is_said(tmp_path: Path) -> None:
+def test_where_none_can_be_made_it_says_how_to_name_one(tmp_path: Path) -> None:
     (tmp_path / ".ray").write_text("a file in the way")
-    told = secure_token({"HOME": str(tmp_path)}, make=True)
-    assert told is not None
-    assert "can't be kept from other users" in told
+    home = {"HOME": str(tmp_path)}
+    with pytest.raises(NoToken, match="export RAY_AUTH_TOKEN="):
+        secure_token(home, make=True)
+    assert secure_token({**home, "RAY_AUTH_TOKEN": "named"}, make=True) is None
 
 
 def test_it_is_as_long_as_one_that_ray_makes(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ def test_headers_that_serve_cannot_decode_do_not_reach_it():
     assert seen["headers"] == good
 
 
+def test_a_caller_that_has_gone_is_no_refusal(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    _, (start, *_rest) = ask([], 499)
+    assert start["status"] == 499
+    assert caplog.text == ""
+    ask([], 404)
+    assert "refused: not_found" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("status", "code"),
     [
