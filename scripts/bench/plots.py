@@ -197,7 +197,7 @@ def openloop(part: Part, theme: Theme) -> Any:
         axes.set(xlabel="share of capacity (%)", xticks=x)
         axes.set_ylim(bottom=0)
         axes.set_title(title)
-    row_of_axes[0].legend(loc="upper left")
+    row_of_axes[-1].legend(loc="upper left")
     _caption(figure, part)
     return figure
 

@@ -155,7 +155,7 @@ def openloop_tables(part: Part) -> list[str]:
     if alone := part.get("own_device"):
         cost = alone["pass"]
         said += [
-            "\n**The same before a stand-in for a device of its own**, which takes as long for a "
+            "**The same before a stand-in for a device of its own**, which takes as long for a "
             "pass as that engine alone and no core: client, HAProxy and chain have the machine to "
             f"themselves. A pass takes {1e3 * cost['start_s']:.1f} ms and "
             f"{1e6 * cost['token_s']:.0f} µs a token; {_loaded(alone)}\n",
