@@ -66,7 +66,7 @@ def measure(store: Store) -> None:
     for row in measure_fixed():
         part["runs"].append(row)
         store.save()
-        console.print(f"{row['classifiers']} Classifiers: p50 {row['p50_ms']} ms")
+        console.print(f"{row['classifiers']} Classifiers: {row['answers_per_s']:.1f} answers/s")
     part["complete"] = True
     part = store.begin("scaling", {})
     part |= {**measure_scaling(), "complete": True}

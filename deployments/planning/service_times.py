@@ -54,7 +54,7 @@ class ServiceTimes:
 MEASURED = ServiceTimes(
     ingress_request_s=0.00024,
     ingress_text_s=0.00006,
-    postprocess_call_s=0.001,
+    postprocess_call_s=0.00137,
     proxy_request_s=0.000032,
     hops_s=(0.005, 0.0055, 0.006, 0.0066, 0.0073, 0.0081, 0.009, 0.01, 0.0113, 0.0123, 0.0158),
 )

@@ -122,8 +122,9 @@ def _times(times: ServiceTimes) -> str:
         ["Tokenizer, a request of one text", f"{times.ingress_s(1) * 1e6:,.0f} µs of a core",
          "at most: one Tokenizer answered so many a second (mode `growth`, no model)"],
         ["Tokenizer, each further text", f"{times.ingress_text_s * 1e6:,.0f} µs",
-         "assumed: reading, checking, tokenizing and writing in a list"],
-        ["Postprocessor, a call", f"{times.postprocess_call_s * 1e6:,.0f} µs", "assumed"],
+         "CPU time in the runs below, in lists of 32"],
+        ["Postprocessor, a call", f"{times.postprocess_call_s * 1e6:,.0f} µs",
+         "CPU time in the same runs"],
         ["HAProxy, a request", f"{times.proxy_request_s * 1e6:,.0f} µs",
          "HAProxy's own figure, below"],
         ["a lone request, beyond its pass", f"{hops[len(hops) // 2] * 1e3:.1f} ms, "
