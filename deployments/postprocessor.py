@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 class Postprocessor(Replica):
     """Needs a model's labels only, so its replicas are small and start at once."""
 
+    _observer: RayObserver
+
     def __init__(self, tracing: TracingSettings = TracingSettings()) -> None:  # noqa: B008
         forbid_core_dumps()
         set_log_level("INFO")
@@ -41,6 +43,10 @@ class Postprocessor(Replica):
         """What `user_config` says now, for `GET /info`."""
         live = self._live or PostprocessorUserConfig()
         return live.model_dump(exclude={"log_level"})
+
+    def drift(self) -> list[dict[str, Any]]:
+        """See `RayObserver.drift`."""
+        return self._observer.drift()
 
     @raises_service_errors
     async def postprocess(

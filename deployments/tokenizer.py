@@ -32,6 +32,7 @@ from deployments.replica.base import (
     set_log_level,
 )
 from deployments.replica.cluster_view import ClusterView
+from deployments.replica.drift_state import DriftState
 from deployments.replica.explainers import Explainers
 from deployments.replica.metrics import RayObserver, metrics_addresses
 from deployments.replica.model_chain import ModelChain
@@ -100,6 +101,7 @@ class Tokenizer(Replica, GrpcMethods):
                 settings.explain,
                 settings.limits.request_timeout_s,
             )
+        self._drift = DriftState(self._observer, postprocessor)
         self._observer.watch("pending_texts", self._pending)
         if self._audit is not None:
             for chain in (self._chain, *(self._beside.chains.values() if self._beside else ())):
@@ -256,6 +258,7 @@ class Tokenizer(Replica, GrpcMethods):
     async def info(self, certificate: bool = False) -> dict[str, Any]:
         """See `ModelChain.info` and `SecondModels.info`."""
         info = await self._chain.info(certificate)
+        info["long_text"] = self._settings.long_text.model_dump()
         if self._explaining is not None:
             info["explain"] = about(self._settings.explain)
         return info if self._beside is None else info | await self._beside.info()
@@ -264,10 +267,12 @@ class Tokenizer(Replica, GrpcMethods):
         """See `ClassifyService.state`."""
         state = self._chain.state()
         name, application, deployments = await self._cluster.seen()
+        drift = await self._drift.seen()
         return {
             "application": application,
             "deployments": deployments,
             "ingress": {"replica": name, **state["ingress"]},
             "classifiers": state["classifiers"],
             **({} if self._beside is None else self._beside.state()),
+            **({"drift": drift} if drift else {}),
         }

@@ -5,8 +5,8 @@
     python scripts/cascade_trial.py cascade.yaml --data held-out.csv
 
 Three applications of one Serve, asked in turns: the small model, the large one, and the config's
-cascade of both. Each has two replicas with a model, of one thread. Labels are of the half of the
-rows that the threshold was not fitted to.
+cascade of both. Each has two Classifiers of one thread, and the cascade one of its small model
+beside them. Labels are of the half of the rows that the threshold was not fitted to.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from deployments.optimise.labelled import Labelled, read_labelled
 from deployments.settings import PARTS
 from scripts.bench.load import load
 from scripts.bench.process import wait_until
-from scripts.bench.service import Config, read_config, running_service
+from scripts.bench.service import Config, is_ready, read_config, running_service
 
 ROUTES = {"small": "/small", "large": "/large", "cascade": ""}
 FIRST = PARTS["cascade"]
@@ -38,7 +38,8 @@ def side_by_side(config: Config) -> Config:
     app["args"]["engine"] = {"name": "torch", "dtype": "float32", "num_threads": 1}
     for one in app["deployments"]:
         one.pop("autoscaling_config", None)
-        one |= {"num_replicas": 1, "ray_actor_options": {"num_cpus": 0.1}}
+        replicas = 2 if one["name"] == "Classifier" else 1
+        one |= {"num_replicas": replicas, "ray_actor_options": {"num_cpus": 0.1}}
     for name in ("small", "large"):
         alone = copy.deepcopy(app)
         alone |= {"name": name, "route_prefix": ROUTES[name]}
@@ -46,8 +47,6 @@ def side_by_side(config: Config) -> Config:
         if name == "small":
             alone["args"]["model"] = cascade["model"]
         alone["deployments"] = [one for one in alone["deployments"] if one["name"] != FIRST]
-        for one in alone["deployments"]:
-            one["num_replicas"] += one["name"] == "Classifier"
         config["applications"].append(alone)
     return config
 
@@ -58,10 +57,6 @@ def rows_that_fitted_nothing(path: Path) -> Labelled:
     names = sorted(set(rows.labels))
     _, checked = halves(len(rows), np.asarray([names.index(label) for label in rows.labels]))
     return rows.rows(checked.tolist())
-
-
-def is_ready(url: str) -> bool:
-    return requests.get(f"{url}/ready", timeout=5).ok
 
 
 def main() -> None:

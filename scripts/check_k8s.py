@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from scripts.kubernetes.check import problems
 from scripts.kubernetes.overlays import K8S, KustomizeError, NoKustomize, documents, rendered
@@ -35,8 +36,9 @@ def main(
     for place in places:
         try:
             made = rendered(place) if place.is_dir() else documents(place.read_text("utf-8"))
-        except (NoKustomize, KustomizeError, OSError) as error:
-            console.print(f"[red]{error}[/red]", soft_wrap=True)
+        except (NoKustomize, KustomizeError, OSError, yaml.YAMLError) as error:
+            said = " ".join(f"{place}: {error}".split())
+            console.print(said, style="red", soft_wrap=True, markup=False)
             raise typer.Exit(1) from None
         found, unchecked = problems(made)
         for one in found:

@@ -6,18 +6,21 @@ namespaces, and redis-server.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from scripts.bench.store import Store
-from scripts.torture import BROKEN, DOCS, console, show
 from tests.trials.cluster_page import page
+from tests.trials.command import run
 from tests.trials.session import Session
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+console = Console()
 app = typer.Typer(add_completion=False)
 
 
@@ -69,28 +72,14 @@ def main(
 
     Example: `python scripts/cluster_trial.py failover --output /tmp/cluster.json`
     """
-    known = modes()
-    todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())
-    if unknown := set(todo) - {*known, "report"}:
-        raise typer.BadParameter(f"{min(unknown)!r}; modes: {', '.join(known)}, report, all")
-    store = Store(output)
-    session = Session(store, console, quick)
-    stopped = False
-    # As Ctrl-C: what was started ends in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        for name in todo:
-            if name != "report":
-                known[name](session)
-    except KeyboardInterrupt:
-        stopped = True
-        console.print("Stopped; what was found is kept.")
-    finally:
+    known, store = modes(), Store(output)
+
+    def publish() -> None:
         store.modes = {name: store.modes[name] for name in known if name in store.modes}
         store.save()
         write_page(store, output.with_suffix(".md"))
-    kept = show(store, [name for name in todo if name != "report"] or list(store.modes))
-    raise typer.Exit(130 if stopped else 0 if kept else BROKEN)
+
+    run(known, what, Session(store, console, quick), publish)
 
 
 if __name__ == "__main__":

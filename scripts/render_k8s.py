@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from deployments.config.check import ConfigError, load_config
-from scripts.kubernetes.rayservice import KEYS_FILE, MAX_NAME, RenderError, render, version
+from scripts.kubernetes.kuberay import MAX_NAME
+from scripts.kubernetes.rayservice import KEYS_FILE, RenderError, render, version
 from scripts.kubernetes.targets import TARGETS
 from scripts.rendered import console, write_or_check
 

@@ -6,25 +6,20 @@ was found.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from deployments import installing
 from scripts.bench.store import Store
+from tests.trials.command import run
 from tests.trials.report import IMAGES, page
 from tests.trials.session import Session
 
-ROOT = Path(__file__).resolve().parents[1]
-
-DOCS = ROOT / "docs"
-BROKEN = 1
-"""Exit code: a promise was not kept."""
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 console = Console()
 app = typer.Typer(add_completion=False)
@@ -85,28 +80,13 @@ def main(
 
     Example: `python scripts/torture.py inputs --quick --output /tmp/reliability.json`
     """
-    known = modes()
-    todo = known if what in (None, [], ["all"]) else dict.fromkeys(what or ())
-    if unknown := set(todo) - {*known, "report"}:
-        raise typer.BadParameter(f"{min(unknown)!r}; modes: {', '.join(known)}, report, all")
     store = Store(output)
-    session = Session(store, console, quick, minutes)
-    stopped = False
-    # As Ctrl-C: what was started ends in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        for name in todo:
-            if name != "report":
-                known[name](session)
-    except KeyboardInterrupt:
-        stopped = True
-        console.print("Stopped; what was found is kept.")
-    finally:
-        store.save()
+
+    def publish() -> None:
         output.with_suffix(".md").write_text(page(store.modes), encoding="utf-8")
         draw(store)
-    kept = show(store, [name for name in todo if name != "report"] or list(store.modes))
-    raise typer.Exit(130 if stopped else 0 if kept else BROKEN)
+
+    run(modes(), what, Session(store, console, quick, minutes), publish)
 
 
 def draw(store: Store) -> None:
@@ -120,18 +100,6 @@ def draw(store: Store) -> None:
         draw_soak(part, store.path.parent / IMAGES)
     except ImportError:
         console.print(f"No plot: matplotlib is not installed; {installing('plots')} brings it.")
-
-
-def show(store: Store, names: list[str]) -> bool:
-    """Prints the findings of these modes; whether every promise was kept."""
-    table = Table("promise", "cases", "result", "")
-    findings = [f for name in names for f in store.modes.get(name, {}).get("findings", [])]
-    for finding in findings:
-        word = "[green]kept" if finding["kept"] else "[red]broken"
-        table.add_row(finding["promise"], f"{finding['cases']:,}", finding["result"], word)
-    console.print(table)
-    console.print(f"{store.path}, {store.path.with_suffix('.md')}", soft_wrap=True)
-    return all(finding["kept"] for finding in findings)
 
 
 if __name__ == "__main__":

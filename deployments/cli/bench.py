@@ -16,7 +16,7 @@ from rich.table import Table
 from deployments import installing
 from deployments.cli.classify import read_lines
 from deployments.cli.exit_codes import NO, UNREACHABLE
-from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
+from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
 
 if TYPE_CHECKING:
     from deployments.bench.run import Level, Result
@@ -85,7 +85,7 @@ def bench(
         float, typer.Option("--timeout-s", help="An answer that takes longer is lost.", min=0.1)
     ] = 60.0,
     format_: FormatOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    as_json: JsonOption = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw it too: a .svg, .png or .pdf file.")
     ] = None,

@@ -17,7 +17,9 @@ from deployments.cli.evaluate import (
     ForceOption,
     KindOption,
     LabelColumnOption,
+    ModelArgument,
     TextColumnOption,
+    beside,
     engine_settings,
     fail,
     read_table,
@@ -28,7 +30,7 @@ from deployments.cli.exit_codes import NO, WRONG
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="A model's directory, or its id.")],
+    model: ModelArgument,
     data: Annotated[str, typer.Option(help="Labelled texts that the model never saw.")],
     text_column: TextColumnOption = "text",
     label_column: LabelColumnOption = "label",
@@ -75,10 +77,7 @@ def calibrate(
             "--target-error and --coverage are for models of one label a text.",
             param_hint="--label-separator",
         )
-    if output is None:
-        if not Path(model).is_dir():
-            raise typer.BadParameter("MODEL is no directory; name a file.", param_hint="--output")
-        output = Path(model) / "calibration.json"
+    output = beside(model, "calibration.json", output)
     if plot is not None and plot.suffix not in {".svg", ".png"}:
         raise typer.BadParameter(f"{plot} is neither .svg nor .png.", param_hint="--plot")
     refuse_overwriting({"--output": output, "--plot": plot}, force)

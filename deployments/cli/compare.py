@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from deployments.cli.deploy import Address, AppName, find, told
 from deployments.cli.evaluate import fail
 from deployments.cli.exit_codes import NO
-from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
+from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
 
 if TYPE_CHECKING:
     from deployments.deploying.shadow_view import Trial
@@ -28,7 +27,7 @@ def compare(
     address: Address = None,
     app: AppName = None,
     format_: FormatOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """How often the model of `args.shadow` agrees with the one that serves, and what it costs.
 

@@ -19,7 +19,9 @@ from deployments.cli.evaluate import (
     EngineOption,
     ForceOption,
     KindOption,
+    ModelArgument,
     TextColumnOption,
+    beside,
     engine_settings,
     fail,
     read_texts,
@@ -27,13 +29,13 @@ from deployments.cli.evaluate import (
     require_scipy,
 )
 from deployments.cli.exit_codes import NO, WRONG
-from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
+from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
 
 _COLUMNS = ("application", "baseline", "feature", "texts", "psi", "threshold", "moved")
 
 
 def baseline(
-    model: Annotated[str, typer.Argument(help="A model's directory, or its id.")],
+    model: ModelArgument,
     data: Annotated[str, typer.Option(help="Texts as the service should meet; labels not needed.")],
     text_column: TextColumnOption = "text",
     false_alarm_rate: Annotated[
@@ -63,10 +65,7 @@ def baseline(
     from deployments.optimise.labelled import BadData
     from deployments.optimise.running import CandidateFailed
 
-    if output is None:
-        if not Path(model).is_dir():
-            raise typer.BadParameter("MODEL is no directory; name a file.", param_hint="--output")
-        output = Path(model) / "drift.json"
+    output = beside(model, "drift.json", output)
     refuse_overwriting({"--output": output}, force)
     settings = engine_settings(engine, dtype)
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -94,7 +93,7 @@ def drift(
     address: Address = None,
     app: AppName = None,
     format_: FormatOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Whether labels, scores, lengths or unknown tokens have moved from the model's drift.json.
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from deployments import installing
 from deployments.cli.exit_codes import NO, WRONG
-from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
+from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
 
 if TYPE_CHECKING:
     from deployments.optimise.evaluation import Evaluation, Job
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 200
 
+ModelArgument = Annotated[str, typer.Argument(help="A model's directory, or its id.")]
 TextColumnOption = Annotated[str, typer.Option(help="The column that holds the texts.")]
 LabelColumnOption = Annotated[str, typer.Option(help="The column that holds the labels.")]
 KindOption = Annotated[
@@ -39,6 +40,13 @@ def evaluate(
     data: Annotated[str, typer.Option(help="A labelled table: csv, tsv, jsonl or parquet.")],
     text_column: TextColumnOption = "text",
     label_column: LabelColumnOption = "label",
+    label_separator: Annotated[
+        str | None,
+        typer.Option(help="Between a row's labels, for models that give several, as `;`."),
+    ] = None,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="Labels are numbers, of regression models.")
+    ] = False,
     train: Annotated[
         str | None,
         typer.Option(help="A table that the baseline learns; default: four fifths of --data."),
@@ -64,11 +72,12 @@ def evaluate(
     encoding: EncodingOption = "utf-8",
     force: ForceOption = False,
     format_: FormatOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare models on your own labelled table, and recommend one.
 
-    Accuracy, macro-F1 and scores by label have 95 % intervals; each pair of models is tested on the
+    Accuracy, macro-F1 and scores by label, or of a regression correlations and errors, have 95 %
+    intervals; each pair of models is tested on the
     same texts. Each runs in a process of its own, on the whole machine: latency, texts/s, memory.
     Every text counts once. A table that a model was trained on tells nothing about it.
 
@@ -84,21 +93,24 @@ def evaluate(
     form = chosen(format_, as_json)
     if plot is not None and plot.suffix not in {".svg", ".png"}:
         raise typer.BadParameter(f"{plot} is neither .svg nor .png.", param_hint="--plot")
+    if regression and (label_separator or min_f1 is not None):
+        raise typer.BadParameter("numbers have no labels and no F1.", param_hint="--regression")
     refuse_overwriting({"--report": report, "--plot": plot}, force)
     settings = engine_settings(engine, dtype)
     say = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     if len(models) > 1:
         require_scipy(say)
     try:
-        rows = read_table(data, text_column, label_column, kind, encoding)
+        how = (text_column, label_column, kind, encoding, label_separator, None, regression)
+        rows = read_table(data, *how)
         learnt: Labelled | None = None
         if train is not None:
-            learnt = read_table(train, text_column, label_column, kind, encoding)
+            learnt = read_table(train, *how)
             rows = without(rows, learnt, data, train)
         refuse_other_labels(rows, models)
         limits = Limits(max_p99_ms, max_memory_mb, min_f1)
         job = Job(data, rows, tuple(dict.fromkeys(models)), settings, limits, learnt,
-                  price_per_hour, baseline)  # fmt: skip
+                  price_per_hour, baseline, label_separator, regression)  # fmt: skip
         found = _shown(run, job, say)
     except (BadTable, BadData) as exc:
         fail(say, str(exc), WRONG)
@@ -181,6 +193,15 @@ def engine_settings(engine: str, dtype: str) -> dict[str, Any]:
     return settings
 
 
+def beside(model: str, name: str, output: Path | None) -> Path:
+    """`output`, or that file in the model's directory, where the service finds it."""
+    if output is not None:
+        return output
+    if not Path(model).is_dir():
+        raise typer.BadParameter("MODEL is no directory; name a file.", param_hint="--output")
+    return Path(model) / name
+
+
 def refuse_overwriting(files: dict[str, Path | None], force: bool) -> None:
     """By option. Told before anything is measured, not after."""
     for option, path in files.items():
@@ -230,29 +251,31 @@ def _shown(run: Any, job: Job, say: Console) -> Evaluation:
 
 
 def _print(found: Evaluation, form: Format) -> None:
-    from deployments.optimise.report import HEAD, by_label_rows, cells, signed
+    from deployments.optimise.report import by_label_rows, cells, head, signed
 
+    titles = head(found)
     if form is Format.json:
         print_json(found.to_json())
         return
     if form is Format.csv:
-        names = [*HEAD[:-1], "mark"]
+        names = [*titles[:-1], "mark"]
         rows = [cells(one, found) for one in found.candidates]
         print_csv(names, [dict(zip(names, row, strict=True)) for row in rows])
         return
     # A pipe has no width; a terminal folds cells.
     out = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-    out.print(_table(HEAD, [cells(one, found) for one in found.candidates]))
+    out.print(_table(titles, [cells(one, found) for one in found.candidates]))
     for one in found.candidates:
         out.print(f"\n{one.name}, {one.engine}", markup=False)
-        head = ("label", "precision", "recall", "F1", "texts")
-        out.print(_table(head, by_label_rows(one, found.labels)))
+        if rows := by_label_rows(one, found.problem.names):
+            out.print(_table(("label", "precision", "recall", "F1", "texts"), rows))
     if found.differences:
         out.print("\nOn the same texts:")
+    what, test = found.problem.counted
     for gap in found.differences:
         out.print(
-            f"{gap.first} − {gap.second}: macro-F1 {signed(gap.macro_f1)}, McNemar's p "
-            f"{gap.p_value:.2g}, right alone {gap.only_first_right:,} : "
+            f"{gap.first} − {gap.second}: {found.problem.ranked_by} {signed(gap.main)}, {test} "
+            f"{gap.p_value:.2g}, {what} alone {gap.only_first_right:,} : "
             f"{gap.only_second_right:,}",
             markup=False,
         )

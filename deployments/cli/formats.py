@@ -24,6 +24,8 @@ FormatOption = Annotated[
     Format | None, typer.Option("--format", help="How to print it; a table by default.")
 ]
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Short for --format json.")]
+
 
 def chosen(wanted: Format | None, as_json: bool, default: Format = Format.table) -> Format:
     """`--format`, or `--json`, which is short for `--format json`."""

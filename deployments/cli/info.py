@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from deployments.cli.classify import DEFAULT_URL, KeyOption, UrlOption
 from deployments.cli.exit_codes import NO, UNREACHABLE
-from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
+from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
 
 TIMEOUT_S = 20.0
 
@@ -21,7 +21,7 @@ def info(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = None,
     format_: FormatOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """What the running service serves: model, labels, engine, batching, limits, versions, dialects.
 

@@ -20,12 +20,14 @@ CPU = "cpu"
 
 
 def plan(
-    rps: Annotated[float, typer.Option("--rps", min=0.001, help="Requests a second at the peak.")],
+    rps: Annotated[
+        float, typer.Option("--rps", min=0.001, max=1e8, help="Requests a second at the peak.")
+    ],
     p99_ms: Annotated[
-        float, typer.Option("--p99-ms", min=0.001, help="99 of 100 requests within it.")
+        float, typer.Option("--p99-ms", min=0.001, max=6e5, help="99 of 100 requests within it.")
     ],
     tokens_mean: Annotated[
-        float, typer.Option("--tokens-mean", min=1, help="Tokens of a text, on average.")
+        float, typer.Option("--tokens-mean", min=1, max=1e6, help="Tokens of a text, on average.")
     ],
     gpu: Annotated[
         str,
@@ -40,6 +42,7 @@ def plan(
         typer.Option(
             "--tokens-per-s",
             min=1,
+            max=1e9,
             help="What one Classifier reads, as measured: takes the estimate's place.",
             show_default="estimated",
         ),
@@ -49,6 +52,7 @@ def plan(
         typer.Option(
             "--pass-start-ms",
             min=0,
+            max=6e5,
             help="What a pass takes beside its tokens, as measured.",
             show_default="estimated",
         ),
@@ -66,7 +70,8 @@ def plan(
         ),
     ] = None,
     spare: Annotated[
-        int, typer.Option(min=0, help="Classifiers beyond the need: so many may be lost.")
+        int,
+        typer.Option(min=0, max=10_000, help="Classifiers beyond the need: so many may be lost."),
     ] = 1,
     gpus_per_node: Annotated[
         int | None,
@@ -75,11 +80,13 @@ def plan(
     cpus_per_node: Annotated[int, typer.Option("--cpus-per-node", min=2, max=1024)] = 16,
     price_per_hour: Annotated[
         float | None,
-        typer.Option("--price-per-hour", min=0, help="Of a GPU node, in any currency."),
+        typer.Option("--price-per-hour", min=0, max=1e6, help="Of a GPU node, in any currency."),
     ] = None,
     cpu_price_per_hour: Annotated[
         float | None,
-        typer.Option("--cpu-price-per-hour", min=0, help="Of a CPU node.", show_default="0"),
+        typer.Option(
+            "--cpu-price-per-hour", min=0, max=1e6, help="Of a CPU node.", show_default="0"
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -121,6 +128,16 @@ def plan(
         raise typer.BadParameter(
             f"{quiet_rps:g} is more than --rps {rps:g}", param_hint="--quiet-rps"
         )
+    if gpu == CPU and price_per_hour is not None:
+        raise typer.BadParameter(
+            f"there is no GPU node with --gpu {CPU}; say --cpu-price-per-hour",
+            param_hint="--price-per-hour",
+        )
+    if gpu != CPU and price_per_hour is None and cpu_price_per_hour is not None:
+        raise typer.BadParameter(
+            "the GPU nodes' price is missing; say --price-per-hour too",
+            param_hint="--cpu-price-per-hour",
+        )
     device = Device(0.0, tokens_per_s or 1.0, MAX_BATCH_TOKENS)
     if gpu != CPU:
         try:
@@ -150,7 +167,10 @@ def plan(
         _fail(f"{config}: {exc}", WRONG)
     _check(written, config)
     if output is not None:
-        output.write_text(written, encoding="utf-8")
+        try:
+            output.write_text(written, encoding="utf-8")
+        except OSError as exc:
+            _fail(f"{output}: {exc.strerror}", WRONG)
     is_estimate = tokens_per_s is None
     if as_json:
         typer.echo(json.dumps(_facts(found, quiet, gpu, is_estimate, written), indent=2))

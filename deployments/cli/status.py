@@ -10,7 +10,7 @@ import typer
 
 from deployments.cli.deploy import Address, AppName, fail, find, told
 from deployments.cli.exit_codes import NO
-from deployments.cli.formats import Format, FormatOption, chosen, print_csv, print_json
+from deployments.cli.formats import Format, FormatOption, JsonOption, chosen, print_csv, print_json
 from deployments.deploying.kept import Kept
 from deployments.deploying.pinning import shown_model
 from deployments.deploying.room import Node, has_room, read_nodes, why_no_room
@@ -43,7 +43,7 @@ def status(
     address: Address = None,
     app: AppName = None,
     format_: FormatOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    as_json: JsonOption = False,
     starts: Annotated[
         bool, typer.Option("--starts", help="How long each Classifier took to start, by steps.")
     ] = False,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from deployments.deploying.rates import Samples
-from deployments.pipeline.drift import MIN_TEXTS, Feature, psi
+from deployments.pipeline.drift import Feature
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,9 @@ def _compared(
 ) -> Compared:
     counts = [now.get(bin_, 0) for bin_ in before]
     n, m = sum(counts), sum(before.values())
-    found = psi(list(before.values()), counts)
-    threshold = Feature(tuple(before), (), tuple(before.values()), critical).threshold(n)
+    judged = Feature(tuple(before), (), tuple(before.values()), critical).judge(counts)
     bins = {
         bin_: (old / max(m, 1), new / max(n, 1))
         for (bin_, old), new in zip(before.items(), counts, strict=True)
     }
-    moved = None if n < MIN_TEXTS else found > threshold
-    return Compared(*key, n, found, threshold, moved, bins)
+    return Compared(*key, n, judged.psi, judged.threshold, judged.moved, bins)

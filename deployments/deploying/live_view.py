@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import nan
 from typing import Any
@@ -16,6 +17,7 @@ from deployments.deploying.serve_state import AppState, read_applications
 
 STAGES = ("http", "grpc", "parse", "tokenize", "queue", "model", "postprocess")
 _TIMEOUT_S = 5.0
+_AT_ONCE = 32
 
 Numbers = dict[str, dict[str, float]]
 """Heading → name → value."""
@@ -67,15 +69,19 @@ def session_for(dashboard: Dashboard) -> requests.Session:
     return session
 
 
-def metrics_pages(dashboard: Dashboard, session: requests.Session) -> Iterator[str]:
+def metrics_pages(dashboard: Dashboard, session: requests.Session) -> list[str]:
     """What the metrics endpoints of the nodes answer; of those that can be reached."""
-    for url in dashboard.metrics():
+
+    def page(url: str) -> str:
         try:
             answer = session.get(url, timeout=_TIMEOUT_S)
         except requests.RequestException:
-            continue
-        if answer.ok:
-            yield answer.text
+            return ""
+        return answer.text if answer.ok else ""
+
+    # At once: from outside a cluster none may answer, and each is waited for.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(filter(None, pool.map(page, dashboard.metrics())))
 
 
 class ClusterSource:
@@ -98,7 +104,7 @@ class ClusterSource:
         )
         if app is None:
             return View(f"{self._dashboard.cluster.url}: no application of ours", notes=[_NO_APP])
-        pages = list(metrics_pages(self._dashboard, self._session))
+        pages = metrics_pages(self._dashboard, self._session)
         self._rates.look(merged(pages), time.monotonic())
         view = View(f"{app.name}: {app.status}, {self._dashboard.cluster.url}")
         view.numbers = _numbers(self._rates, app.name)

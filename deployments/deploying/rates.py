@@ -16,6 +16,9 @@ _STANDS_S = 15.0
 Labels = tuple[tuple[str, str], ...]
 Samples = dict[tuple[str, Labels], float]
 """Name without PREFIX, and labels → value."""
+Process = tuple[str, ...]
+"""Values of the labels that tell processes apart; each exports all of its series at once."""
+_COUNTERS = ("_total", "_sum", "_count", "_bucket")
 
 
 def read_samples(page: str) -> Samples:
@@ -29,30 +32,43 @@ def read_samples(page: str) -> Samples:
 
 
 class Rates:
-    """The last looks. Counters are told apart by all of their labels, so each replica's alone."""
+    """The last looks. Counters are compared within each process, over one time for all of them, so
+    that quotients of two are of the same requests."""
 
     def __init__(self) -> None:
         self._now: Samples = {}
-        self._at_s: float | None = None
-        self._changes: dict[tuple[str, Labels], deque[tuple[float, float]]] = {}
+        self._at_s = 0.0
+        self._changes: dict[Process, deque[tuple[float, Samples]]] = {}
 
     def look(self, samples: Samples, at_s: float) -> None:
         """One look. at_s: of any clock that never goes back."""
-        for key, value in samples.items():
-            changes = self._changes.get(key)
-            if changes is None:
-                changes = self._changes[key] = deque()
-                if self._at_s is not None:  # it began since the endpoint's last change, from 0
-                    changes.append((at_s - _STANDS_S, 0.0))
-            if not changes or value != changes[-1][1]:
-                if changes and value < changes[-1][1]:
-                    changes.clear()  # its process began anew
-                changes.append((at_s, value))
-            while len(changes) > 2 and changes[0][0] < at_s - _SPAN_S:
-                changes.popleft()
         self._at_s, self._now = at_s, samples
-        for gone in self._changes.keys() - samples.keys():
-            del self._changes[gone]
+        counters: dict[Process, Samples] = {}
+        for key, value in samples.items():
+            of_one = counters.setdefault(_process(key[1]), {})
+            if key[0].endswith(_COUNTERS):
+                of_one[key] = value
+        for process, now in counters.items():
+            self._note(self._changes.setdefault(process, deque()), now, at_s)
+        # One that is missed once is not a new one when it answers again.
+        for gone in self._changes.keys() - counters.keys():
+            if self._changes[gone][-1][0] < at_s - _SPAN_S:
+                del self._changes[gone]
+
+    @staticmethod
+    def _note(changes: deque[tuple[float, Samples]], now: Samples, at_s: float) -> None:
+        if changes:
+            last_s, last = changes[-1]
+            if now == last:
+                return
+            if any(value < last.get(key, 0.0) for key, value in now.items()):
+                changes.clear()  # the process began anew
+            elif last_s < at_s - _SPAN_S:  # it stood until the endpoint's last change
+                changes.clear()
+                changes.append((at_s - _STANDS_S, last))
+        changes.append((at_s, now))
+        while len(changes) > 2 and changes[0][0] < at_s - _SPAN_S:
+            changes.popleft()
 
     def values(self, name: str, by: str = "", **where: str) -> dict[str, float]:
         """Sums of what it says now, by the label `by`, of the series with these labels."""
@@ -88,12 +104,13 @@ class Rates:
         return total / count if count > 0 else math.nan
 
     def _gain(self, key: tuple[str, Labels]) -> float:
-        changes = self._changes.get(key)
-        if not changes or self._at_s is None or len(changes) < 2:
-            return 0.0
+        changes = self._changes[_process(key[1])]
         (began_s, first), (last_s, last) = changes[0], changes[-1]
+        if len(changes) < 2 or self._at_s - last_s > _SPAN_S:
+            return 0.0
         ended_s = last_s if self._at_s - last_s <= _STANDS_S else self._at_s
-        return (last - first) / (ended_s - began_s) if self._at_s - last_s <= _SPAN_S else 0.0
+        # A series that was not there at first begins at 0.
+        return (last.get(key, 0.0) - first.get(key, 0.0)) / (ended_s - began_s)
 
     @staticmethod
     def _sums(
@@ -107,6 +124,10 @@ class Rates:
                     label = told.get(by, "")
                     found[label] = found.get(label, 0.0) + value
         return found
+
+
+def _process(labels: Labels) -> Process:
+    return tuple(value for name, value in labels if name in ("WorkerId", "replica"))
 
 
 def merged(pages: Iterable[str]) -> Samples:

@@ -24,8 +24,6 @@ Chosen = Literal["integrated_gradients", "gradient_x_input", "occlusion"]
 Predict = Callable[[list[Int32]], Float32]
 """Token ids of texts as long as each other → logits, float32 [texts, labels]."""
 
-MIN_STEPS = 8
-"""Of integrated gradients by Gauss-Legendre; with fewer the sum is often far from its goal."""
 # Of one forward pass, over as many variants of the text: bounds memory, and the time between two
 # looks at the clock.
 _MAX_ROWS, _ROW_TOKENS = 8, 1024

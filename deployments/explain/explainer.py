@@ -14,7 +14,7 @@ import numpy as np
 
 from deployments import installing
 from deployments.engines.loading import load_model
-from deployments.explain.attribution import MIN_STEPS, Attributed, Chosen, Gradients, occlusion
+from deployments.explain.attribution import Attributed, Chosen, Gradients, occlusion
 from deployments.explain.spans import Replaced, Span, whole_spans
 from deployments.pipeline.errors import InvalidInput, NotImplementedHere, PredictionFailed
 from deployments.pipeline.explaining import (
@@ -31,6 +31,8 @@ from deployments.settings import Settings
 
 # What a pass with gradients costs, in forward passes: 3 by the count of products, and a margin.
 _WITH_GRADIENT = 4
+# Integrated gradients takes two of them for its ends; occlusion with two masks all or nothing.
+_MIN_AUTO_PASSES = 3
 # The share of the time that passes are planned for: others may slow the machine down meanwhile.
 _PLANNED = 0.7
 
@@ -252,10 +254,9 @@ def _fill(tokenizer: Any, config: Any) -> _Fill:
 def _chosen(method: str, passes: int) -> Chosen:
     has_captum = importlib.util.find_spec("captum") is not None
     if method == "auto":
-        # The smallest budget in which integrated gradients has its steps and both ends.
-        if passes < MIN_STEPS + 2:
+        # In this order they find what a label hangs on, with few passes too: docs/explain.md.
+        if passes < _MIN_AUTO_PASSES:
             return "gradient_x_input"
-        # In this order they find what a label hangs on: docs/explain.md.
         return "integrated_gradients" if has_captum else "occlusion"
     if method not in get_args(Chosen):
         raise InvalidInput(f"method must be one of {', '.join(get_args(Method))}.")

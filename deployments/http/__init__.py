@@ -25,6 +25,7 @@
 - serve_edge: Around Ray Serve's own part of a request, before it reads a header and after it says
   an error
 - service: What the HTTP edge asks of whoever classifies
+- state: What `GET /state` looks like in JSON
 - status_routes: GET /health, /ready, /info, /state and /: what the service says about itself
 - stream_route: POST /classify/stream: a line of JSON in, a line of JSON out, for as long as the
   sender has some

@@ -14,9 +14,9 @@ from deployments.http.schemas import (
     Health,
     Info,
     Prediction,
-    State,
     Update,
 )
+from deployments.http.state import State
 from deployments.pipeline.explaining import Method
 from deployments.pipeline.types import WEIGHTS
 

@@ -247,6 +247,18 @@ class BesideInfo(Struct):
     dtype: str
 
 
+class LongTextInfo(Struct):
+    """What becomes of a text that is too long, where a request does not say."""
+
+    strategy: Literal["truncate", "window"]
+    window_tokens: Annotated[
+        int | None, Meta(description="Of a window at most; null: the model's.")
+    ]
+    overlap_tokens: int
+    pooling: str
+    max_windows: Annotated[int, Meta(description="A text with more is refused.")]
+
+
 class Info(Struct):
     """The model and how it is run."""
 
@@ -286,6 +298,9 @@ class Info(Struct):
             "`request_timeout_s`."
         ),
     ]
+    long_text: Annotated[
+        LongTextInfo, Meta(description="As `args.long_text` says; a request may choose another.")
+    ]
     dialects: Annotated[
         list[str], Meta(description="Other servers' ways of asking that are answered beside ours.")
     ]
@@ -310,79 +325,3 @@ class Info(Struct):
         BesideInfo | UnsetType | None,
         Meta(description="With `args.shadow` only: the model on trial; null: it does not serve."),
     ] = UNSET
-
-
-class Application(Struct):
-    """As Ray Serve calls it."""
-
-    name: str
-    status: Annotated[str, Meta(description="Ray Serve's word: `RUNNING`, `DEPLOYING`, …")]
-
-
-class DeploymentState(Struct):
-    """One of the three deployments, in the whole cluster."""
-
-    name: str
-    status: Annotated[str, Meta(description="Ray Serve's word: `HEALTHY`, `UPSCALING`, …")]
-    replicas: Annotated[
-        dict[str, int], Meta(description="`RUNNING`, `STARTING` and so on, to how many there are.")
-    ]
-
-
-class IngressState(Struct):
-    """The Tokenizer replica that answered; through a balancer each answer may be another's."""
-
-    replica: str
-    pending_texts: Annotated[int, Meta(description="Taken in here and not answered yet.")]
-    max_pending_texts: int
-    ahead_s: Annotated[
-        float, Meta(description="How long these would take one Classifier, in seconds.")
-    ]
-    refused_requests: Annotated[
-        int, Meta(description="Answered 429 by the gate here, since this replica started.")
-    ]
-
-
-class ClassifierState(Struct):
-    """A Classifier, as it last said of itself to the replica that answered."""
-
-    replica: str
-    heard_s: Annotated[float, Meta(description="So many seconds ago.")]
-    queued_tokens: Annotated[int, Meta(description="Waiting there for the model.")]
-    tokens_per_s: Annotated[int, Meta(description="What it can read in full batches.")]
-    passes: Annotated[int, Meta(description="Forward passes since it started.")]
-    read_texts: int
-    read_tokens: int
-
-
-class CascadeState(Struct):
-    """Texts that the replica which answered has answered since it started."""
-
-    threshold: Annotated[float, Meta(description="Best scores below it go on to the larger model.")]
-    first: int
-    second: int
-    degraded: Annotated[int, Meta(description="By the first, unsure, as the second could not.")]
-
-
-class ShadowState(Struct):
-    """What became of texts that the replica which answered chose for the model on trial."""
-
-    share: float
-    waiting: int
-    compared: int
-    agreed: Annotated[int, Meta(description="Of those compared: both models gave one label.")]
-    dropped: int
-    failed: int
-
-
-class State(Struct):
-    """How busy the service is: two answers tell tokens a second and the mean batch."""
-
-    application: Application | None
-    deployments: list[DeploymentState]
-    ingress: IngressState
-    classifiers: list[ClassifierState]
-    cascade: Annotated[CascadeState | UnsetType, Meta(description="With `args.cascade` only.")] = (
-        UNSET
-    )
-    shadow: Annotated[ShadowState | UnsetType, Meta(description="With `args.shadow` only.")] = UNSET

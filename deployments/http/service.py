@@ -68,6 +68,6 @@ class ClassifyService(Protocol):
         ...
 
     async def state(self) -> dict[str, Any]:
-        """What `GET /state` answers: the fields of schemas.State, JSON-ready. Also before it is
+        """What `GET /state` answers: the fields of state.State, JSON-ready. Also before it is
         ready, and soon: whoever has nothing to say of a part leaves it empty."""
         ...

@@ -14,11 +14,14 @@
 - figures: how good a trained model is on the rows that chose it
 - finetuning: a classifier made of an encoder and labelled rows
 - labelled: tables with labels: which rows count, and why the others don't
+- number_statistics: how well a regression's numbers fit, with their uncertainty
+- problems: what is measured of a model: one label a text, sets of labels, or numbers
 - pruning: feed-forward neurons that matter least, cut off
 - quantizing: 8 bits held against 32, on texts
 - report: what an evaluation found, as one HTML page, and its plot
 - running: a candidate in a process of its own: labels, latency, throughput, memory
 - saving: a model's directory, as it is written
+- set_statistics: scores of models that give several labels, with their uncertainty
 - shrunk: a smaller model beside the one that it was made of
 - statistics: scores of labels with their uncertainty, and whether two models differ
 - students: fewer layers, narrower feed-forward parts

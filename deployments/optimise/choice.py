@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deployments.optimise.problems import AnyDifference, AnyScores
 from deployments.optimise.running import Speed
-from deployments.optimise.statistics import Difference, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,15 @@ class Candidate:
 
     name: str
     engine: str
-    scores: Scores
+    scores: AnyScores
     speed: Speed
     cost: float | None = None
     n_failed: int = 0
 
     @property
-    def macro_f1(self) -> float:
-        return self.scores.macro_f1.value
+    def main(self) -> float:
+        """What models are ranked by: macro-F1, or Pearson's r of a regression."""
+        return self.scores.main.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,8 @@ class Limits:
             found.append(f"p99 is {one.speed.p99_ms:,.1f} ms, above {self.max_p99_ms:g}")
         if self.max_memory_mb is not None and one.speed.memory_mb > self.max_memory_mb:
             found.append(f"memory is {one.speed.memory_mb:,.0f} MB, above {self.max_memory_mb:g}")
-        if self.min_f1 is not None and one.macro_f1 < self.min_f1:
-            found.append(f"macro-F1 is {one.macro_f1:.3f}, below {self.min_f1:g}")
+        if self.min_f1 is not None and one.main < self.min_f1:
+            found.append(f"macro-F1 is {one.main:.3f}, below {self.min_f1:g}")
         return found
 
 
@@ -55,20 +56,24 @@ class Recommendation:
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those that no other one beats in both macro-F1 and texts a second, the best first."""
+    """Those that no other one beats in both `main` and texts a second, the best first."""
     front: list[Candidate] = []
-    for one in sorted(candidates, key=lambda c: (-c.macro_f1, -c.speed.texts_per_s)):
+    for one in sorted(candidates, key=lambda c: (-c.main, -c.speed.texts_per_s)):
         if not front or one.speed.texts_per_s > front[-1].speed.texts_per_s:
             front.append(one)
     return front
 
 
 def recommend(
-    candidates: Sequence[Candidate], differences: Sequence[Difference], limits: Limits
+    candidates: Sequence[Candidate],
+    differences: Sequence[AnyDifference],
+    limits: Limits,
+    figure: str = "macro-F1",
 ) -> Recommendation:
-    """The best macro-F1 within the limits, or the fastest of those that are not surely worse.
+    """The best within the limits, or the fastest of those that are not surely worse.
 
-    Surely worse: the interval of the paired difference in macro-F1 lies below zero.
+    figure: the name of what models are ranked by. Surely worse: the interval of the paired
+    difference in it lies below zero.
     """
     why = []
     able = []
@@ -79,17 +84,17 @@ def recommend(
             able.append(one)
     if not able:
         return Recommendation(None, (*why, "No model keeps within the limits. Loosen one."))
-    best = max(able, key=lambda one: (one.macro_f1, one.speed.texts_per_s))
+    best = max(able, key=lambda one: (one.main, one.speed.texts_per_s))
     equals = [one for one in able if one is best or not _surely_better(best, one, differences)]
     chosen = max(equals, key=lambda one: one.speed.texts_per_s)
     why.append(
-        f"{best.name} has the best macro-F1{' within the limits' if why else ''}, "
-        f"{best.scores.macro_f1}."
+        f"{best.name} has the best {figure}{' within the limits' if why else ''}, "
+        f"{best.scores.main}."
     )
     if chosen is not best:
         gap = _gap(best, chosen, differences)
         why.append(
-            f"These rows can't tell {chosen.name} from it: the difference in macro-F1 is {gap}, "
+            f"These rows can't tell {chosen.name} from it: the difference in {figure} is {gap}, "
             f"and its interval holds zero. It answers "
             f"{chosen.speed.texts_per_s / best.speed.texts_per_s:.1f} times as many texts a second."
         )
@@ -102,21 +107,21 @@ def recommend(
     return Recommendation(chosen, tuple(why))
 
 
-def _surely_better(best: Candidate, other: Candidate, differences: Sequence[Difference]) -> bool:
+def _surely_better(best: Candidate, other: Candidate, differences: Sequence[AnyDifference]) -> bool:
     return not _between(best, other, differences)[0] <= 0
 
 
-def _gap(best: Candidate, other: Candidate, differences: Sequence[Difference]) -> str:
+def _gap(best: Candidate, other: Candidate, differences: Sequence[AnyDifference]) -> str:
     low, value, high = _between(best, other, differences)
     return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _between(
-    best: Candidate, other: Candidate, differences: Sequence[Difference]
+    best: Candidate, other: Candidate, differences: Sequence[AnyDifference]
 ) -> tuple[float, float, float]:
     """Low, value and high of best less other."""
     for one in differences:
-        gap = one.macro_f1
+        gap = one.main
         if (one.first, one.second) == (best.name, other.name):
             return gap.low, gap.value, gap.high
         if (one.first, one.second) == (other.name, best.name):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
-
-import numpy as np
 
 from deployments.optimise import baseline
 from deployments.optimise.choice import (
@@ -19,11 +17,10 @@ from deployments.optimise.choice import (
 from deployments.optimise.labelled import (
     BadData,
     Labelled,
-    check_known,
-    check_splits,
 )
+from deployments.optimise.problems import AnyDifference, LabelSets, Numbers, OneLabel
 from deployments.optimise.running import CandidateFailed, Speed, run_baseline, run_model
-from deployments.optimise.statistics import Difference, Int, differences, scores
+from deployments.optimise.statistics import Scores
 
 _SECONDS_AN_HOUR = 3_600
 
@@ -33,6 +30,8 @@ class Job:
     """What to compare. train: what the baseline learns; None: the other folds of `data`.
 
     price_per_hour: of this machine, in any currency. with_baseline: False leaves it out.
+    separator: stands between the labels of a row, of models that give several. numbers: rows have
+    numbers, of regressions.
     """
 
     path: str
@@ -43,6 +42,14 @@ class Job:
     train: Labelled | None = None
     price_per_hour: float | None = None
     with_baseline: bool = True
+    separator: str | None = None
+    numbers: bool = False
+
+    @property
+    def problem(self) -> OneLabel:
+        if self.numbers:
+            return Numbers(self.data)
+        return OneLabel(self.data) if not self.separator else LabelSets(self.data, self.separator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +58,9 @@ class Evaluation:
 
     path: str
     n_texts: int
-    labels: list[str]
+    problem: OneLabel
     candidates: list[Candidate]
-    differences: list[Difference]
+    differences: Sequence[AnyDifference]
     recommendation: Recommendation
     notes: tuple[str, ...]
     failures: dict[str, str]
@@ -68,7 +75,8 @@ class Evaluation:
         return {
             "data": self.path,
             "texts": self.n_texts,
-            "labels": self.labels,
+            "problem_type": self.problem.type,
+            "labels": self.problem.names,
             "models": [_plain(one) for one in self.candidates],
             "differences": [asdict(one) for one in self.differences],
             "front": [one.name for one in self.front],
@@ -86,72 +94,72 @@ def evaluate(job: Job, on_step: Callable[[str], None] = lambda _: None) -> Evalu
         BadData: a model lacks labels that the rows have.
         CandidateFailed: no model gave anything to compare.
     """
-    names = job.data.names
-    known: dict[str | None, int] = {name: i for i, name in enumerate(names)}
-    gold = _numbers(job.data.labels, known)
-    predicted: dict[str, Int] = {}
+    problem = job.problem
+    gold = problem.gold(job.data)
+    predicted: dict[str, Any] = {}
     candidates: list[Candidate] = []
     notes, failures = list(job.data.notes), {}
 
-    def add(name: str, engine: str, labels: Sequence[str | None], speed: Speed) -> None:
-        predicted[name] = _numbers(labels, known)
+    def add(name: str, engine: str, answers: Sequence[Any], speed: Speed) -> None:
+        predicted[name] = problem.array(answers)
         cost = None
         if job.price_per_hour is not None:
             cost = job.price_per_hour * 1e6 / speed.texts_per_s / _SECONDS_AN_HOUR
-        found = scores(gold, predicted[name], len(names))
-        n_failed = sum(label is None for label in labels)
+        found = problem.scores(gold, predicted[name])
+        n_failed = sum(one is None for one in answers)
         candidates.append(Candidate(name, engine, found, speed, cost, n_failed))
 
     for model in job.models:
         on_step(model)
         try:
-            ran = run_model(model, job.engine, job.data.texts)
+            ran = run_model(model, job.engine, job.data.texts, problem.type)
         except CandidateFailed as exc:
             failures[model] = str(exc)
             continue
-        check_known(job.data, model, ran.labels)
+        problem.check(job.data, model, ran.labels)
         add(model, ran.engine, ran.predicted, ran.speed)
     if not candidates:
         raise CandidateFailed(" ".join(f"{name}: {why}" for name, why in failures.items()))
     if job.with_baseline:
         on_step(baseline.NAME)
         try:
-            labels, speed, how = _baseline(job)
+            answers, speed, how = _baseline(job, problem)
         except (baseline.BaselineMissing, BadData, CandidateFailed) as exc:
             notes.append(f"No {baseline.NAME} beside them: {exc}")
         else:
-            add(baseline.NAME, f"scikit-learn, {how}", labels, speed)
+            add(baseline.NAME, f"scikit-learn, {how}", answers, speed)
     on_step("statistics")
-    gaps = differences(gold, predicted, len(names))
+    gaps = problem.differences(gold, predicted)
     return Evaluation(
         job.path,
         len(job.data),
-        names,
+        problem,
         candidates,
         gaps,
-        recommend(candidates, gaps, job.limits),
+        recommend(candidates, gaps, job.limits, problem.ranked_by),
         tuple(notes),
         failures,
     )
 
 
-def _baseline(job: Job) -> tuple[list[str], Speed, str]:
-    """Its labels of all rows, its speed, and what it learnt from."""
+def _baseline(job: Job, problem: OneLabel) -> tuple[list[Any], Speed, str]:
+    """Its answers to all rows, its speed, and what it learnt from."""
+    texts = job.data.texts
     if job.train is not None:
-        pipeline = baseline.fitted(job.train)
-        labels = [str(label) for label in pipeline.predict(job.data.texts)]
-        how = f"of {len(job.train):,} other texts"
+        of_train = problem.targets(job.train)
+        pipeline = baseline.fitted(job.train.texts, of_train, problem.type)
+        found, how = pipeline.predict(texts), f"of {len(job.train):,} other texts"
     else:
-        check_splits(job.data, baseline.FOLDS, job.path)
-        labels = baseline.cross_predicted(job.data)
-        pipeline, how = baseline.fitted(job.data), f"{baseline.FOLDS} folds of these rows"
-    return labels, run_baseline(pipeline, job.data.texts), how
-
-
-def _numbers(labels: Sequence[str | None], known: dict[str | None, int]) -> Int:
-    return np.asarray([known.get(label, len(known)) for label in labels], np.int64)
+        problem.check_folds(job.data, baseline.FOLDS, job.path)
+        targets = problem.targets(job.data)
+        found = baseline.cross_predicted(texts, targets, problem.type)
+        pipeline = baseline.fitted(texts, targets, problem.type)
+        how = f"{baseline.FOLDS} folds of these rows"
+    return problem.answers(found), run_baseline(pipeline, texts), how
 
 
 def _plain(one: Candidate) -> dict[str, Any]:
-    counts = one.scores.confusion.tolist()
-    return asdict(replace(one, scores=replace(one.scores, confusion=counts)))
+    plain = asdict(one)
+    if isinstance(one.scores, Scores):
+        plain["scores"]["confusion"] = one.scores.confusion.tolist()
+    return plain

@@ -10,7 +10,8 @@ from typing import Any
 
 from deployments.optimise.choice import Candidate
 from deployments.optimise.evaluation import Evaluation
-from deployments.optimise.statistics import Interval
+from deployments.optimise.number_statistics import NumberScores
+from deployments.optimise.statistics import Interval, Scores
 
 _MARKERS = "os^Dv"
 _STYLE = """
@@ -25,7 +26,8 @@ svg { max-width: 100%; height: auto; background: white; }
 
 
 def front_plot(found: Evaluation, path: Path | io.BytesIO, kind: str) -> None:
-    """Texts a second against macro-F1 with its interval; the front, and what is recommended.
+    """Texts a second against what models are ranked by, with its interval; the front, and what is
+    recommended.
 
     kind: svg or png.
 
@@ -38,11 +40,11 @@ def front_plot(found: Evaluation, path: Path | io.BytesIO, kind: str) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for i, one in enumerate(found.candidates):
-        f1 = one.scores.macro_f1
+        main = one.scores.main
         axes.errorbar(
             [one.speed.texts_per_s],
-            [f1.value],
-            yerr=[[max(0.0, f1.value - f1.low)], [max(0.0, f1.high - f1.value)]],
+            [main.value],
+            yerr=[[max(0.0, main.value - main.low)], [max(0.0, main.high - main.value)]],
             fmt=_MARKERS[i % len(_MARKERS)],
             capsize=3,
             label=one.name,
@@ -50,7 +52,7 @@ def front_plot(found: Evaluation, path: Path | io.BytesIO, kind: str) -> None:
     front = found.front
     axes.plot(
         [one.speed.texts_per_s for one in front],
-        [one.macro_f1 for one in front],
+        [one.main for one in front],
         "k--",
         linewidth=1,
         label="Pareto front",
@@ -58,7 +60,7 @@ def front_plot(found: Evaluation, path: Path | io.BytesIO, kind: str) -> None:
     if chosen := found.recommendation.chosen:
         axes.plot(
             chosen.speed.texts_per_s,
-            chosen.macro_f1,
+            chosen.main,
             "o",
             markersize=16,
             fillstyle="none",
@@ -67,7 +69,7 @@ def front_plot(found: Evaluation, path: Path | io.BytesIO, kind: str) -> None:
         )
     log_x(axes)
     axes.set_xlabel("texts a second, this machine")
-    axes.set_ylabel(f"macro-F1 on {found.n_texts:,} texts, 95 % interval")
+    axes.set_ylabel(f"{found.problem.ranked_by} on {found.n_texts:,} texts, 95 % interval")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, frameon=False)
     with mpl.rc_context({"svg.hashsalt": "rayclassify"}):
@@ -94,27 +96,18 @@ def page(found: Evaluation) -> str:
         f"{escape(' '.join(found.recommendation.why))}</p>",
         _svg(found),
         "<h2>Models</h2>",
-        _rows(HEAD, [cells(one, found) for one in found.candidates], chosen),
+        _rows(head(found), [cells(one, found) for one in found.candidates], chosen),
         "<p>In brackets: 95 % intervals of a bootstrap over texts. p50, p99: one text at a time. "
         "Texts/s: in lists. Memory: the most that the whole process held.</p>",
     ]
     if found.differences:
         parts += [
             "<h2>Pairs on the same texts</h2>",
-            _rows(
-                ("first − second", "macro-F1", "accuracy", "only first right", "only second right",
-                 "McNemar's p"),
-                [
-                    (f"{one.first} − {one.second}", signed(one.macro_f1), signed(one.accuracy),
-                     f"{one.only_first_right:,}", f"{one.only_second_right:,}",
-                     f"{one.p_value:.2g}")
-                    for one in found.differences
-                ],
-            ),
+            _rows(*pairs(found)),
             "<p>Exact test, two-sided, corrected for all pairs by Holm.</p>",
-        ]  # fmt: skip
+        ]
     for one in found.candidates:
-        parts += [f"<h2>{escape(one.name)}</h2>", *_by_label(one, found.labels)]
+        parts += [f"<h2>{escape(one.name)}</h2>", *_by_label(one, found.problem.names)]
     notes = [*found.notes, *(f"{name}: {why}" for name, why in found.failures.items())]
     if notes:
         parts += ["<h2>Left out</h2><ul>", *(f"<li>{escape(note)}</li>" for note in notes), "</ul>"]
@@ -124,21 +117,38 @@ def page(found: Evaluation) -> str:
     )
 
 
-HEAD = ("model", "macro-F1", "accuracy", "p50 ms", "p99 ms", "texts/s", "memory MB",
-        "per million", "no answer", "")  # fmt: skip
-"""Of the table of models."""
+def head(found: Evaluation) -> tuple[str, ...]:
+    """Of the table of models."""
+    measured = ("p50 ms", "p99 ms", "texts/s", "memory MB", "per million", "no answer", "")
+    return ("model", *found.problem.figures, *measured)
+
+
+def pairs(found: Evaluation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The table of differences: its head, and a row for each two models."""
+    what, test = found.problem.counted
+    rows = [
+        (
+            f"{one.first} − {one.second}",
+            *(signed(getattr(one, name)) for name in found.problem.gaps.values()),
+            f"{one.only_first_right:,}",
+            f"{one.only_second_right:,}",
+            f"{one.p_value:.2g}",
+        )
+        for one in found.differences
+    ]
+    titles = tuple(found.problem.gaps)
+    return ("first − second", *titles, f"only first {what}", f"only second {what}", test), rows
 
 
 def cells(one: Candidate, found: Evaluation) -> tuple[str, ...]:
-    """A row below `HEAD`."""
+    """A row below `head`."""
     mark = "front" if one in found.front else ""
     if found.recommendation.chosen is one:
         mark = "recommended"
     rate = one.speed.texts_per_s
     return (
         one.name,
-        str(one.scores.macro_f1),
-        str(one.scores.accuracy),
+        *(str(getattr(one.scores, name)) for name in found.problem.figures.values()),
         f"{one.speed.p50_ms:,.1f}",
         f"{one.speed.p99_ms:,.1f}",
         f"{rate:,.3g}" if rate < 100 else f"{rate:,.0f}",
@@ -155,8 +165,10 @@ def signed(gap: Interval) -> str:
 
 
 def by_label_rows(one: Candidate, labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """Label, precision, recall, F1, and rows of it."""
-    there = one.scores.confusion.sum(1)
+    """Label, precision, recall, F1, and rows of it; none of a regression."""
+    if isinstance(one.scores, NumberScores):
+        return []
+    there = one.scores.support
     return [
         (label, str(one.scores.precision[i]), str(one.scores.recall[i]), str(one.scores.f1[i]),
          f"{there[i]:,}")
@@ -165,17 +177,21 @@ def by_label_rows(one: Candidate, labels: Sequence[str]) -> list[tuple[str, ...]
 
 
 def _by_label(one: Candidate, labels: Sequence[str]) -> list[str]:
-    other = one.scores.confusion[:, -1].any()
-    heads = [*labels, "none of them"] if other else list(labels)
+    parts = [f"<p>{escape(one.engine)}</p>"]
+    if rows := by_label_rows(one, labels):
+        parts.append(_rows(("label", "precision", "recall", "F1", "texts"), rows))
+    if isinstance(one.scores, Scores):
+        parts.append(_confusion(one.scores, labels))
+    return parts
+
+
+def _confusion(scores: Scores, labels: Sequence[str]) -> str:
+    heads = [*labels, "none of them"] if scores.confusion[:, -1].any() else list(labels)
     counts = [
         (label, *(f"{n:,}" for n in row[: len(heads)]))
-        for label, row in zip(labels, one.scores.confusion.tolist(), strict=True)
+        for label, row in zip(labels, scores.confusion.tolist(), strict=True)
     ]
-    return [
-        f"<p>{escape(one.engine)}</p>",
-        _rows(("label", "precision", "recall", "F1", "texts"), by_label_rows(one, labels)),
-        _rows(("is ↓ was called →", *heads), counts),
-    ]
+    return _rows(("is ↓ was called →", *heads), counts)
 
 
 def _rows(

@@ -54,12 +54,13 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a candidate said. predicted: a label for each text; None where it had no answer.
+    """What a candidate said. predicted: for each text a label, a list of them or a number, by the
+    problem; None where it had no answer.
 
     labels: all that it can give. engine: what ran it, in words.
     """
 
-    predicted: list[str | None]
+    predicted: list[Any]
     labels: tuple[str, ...]
     engine: str
     speed: Speed
@@ -74,9 +75,11 @@ class Scored:
     problem_type: str = SINGLE_LABEL
 
 
-def run_model(model: str, engine: dict[str, Any], texts: Sequence[str]) -> Ran:
+def run_model(
+    model: str, engine: dict[str, Any], texts: Sequence[str], problem: str = SINGLE_LABEL
+) -> Ran:
     """Raises CandidateFailed."""
-    ran: Ran = apart(_run_model, model, engine, list(texts))
+    ran: Ran = apart(_run_model, model, engine, list(texts), problem)
     return ran
 
 
@@ -113,12 +116,25 @@ def _quiet() -> None:
     os.dup2(1, 2)
 
 
-def _run_model(model: str, engine: dict[str, Any], texts: list[str]) -> Ran:
-    with loaded(model, engine) as classifier:
+_FIELDS = {SINGLE_LABEL: "label", MULTI_LABEL: "labels", REGRESSION: "score"}
+_CURES = {
+    SINGLE_LABEL: "Leave --label-separator and --regression out",
+    MULTI_LABEL: "Give --label-separator",
+    REGRESSION: "Give --regression",
+}
+"""What `rayclassify evaluate` wants to hear of such a model."""
+
+
+def _run_model(model: str, engine: dict[str, Any], texts: list[str], problem: str) -> Ran:
+    with loaded(model, engine, tuple(_FIELDS)) as classifier:
+        if (own := classifier.loaded.parts.info.problem_type) != problem:
+            raise CandidateFailed(
+                f"it is a {own} model; here only {problem}. {_CURES[own]} to compare such models."
+            )
         answers, speed = timed(classifier.classify, texts)
         runs = classifier.loaded.engine.info()
         return Ran(
-            [answer.get("label") for answer in answers],
+            [answer.get(_FIELDS[problem]) for answer in answers],
             classifier.loaded.parts.info.labels,
             f"{runs.engine} {runs.dtype} on {runs.device}, {runs.num_threads} threads",
             speed,

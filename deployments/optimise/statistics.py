@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import combinations
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ _SEED = 0
 # Rounds × cells that are drawn at a time, to bound memory: 64 MB of float64.
 _CELLS_AT_ONCE = 8_000_000
 
+Pair = TypeVar("Pair", bound=Any)
 Int = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 
@@ -46,6 +48,16 @@ class Scores:
     recall: list[Interval]
     f1: list[Interval]
 
+    @property
+    def main(self) -> Interval:
+        """What models are ranked by."""
+        return self.macro_f1
+
+    @property
+    def support(self) -> list[int]:
+        """Rows of each label."""
+        return [int(n) for n in self.confusion.sum(1)]
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -59,6 +71,10 @@ class Difference:
     only_first_right: int
     only_second_right: int
     p_value: float
+
+    @property
+    def main(self) -> Interval:
+        return self.macro_f1
 
 
 def confusion_of(gold: Int, predicted: Int, n_labels: int) -> Int:
@@ -96,22 +112,26 @@ def scores(gold: Int, predicted: Int, n_labels: int) -> Scores:
         both = [accuracy(counts), by_label[2].mean(-1)]
         return np.concatenate([np.stack(both, -1), *by_label], -1)
 
-    drawn = _redrawn(confusion.ravel(), lambda cells: figures(cells.reshape(-1, *confusion.shape)))
-    found = [_interval(*one) for one in zip(figures(confusion), drawn.T, strict=True)]
+    drawn = redrawn(confusion.ravel(), lambda cells: figures(cells.reshape(-1, *confusion.shape)))
+    found = [interval(*one) for one in zip(figures(confusion), drawn.T, strict=True)]
     by_label = [found[2 + i * n_labels : 2 + (i + 1) * n_labels] for i in range(3)]
     return Scores(confusion, found[0], found[1], *by_label)
 
 
 def differences(gold: Int, predicted: dict[str, Int], n_labels: int) -> list[Difference]:
     """Every pair of models, on the same rows."""
-    names = list(predicted)
-    found = [
-        _difference(gold, (one, predicted[one]), (other, predicted[other]), n_labels)
-        for i, one in enumerate(names)
-        for other in names[i + 1 :]
-    ]
-    corrected = holm([one.p_value for one in found])
-    return [replace(one, p_value=p) for one, p in zip(found, corrected, strict=True)]
+    return corrected(
+        [
+            _difference(gold, (one, predicted[one]), (other, predicted[other]), n_labels)
+            for one, other in combinations(predicted, 2)
+        ]
+    )
+
+
+def corrected(found: list[Pair]) -> list[Pair]:
+    """The same pairs of models, with p-values that hold for all of them together."""
+    p_values = holm([one.p_value for one in found])
+    return [replace(one, p_value=p) for one, p in zip(found, p_values, strict=True)]
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
@@ -124,11 +144,11 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
 
 def holm(p_values: list[float]) -> list[float]:
     """The p-values as they hold for all tests together (Holm 1979)."""
-    n, highest, corrected = len(p_values), 0.0, [0.0] * len(p_values)
+    n, highest, held = len(p_values), 0.0, [0.0] * len(p_values)
     for rank, i in enumerate(sorted(range(n), key=p_values.__getitem__)):
         highest = max(highest, min(1.0, (n - rank) * p_values[i]))
-        corrected[i] = highest
-    return corrected
+        held[i] = highest
+    return held
 
 
 def _difference(
@@ -149,21 +169,24 @@ def _difference(
     alone = int(counts[right_first & ~right_second].sum())
     other_alone = int(counts[~right_first & right_second].sum())
     told = [values[0, 0] - values[0, 1] for values in both(counts[None])]
-    drawn = _redrawn(counts, lambda cells: np.stack(both(cells), axis=1))
+    drawn = redrawn(counts, lambda cells: np.stack(both(cells), axis=1))
     gaps = drawn[..., 0] - drawn[..., 1]
     return Difference(
         first[0],
         second[0],
-        _interval(float(told[0]), gaps[:, 0]),
-        _interval(float(told[1]), gaps[:, 1]),
+        interval(float(told[0]), gaps[:, 0]),
+        interval(float(told[1]), gaps[:, 1]),
         alone,
         other_alone,
         mcnemar(alone, other_alone),
     )
 
 
-def _redrawn(counts: Int, of: Callable[[Int], Floats]) -> Floats:
-    """What `of` makes of counts that are drawn anew, [ROUNDS, ...]. counts: int [cells]."""
+def redrawn(counts: Int, of: Callable[[Int], Floats]) -> Floats:
+    """The bootstrap: what `of` makes of counts that are drawn anew, [ROUNDS, ...].
+
+    counts: int [cells].
+    """
     rng = np.random.default_rng(_SEED)
     there = np.flatnonzero(counts)
     step = max(1, _CELLS_AT_ONCE // counts.size)
@@ -178,6 +201,7 @@ def _redrawn(counts: Int, of: Callable[[Int], Floats]) -> Floats:
     return drawn
 
 
-def _interval(value: float, drawn: Floats) -> Interval:
+def interval(value: float, drawn: Floats) -> Interval:
+    """drawn: the same figure of each round, [ROUNDS]."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Interval(float(value), float(low), float(high))

@@ -44,6 +44,16 @@ class BadBaseline(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Texts against those of a baseline. moved: None where there are too few to tell."""
+
+    texts: int
+    psi: float
+    threshold: float
+    moved: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Feature:
     """bins: names, of labels or of ranges. edges: the upper end of each range but the last, which
     has none; empty for labels. counts: of the baseline. critical: the quantile of chi-squared."""
@@ -57,6 +67,12 @@ class Feature:
         """The index that so many texts of the baseline's own kind exceed at the stated rate only,
         or `MIN_PSI`, if that is more."""
         return max(MIN_PSI, self.critical * (1 / n + 1 / sum(self.counts))) if n else math.inf
+
+    def judge(self, counts: Sequence[int] | Counts) -> Judged:
+        """counts: of texts, by bin."""
+        n = int(sum(counts))
+        found, threshold = psi(self.counts, counts), self.threshold(n)
+        return Judged(n, found, threshold, None if n < MIN_TEXTS else found > threshold)
 
 
 @dataclass(frozen=True, slots=True)

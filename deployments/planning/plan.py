@@ -45,7 +45,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """gpus_per_node: 0 where Classifiers run on CPUs, one a node."""
+    """gpus_per_node: 0 where Classifiers run on CPUs, one a node. price_per_hour: of a GPU node."""
 
     gpus_per_node: int
     cpus_per_node: int = 16
@@ -77,12 +77,13 @@ class Plan:
 
     @property
     def price_per_hour(self) -> float | None:
-        """Of the nodes whose price is known."""
-        if self.hardware.price_per_hour is None:
+        """Of all nodes, CPU nodes beside GPUs at 0 where nobody said theirs; None: not known."""
+        of_gpu, of_cpu = self.hardware.price_per_hour, self.hardware.cpu_price_per_hour
+        if not self.hardware.gpus_per_node:
+            of_gpu = of_cpu
+        if of_gpu is None:
             return None
-        return self.gpu_nodes * self.hardware.price_per_hour + self.cpu_nodes * (
-            self.hardware.cpu_price_per_hour or 0.0
-        )
+        return self.gpu_nodes * of_gpu + self.cpu_nodes * (of_cpu or 0.0)
 
     @property
     def price_per_million_texts(self) -> float | None:

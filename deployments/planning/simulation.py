@@ -31,6 +31,8 @@ _SAMPLES = 1_000
 N_LEVELS = 50
 LEVELS = np.append(np.linspace(0, 0.98, N_LEVELS), (0.99, 0.998))
 """p50 is one of them, and p99 the last but one."""
+# The share of requests that each level stands for: those nearer to it than to its neighbours.
+_SHARES = np.diff(np.concatenate(([0.0], (LEVELS[1:] + LEVELS[:-1]) / 2, [1.0])))
 # Utilisation at which passes and their scatter are taken where a backlog waits.
 _BEHIND = 0.9
 
@@ -67,6 +69,8 @@ class Pool:
         self._starting: list[float] = []
         self._reports: deque[Work] = deque(maxlen=_REPORTS)
         self._held: deque[tuple[float, int]] = deque([(0.0, self._nodes_for(self.replicas))])
+        # When each node is there, in the order in which they are filled.
+        self._node_at_s = [0.0] * self.nodes
 
     @property
     def nodes(self) -> int:
@@ -93,10 +97,11 @@ class Pool:
         self.target = self.scaler.target(mean, now, target=self.target, running=self.running)
         there = self.running + len(self._starting)
         if self.target > there:
-            room = self.nodes * self.per_node - there
-            for k in range(self.target - there):
-                late = 0.0 if k < room else self.node_start_s
-                self._starting.append(now + self.start_s + late)
+            for number in range(there, self.target):
+                node = number // self.per_node
+                if node == len(self._node_at_s):
+                    self._node_at_s.append(now + self.node_start_s)
+                self._starting.append(max(now, self._node_at_s[node]) + self.start_s)
             self._starting.sort()
         elif self.target < there:
             # Those that have not come yet go first.
@@ -110,6 +115,7 @@ class Pool:
         self._held.append((now, needed))
         while self._held[0][0] < now - self.idle_s:
             self._held.popleft()
+        del self._node_at_s[self.nodes :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +140,15 @@ class Outcome:
     def quantile_s(self, level: float, window: slice = slice(None)) -> float:
         """Of all requests that were answered in these windows."""
         latency_s = self.latency_s[window]
-        weights = np.repeat(self.answered_per_s[window], latency_s.shape[1])
+        weights = np.outer(self.answered_per_s[window], _SHARES)
         order = np.argsort(latency_s, axis=None)
-        up_to = np.cumsum(weights[order])
+        up_to = np.cumsum(weights.ravel()[order])
         return float(latency_s.ravel()[order][np.searchsorted(up_to, level * up_to[-1])])
 
     @property
     def attainment(self) -> float:
         """Share of all requests that were answered within slo_s."""
         return float((self.within * self.arrivals_per_s).sum() / self.arrivals_per_s.sum())
-
-    def replica_hours(self, name: str) -> float:
-        """Of all that were held: those that run, and those that are awaited."""
-        held = np.maximum(self.running[name], self.target[name])
-        return float(held.sum() * self.step_s / 3_600)
 
     def node_hours(self, name: str) -> float:
         return float(self.nodes[name].sum() * self.step_s / 3_600)

@@ -27,6 +27,7 @@ from deployments.planning.service_times import ServiceTimes, Traffic
 # Steps in which a queue is computed: of utilisation, and of the size of calls (a tenth).
 _LOAD_STEP = 0.01
 _SIZE_STEP = 0.1
+_LEAST_LOAD = 1e-5  # of a service that all but sleeps; its queue is as empty
 # Levels of the parts' waits, the same for the same part: more load then waits longer everywhere.
 _RNG = np.random.default_rng(SEED + 1)
 _LEVELS = _RNG.random((5, N_SAMPLES))
@@ -131,7 +132,7 @@ def classifier_queue(
         raise ValueError(
             f"{replicas.classifiers} Classifiers have {needed:.1f} replicas' worth of work"
         )
-    step = max(round(load / _LOAD_STEP), 1) * _LOAD_STEP if load > 0.05 else load
+    step = round(load / _LOAD_STEP) * _LOAD_STEP if load > 0.05 else max(load, _LEAST_LOAD)
     mean = math.exp(round(math.log(calls.mean_tokens) / _SIZE_STEP) * _SIZE_STEP)
     spread = round(calls.square_tokens / calls.mean_tokens**2 - 1, 1)
     queue = _queue(device, round(step, 5), mean, spread)

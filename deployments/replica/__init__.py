@@ -4,6 +4,7 @@
 - cluster_store: What an application's replicas have found out, kept with the cluster instead of a
   node's disk
 - cluster_view: What Serve's controller says of the application that a replica belongs to
+- drift_state: Drift as an ingress tells it: what it counts itself, and what a Postprocessor does
 - explainers: The ingress's way to Explainers, of which there may be none until somebody asks
 - holding: Which calls Classifiers hold, and get on with: asked of all of them
 - metric_table: Every metric of ours: its name, its kind, its labels, and what it is for

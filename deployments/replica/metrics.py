@@ -18,9 +18,9 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
-import ray
 from ray.serve.metrics import Counter, Gauge
 
+import ray
 from deployments.pipeline.drift import PANE_S, Baseline, Window
 from deployments.pipeline.observer import (
     CascadeOutcome,
@@ -130,6 +130,7 @@ class RayObserver(Observer):
     """
 
     def __init__(self, where: Where) -> None:
+        self._where = where
         self._unborn = [key for key in _FROM_THE_START if BY_NAME[key[0]].where == where]
         self._counts: defaultdict[Key, float] = defaultdict(float)
         self._histograms = _Histograms()
@@ -183,6 +184,24 @@ class RayObserver(Observer):
                 if (window := found.windows.get(feature)) is None:
                     window = found.windows[feature] = Window(len(counts))
                 window.add(counts, now)
+
+    def drift(self) -> list[dict[str, Any]]:
+        """The same numbers as the metrics `drift_…`, judged: rows of the part `drift` of
+        `GET /state`."""
+        return [
+            {
+                "deployment": self._where,
+                "baseline": name,
+                "feature": feature,
+                "texts": judged.texts,
+                "psi": round(judged.psi, 6),
+                "threshold": round(judged.threshold, 6) if judged.texts else None,
+                "moved": judged.moved,
+            }
+            for name, one in self._watched.items()
+            for feature, window in one.windows.items()
+            for judged in (one.baseline.features[feature].judge(window.counts),)
+        ]
 
     def cascaded(self, outcome: CascadeOutcome, n_texts: int) -> None:
         self._counts["cascade_texts_total", outcome] += n_texts

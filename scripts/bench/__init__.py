@@ -8,6 +8,7 @@ The load client is the package's own, deployments.bench: `rayclassify bench` ask
 - cluster: a Ray cluster of several nodes on this machine
 - load: the closed loop of wrk, for the most that a service can
 - openloop: latency at the times of a Poisson process
+- passes: how long a forward pass takes, fitted or told to the stand-in
 - ideal: the least latency that a model of the same pass times allows
 - machine: what figures depend on
 - models: models of a real size with random weights

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import requests
 
 from deployments.config.keys import SERVICER
 from deployments.launch import processes
@@ -22,7 +21,7 @@ from deployments.scaling.report import read_state
 
 from .child import answer_lines
 from .process import wait_until
-from .service import changed_config, free_port, read_config
+from .service import changed_config, free_port, is_ready, read_config
 
 START_TIMEOUT_S = 120.0
 STATE_STALE_S = 5.0
@@ -65,9 +64,10 @@ class LocalCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             **ingress_environment(),
         }
-        import ray
         from ray.cluster_utils import Cluster
         from ray.serve._private.api import serve_start
+
+        import ray
 
         config = read_config()
         self.port, self.grpc_port = free_port(), free_port()
@@ -132,7 +132,7 @@ class LocalCluster:
         wanted = {one["name"]: one.get("num_replicas") for one in application["deployments"]}
         if wait:
             wait_until(
-                lambda: self._running() == wanted and self._answers(),
+                lambda: self._running() == wanted and is_ready(f"http://127.0.0.1:{self.port}"),
                 "all replicas",
                 START_TIMEOUT_S,
             )
@@ -171,8 +171,9 @@ class LocalCluster:
 
         nodes_with_classifier: how many.
         """
-        import ray
         from ray.serve._private.constants import SERVE_CONTROLLER_NAME
+
+        import ray
 
         app = self.client.get_serve_details()["applications"]["classify"]
         replicas = {
@@ -237,12 +238,6 @@ class LocalCluster:
             name: sum(replica["state"] == "RUNNING" for replica in replicas)
             for name, replicas in self._replicas().items()
         }
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"http://127.0.0.1:{self.port}/ready", timeout=2).ok
-        except requests.RequestException:
-            return False
 
     def _haproxies(self) -> list[psutil.Process]:
         """Known by the path of their configuration."""

@@ -9,38 +9,13 @@ server of a fixed limit does better.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
+
+from .passes import PassTime
 
 LIMITS = (1, 2, 4, 8, 16, 32, 64, 1_000_000)
-
-
-@dataclass(frozen=True, slots=True)
-class PassTime:
-    """Seconds of a pass = start_s + token_s · tokens + square_s · Σ tokens of each text²."""
-
-    start_s: float
-    token_s: float
-    square_s: float
-
-    def of_each(self, lengths: np.ndarray) -> np.ndarray:
-        """What each text adds to a pass, the start apart: float64 [n]."""
-        long = lengths.astype(np.float64)
-        return self.token_s * long + self.square_s * long**2
-
-
-def fitted(passes: Sequence[Sequence[float]]) -> PassTime:
-    """Out of measured passes: [tokens, Σ tokens², seconds] of each.
-
-    Relative errors count alike, short passes and long ones. No term is negative (nnls).
-    """
-    tokens, squares, seconds = np.asarray(passes, np.float64).T
-    columns = np.stack([np.ones_like(tokens), tokens, squares], axis=1)
-    found, _ = nnls(columns / seconds[:, None], np.ones_like(seconds))
-    return PassTime(*found.tolist())
 
 
 def latencies_s(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,11 @@ from deployments.bench.latencies import latencies, poisson_times_s
 from .child import ChildFailed, child
 from .engines import ENGINES, REFERENCES, EngineChild, EngineSpec, engine_child
 from .flops import flops
-from .ideal import fitted, ideal
+from .ideal import ideal
 from .load import Measurement, enough_s, load
 from .models import MINILM, SHAPES, Shape
 from .openloop import ask
+from .passes import TOKENS_PER_S, PassTime, exact, fitted, waiting
 from .service import Service, our_endpoint, running_service
 from .session import Plan, Session
 from .workload import SEED, Workload, encode, texts_of_tokens
@@ -31,8 +35,6 @@ CAPACITY_CONNECTIONS = 64
 # p99 of an open loop needs many requests, and near capacity long runs.
 LENGTHEN_OPENLOOP = 2
 OPENLOOP_RUNS = 6
-# Of the stand-in in standin.py.
-TOKENS_PER_S = 20_000.0
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)
 GROWTH_CONNECTIONS = 256
 COST_CONNECTIONS = 64
@@ -163,65 +165,89 @@ def with_share(run: Measurement, raw_texts_per_s: float) -> dict[str, Any]:
 def measure_openloop(session: Session) -> None:
     """Capacity by a closed loop, then Poisson arrivals, with the MiniLM shape.
 
-    Between runs the engine alone is timed, for the ideal server of the same arrivals.
+    Between runs the engine alone is timed, for the ideal server of the same arrivals. Then the same
+    before a stand-in that takes as long and no core: there, the chain has this machine to itself.
     """
-    plan, workload = session.plan, session.workload(MINILM)
-    texts = workload.texts
-    with session.mode("openloop", len(SHARES) + 3) as part:
+    plan, workload, model = session.plan, session.workload(MINILM), session.model(MINILM)
+    config = plan.serve_config
+    with session.mode("openloop", 2 * (len(SHARES) + 3)) as part:
         part.update(shape=MINILM.title, workload=workload.statistics(), seed=SEED)
         session.step("open loop: starting")
-        model = session.model(MINILM)
-        changes = session.service_changes(model)
-        with running_service(changes, plan.serve_config) as service, engine_child() as engine:
+        with (
+            running_service(session.service_changes(model), config) as service,
+            engine_child() as engine,
+        ):
             part["info"] = service.info
             raw_like(engine, service, model, workload)
             max_tokens = service.info["max_batch_tokens"]
-            load(service.endpoint, texts, 16, WARM_UP_S)
-            session.step("open loop: latency at 1 connection")
-            part["p50_at_1_ms"] = load(service.endpoint, texts, 1, plan.duration_s).p50_ms
-            session.step("open loop: capacity")
-            rates = [
-                load(service.endpoint, texts, CAPACITY_CONNECTIONS, plan.duration_s).requests_per_s
-                for _ in range(2)
-            ]
-            part["capacity_per_s"] = round(sum(rates) / 2, 1)
-            part["rows"] = []
-            for share in SHARES:
-                session.step(f"open loop: {share:.0%} of capacity")
-                rate = share * part["capacity_per_s"]
-                row = _beside_the_ideal(service, engine, workload, rate, plan, max_tokens)
-                part["rows"].append({"share": share, **row})
+            timed = partial(engine.passes, plan.duration_s / OPENLOOP_RUNS, max_tokens)
+            _open_loops(session, service, workload, timed, part)
+        costs = [row["pass"] for row in part["rows"]]
+        cost = PassTime(**{key: median(one[key] for one in costs) for key in costs[0]})
+        part["own_device"] = alone = {"pass": asdict(cost)}
+        session.step("open loop: starting before a stand-in")
+        config["applications"][0]["import_path"] = "scripts.bench.standin:build"
+        changes = [f"model.id={model}", "engine.name=none"]
+        with waiting(cost), running_service(changes, config) as service:
+            _open_loops(session, service, workload, partial(exact, cost), alone)
+
+
+def _open_loops(
+    session: Session,
+    service: Service,
+    workload: Workload,
+    timed: Callable[[], list[list[float]]],
+    part: dict[str, Any],
+) -> None:
+    """A lone caller's p50, the capacity, and a row for each share of it, into `part`."""
+    plan, endpoint, texts = session.plan, service.endpoint, workload.texts
+    load(endpoint, texts, 16, WARM_UP_S)
+    session.step("open loop: latency at 1 connection")
+    part["p50_at_1_ms"] = load(endpoint, texts, 1, plan.duration_s).p50_ms
+    session.step("open loop: capacity")
+    rates = [
+        load(endpoint, texts, CAPACITY_CONNECTIONS, plan.duration_s).requests_per_s
+        for _ in range(2)
+    ]
+    part["capacity_per_s"] = round(sum(rates) / 2, 1)
+    part["rows"] = []
+    for share in SHARES:
+        session.step(f"open loop: {share:.0%} of capacity")
+        rate = share * part["capacity_per_s"]
+        part["rows"].append(
+            {"share": share, **_beside_the_ideal(service, workload, rate, plan, timed)}
+        )
 
 
 def _beside_the_ideal(
     service: Service,
-    engine: EngineChild,
     workload: Workload,
     rate_per_s: float,
     plan: Plan,
-    max_tokens: int,
+    timed: Callable[[], list[list[float]]],
 ) -> dict[str, Any]:
     """Runs of Poisson arrivals, with the engine alone timed before and after each.
 
     Machines get faster and slower within seconds. A run counts against pass times of its own.
     """
     whole_s = enough_s(rate_per_s, LENGTHEN_OPENLOOP * plan.duration_s, 1_000)
-    run_s, timing_s = whole_s / OPENLOOP_RUNS, plan.duration_s / OPENLOOP_RUNS
+    run_s = whole_s / OPENLOOP_RUNS
     asked: list[Asked] = []
-    arrivals, cpu = [], 0.0
-    before = engine.passes(timing_s, max_tokens)
+    passes, arrivals, cpu = [], [], 0.0
+    before = timed()
     for seed in range(SEED, SEED + OPENLOOP_RUNS):
         run, run_cpu = ask(service.endpoint, workload.texts, rate_per_s, run_s, seed)
-        after = engine.passes(timing_s, max_tokens)
+        after = timed()
         times_s = poisson_times_s(rate_per_s, run_s, seed)
         arrivals.append((times_s, workload.lengths, fitted(before + after)))
+        passes += before + after
         asked, before, cpu = asked + run, after, cpu + run_cpu / OPENLOOP_RUNS
     return {
         "rate_per_s": round(rate_per_s, 1),
         **asdict(latencies(asked)),
         "client_cpu": round(cpu, 3),
-        **ideal(arrivals, max_tokens),
-        "passes": [asdict(cost) for *_, cost in arrivals],
+        **ideal(arrivals, service.info["max_batch_tokens"]),
+        "pass": asdict(fitted(passes)),
     }
 
 

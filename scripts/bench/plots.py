@@ -181,20 +181,23 @@ def service(part: Part, theme: Theme) -> Any:
 
 def openloop(part: Part, theme: Theme) -> Any:
     """Latency by the share of capacity."""
-    rows = part.get("rows")
-    if not rows:
+    panels: dict[str, Any] = {f"{part['shape']}: latency in ms, Poisson arrivals": part.get("rows")}
+    if alone := part.get("own_device", {}).get("rows"):
+        panels["Before a device of its own (a stand-in)"] = alone
+    if not all(panels.values()):
         return None
-    figure, ((axes,),) = _figure(1, 3.4)
-    x = [100 * row["share"] for row in rows]
-    for name, colour in zip(("p50", "p95", "p99"), theme.series, strict=True):
-        axes.plot(x, [row[f"{name}_ms"] for row in rows], color=colour, label=name)
-        if all(f"ideal_{name}_ms" in row for row in rows):
-            ideal = [row[f"ideal_{name}_ms"] for row in rows]
-            axes.plot(x, ideal, color=colour, ls=":", lw=1, label=f"{name}, ideal server")
-    axes.set(xlabel="share of capacity (%)", xticks=x)
-    axes.set_ylim(bottom=0)
-    axes.set_title(f"{part['shape']}: latency in ms, Poisson arrivals")
-    axes.legend(loc="upper center")
+    figure, (row_of_axes,) = _figure(len(panels), 3.4)
+    for axes, (title, rows) in zip(row_of_axes, panels.items(), strict=True):
+        x = [100 * row["share"] for row in rows]
+        for name, colour in zip(("p50", "p95", "p99"), theme.series, strict=True):
+            axes.plot(x, [row[f"{name}_ms"] for row in rows], color=colour, label=name)
+            if all(f"ideal_{name}_ms" in row for row in rows):
+                ideal = [row[f"ideal_{name}_ms"] for row in rows]
+                axes.plot(x, ideal, color=colour, ls=":", lw=1, label=f"{name}, ideal server")
+        axes.set(xlabel="share of capacity (%)", xticks=x)
+        axes.set_ylim(bottom=0)
+        axes.set_title(title)
+    row_of_axes[-1].legend(loc="upper left")
     _caption(figure, part)
     return figure
 

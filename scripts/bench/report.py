@@ -144,32 +144,43 @@ def _peer_table(rows: list[Part]) -> str:
 
 
 def openloop_tables(part: Part) -> list[str]:
+    said = [
+        f"**{part['shape']}**, {engine_of(part.get('info', {}))}; {_loaded(part)} Poisson "
+        "arrivals; latency counts from the moment at which a request was due. Ideal: the same "
+        "arrivals at a model that takes as long for a pass as this engine alone, never idle while "
+        "a text waits, without HTTP or chain; simulated with several limits of texts a pass, each "
+        "percentile's best.\n",
+        _open_loop_table(part),
+    ]
+    if alone := part.get("own_device"):
+        cost = alone["pass"]
+        said += [
+            "**The same before a stand-in for a device of its own**, which takes as long for a "
+            "pass as that engine alone and no core: client, HAProxy and chain have the machine to "
+            f"themselves. A pass takes {1e3 * cost['start_s']:.1f} ms and "
+            f"{1e6 * cost['token_s']:.0f} µs a token; {_loaded(alone)}\n",
+            _open_loop_table(alone),
+        ]
+    return said
+
+
+def _loaded(part: Part) -> str:
+    return (
+        f"capacity {part.get('capacity_per_s', 0):,.0f} requests/s (64 connections), p50 at 1 "
+        f"connection {part.get('p50_at_1_ms', 0):.1f} ms."
+    )
+
+
+def _open_loop_table(part: Part) -> str:
+    head = ("of capacity", "requests/s", *LATENCY_HEAD, "ideal p50", "ideal p99", "errors",
+            "the client itself")  # fmt: skip
     rows = [
         (f"{row['share']:.0%}", f"{row['rate_per_s']:,.0f}", *_latency(row), *_against_ideal(row),
          row["errors"],
          f"{row['client_cpu']:.0%} of a core, p99 {row['lag_p99_ms']:.1f} ms late")
         for row in part.get("rows", ())
     ]  # fmt: skip
-    return [
-        f"**{part['shape']}**, {engine_of(part.get('info', {}))}; capacity "
-        f"{part.get('capacity_per_s', 0):,.0f} requests/s (64 connections), p50 at 1 connection "
-        f"{part.get('p50_at_1_ms', 0):.1f} ms. Poisson arrivals; latency counts from the moment at "
-        "which a request was due. Ideal: the same arrivals at a model that takes as long for a "
-        "pass as this engine alone, never idle while a text waits, without HTTP or chain; "
-        "simulated with several limits of texts a pass, each percentile's best.\n",
-        table(
-            (
-                "of capacity",
-                "requests/s",
-                *LATENCY_HEAD,
-                "ideal p50",
-                "ideal p99",
-                "errors",
-                "the client itself",
-            ),
-            rows,
-        ),
-    ]
+    return table(head, rows)
 
 
 def _against_ideal(row: Part) -> list[str]:

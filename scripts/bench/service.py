@@ -103,6 +103,8 @@ def running_service(
             url = f"http://127.0.0.1:{port}"
             wait_ready(process, url, log)
             info = requests.get(f"{url}/info", timeout=30).json()
+            # Figures are kept in the repository: they name no directory of this machine.
+            info["model"] = info["model"].removeprefix(f"{ROOT}/")
             yield Service(our_endpoint(url), info, log, process)
 
 
@@ -161,6 +163,14 @@ def changed_config(config: Config, changes: Sequence[str], scales: bool = False)
     return config
 
 
+def is_ready(url: str) -> bool:
+    """Whether a service answers there, with a loaded model."""
+    try:
+        return requests.get(f"{url}/ready", timeout=2).ok
+    except requests.RequestException:
+        return False
+
+
 def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     """Returns when the service answers with a loaded model.
 
@@ -171,11 +181,8 @@ def wait_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        try:
-            if requests.get(f"{url}/ready", timeout=2).ok:
-                return
-        except requests.RequestException:
-            pass  # nobody listens yet
+        if is_ready(url):
+            return
         time.sleep(0.2)  # asked without a pause, it would take a core from what is starting
     lines = [line for line in log.read_text(errors="replace").splitlines() if "error" in line]
     raise ServiceFailed((lines or ["not ready in time"])[0][:300])

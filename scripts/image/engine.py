@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 
 class EngineError(RuntimeError):
@@ -52,10 +50,6 @@ class Engine:
         command += ["--file=-", str(context)] if dockerfile else [str(context)]
         if subprocess.run(command, input=dockerfile or None, text=True, check=False).returncode:
             raise EngineError(f"{' '.join(command)} failed; its output is above.")
-
-    def inspect(self, image: str) -> dict[str, Any]:
-        (found,) = json.loads(self.call("image", "inspect", image))
-        return dict(found)
 
     def once(self, image: str, *command: str, text: str | None = None) -> str:
         """A command's stdout, in a container that is gone afterwards. Raises EngineError."""

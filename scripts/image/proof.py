@@ -22,6 +22,11 @@ ASK = (
     "wget -q -O- --header='Content-Type: application/json' "
     f"--post-data='{json.dumps({'text': TEXT}, ensure_ascii=False)}' http://127.0.0.1:8000/classify"
 )
+# The call that the service was asked for, word for word but for its host.
+CALL = (
+    "requests.post('http://127.0.0.1:8000/classify', json={'text': '这是一个示例文本'})"
+    ".json()['label']"
+)
 READY_S = 400
 # KubeRay 1.7.0, ray-operator/controllers/ray/utils/constant.go, BaseWgetHealthCommand, filled in
 # as initLivenessAndReadinessProbe of common/pod.go does. Ray from 2.53.0 on gets the last of them
@@ -103,14 +108,22 @@ def _as_it_comes(engine: Engine, image: str) -> Iterator[Row]:
     with engine.container(image) as container:
         ready_s = container.wait("wget -q -O- http://127.0.0.1:8000/ready", READY_S)
         yield _answered(container, f"its own command, ready after {ready_s:.0f} s")
+        label = container.run(f'python -c "import requests; print({CALL})"').stdout.strip()
+        yield Row(
+            "It answers in Chinese, as the README shows it",
+            f"`{CALL}`, by the container's Python",
+            label or "no answer",
+            label in ("positive", "negative"),
+        )
         written = container.run(
             "for p in /srv/rayclassify /opt/rayclassify /home/ray; do touch $p/x 2>&1 || true; done"
         ).stdout.splitlines()
+        refused = sum("Read-only" in line for line in written)
         yield Row(
             "Its root may be read-only",
             "the container above can write to /tmp and /dev/shm only; 3 other places tried",
-            f"{sum('Read-only' in line for line in written)} of 3 refused",
-            len(written) == 3,
+            f"{refused} of 3 refused",
+            refused == 3,
         )
         code, seconds = container.stop(60)
         yield Row(

@@ -25,9 +25,13 @@ print(json.dumps({
 class Sizes:
     """Bytes, not compressed. layers: oldest first, with the instruction that made each."""
 
-    image_bytes: int
     layers: list[tuple[str, int]]
     packages: dict[str, int]
+
+    @property
+    def image_bytes(self) -> int:
+        # Not what `inspect` calls the size: docker's containerd store counts compressed layers.
+        return sum(count for _, count in self.layers)
 
 
 def sizes(engine: Engine, image: str) -> Sizes:
@@ -39,7 +43,7 @@ def sizes(engine: Engine, image: str) -> Sizes:
         if count := as_bytes(size):
             layers.append((made_by, count))
     packages = json.loads(engine.once(image, "python", "-c", _BY_PACKAGE))
-    return Sizes(int(engine.inspect(image)["Size"]), layers, packages)
+    return Sizes(layers, packages)
 
 
 def as_bytes(text: str) -> int:

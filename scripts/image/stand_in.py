@@ -14,11 +14,7 @@ from pathlib import Path
 from scripts.image.engine import Engine
 
 PACKAGES = ("ca-certificates", "python-is-python3", "python3", "python3-pip", "python3-venv")
-# Of Ray's own images: a user `ray` (1000:100), its Python in the home folder, and wget.
-LIKE_RAYS = (
-    "useradd --root $1 --uid 1000 --gid 100 --create-home ray",
-    "chroot $1 python3 -m venv /home/ray/anaconda3",
-)
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def make_base(engine: Engine, image: str) -> None:
@@ -26,28 +22,17 @@ def make_base(engine: Engine, image: str) -> None:
 
     Raises CalledProcessError, EngineError.
     """
-    rays = image.startswith("rayproject/")
-    packages = (*PACKAGES, "wget") if rays else PACKAGES
-    hooks = [f"--customize-hook={hook}" for hook in LIKE_RAYS] if rays else []
-    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    changes = (
-        [f"ENV PATH=/home/ray/anaconda3/bin:{path}", "USER ray"] if rays else [f"ENV PATH={path}"]
-    )
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "base.tar"
         subprocess.run(
             [
-                *("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", *hooks),
+                *("mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"),
                 *("bookworm", archive),
             ],
             check=True,
         )
-        engine.call(
-            "import",
-            *(f"--change={one}" for one in changes),
-            str(archive),
-            f"docker.io/{full(image)}",
-        )
+        name = f"docker.io/{full(image)}"
+        engine.call("import", f"--change=ENV PATH={PATH}", str(archive), name)
 
 
 def full(image: str) -> str:

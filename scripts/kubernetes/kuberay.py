@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from scripts.kubernetes.overlays import Document, name_of
+from scripts.kubernetes.overlays import Document, environment, name_of
 
 # constant.go: MaxRayServiceNameLength, which leaves room for a cluster's suffix.
 MAX_NAME = 47
@@ -119,16 +118,10 @@ def groups(cluster: Document) -> Iterator[str]:
         yield f"groups have the same name: {names}"
 
 
-def environment(group: Document) -> dict[str, Any]:
-    """Of the Ray container, which is the first."""
-    container = group["template"]["spec"]["containers"][0]
-    return {one["name"]: one.get("value") for one in container.get("env", [])}
-
-
 def fault_tolerance(cluster: Document, annotations: dict[str, str]) -> Iterator[str]:
     """ValidateRayClusterSpec's part on Redis, validateGcsFaultToleranceBackend."""
     head = cluster["headGroupSpec"]
-    options, env = cluster.get("gcsFaultToleranceOptions"), environment(head)
+    options, env = cluster.get("gcsFaultToleranceOptions"), environment(head["template"]["spec"])
     params = head.get("rayStartParams") or {}
     if params.get("redis-username") or "REDIS_USERNAME" in env:
         yield "the Redis user stands in gcsFaultToleranceOptions.redisUsername, nowhere else"
@@ -153,7 +146,8 @@ def fault_tolerance(cluster: Document, annotations: dict[str, str]) -> Iterator[
 def autoscaler(cluster: Document) -> Iterator[str]:
     """ValidateRayClusterSpec, validateWorkerGroupIdleTimeout, validateWorkerGroupPriority."""
     options = cluster.get("autoscalerOptions") or {}
-    head, env = cluster["headGroupSpec"], environment(cluster["headGroupSpec"])
+    head = cluster["headGroupSpec"]
+    env = environment(head["template"]["spec"])
     asked = env.get(AUTOSCALER_V2) in ("1", "true")
     v2 = options.get("version") == "v2"
     if not cluster.get("enableInTreeAutoscaling"):

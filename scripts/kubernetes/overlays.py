@@ -90,6 +90,11 @@ def pods(document: Document) -> dict[str, Document]:
     return {where: spec.get("template", {}).get("spec", {})} if is_workload else {}
 
 
+def environment(pod: Document) -> dict[str, Any]:
+    """Of the Ray container, which is the first."""
+    return {one["name"]: one.get("value") for one in pod["containers"][0].get("env", [])}
+
+
 def containers(pod: Document) -> list[Document]:
     """Those that run, and those that run before."""
     return [*pod.get("initContainers", []), *pod.get("containers", [])]

@@ -142,9 +142,9 @@ def network(documents: list[Document]) -> Iterator[str]:
     if not of_kind(documents, "RayService"):
         return
     found: list[dict[str, Any]] = [
-        one["spec"]
+        one.get("spec") or {}
         for one in of_kind(documents, "NetworkPolicy")
-        if one["spec"].get("podSelector", {}).get("matchLabels") == RAY_PODS
+        if (one.get("spec") or {}).get("podSelector", {}).get("matchLabels") == RAY_PODS
     ]
     if not found:
         yield "NetworkPolicy: none is for Ray's pods: who reaches the GCS can run code"

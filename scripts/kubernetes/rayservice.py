@@ -15,6 +15,7 @@ from deployments.config.check import check_config
 from deployments.config.crosscheck import longest_request_s, speaks_grpc
 from deployments.settings import LimitSettings
 from rayclassify_client import __version__
+from scripts.kubernetes.kuberay import DNS_1035, MAX_NAME
 from scripts.kubernetes.targets import GPU, ROOT, TOLERATE_GPU, Group, Pod, Target
 
 TEMPLATE = ROOT / "k8s" / "rayservice.template.yaml"
@@ -37,8 +38,6 @@ WRITES_ELSEWHERE = {"TRITON_CACHE_DIR": f"{CACHE_DIR}/triton"}
 # beyond a replica's own shutdown to start another one elsewhere; then the processes end.
 DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 LEAVE_S, START_S, END_S = 10, 120, 10
-# KubeRay appends a suffix for the cluster, and Kubernetes ends names at 63 characters.
-MAX_NAME = 47
 KEYS_DIR = "/etc/rayclassify"
 KEYS_FILE = "keys.yaml"
 
@@ -67,7 +66,7 @@ def render(
     if keys_secret:
         access = config["applications"][0]["args"].setdefault("access", {})
         access["keys_file"] = f"{KEYS_DIR}/{KEYS_FILE}"
-    if len(name) > MAX_NAME or not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
+    if len(name) > MAX_NAME or not DNS_1035.fullmatch(name):
         raise RenderError(
             f"name {name!r} has {len(name)} characters; a RayService takes up to {MAX_NAME} of "
             "a-z, 0-9 and -, beginning with a letter. Choose another with --name."
@@ -85,7 +84,7 @@ def render(
     shared: dict[str, Any] = {
         "image": image,
         "worker_env": _environment({**environment(config), DRAIN: str(math.ceil(drain_s))}),
-        "port": config["http_options"]["port"],
+        "port": (config.get("http_options") or {}).get("port", 8000),
         "leave": LEAVE_S,
         "grace": math.ceil(LEAVE_S + drain_s + END_S),
         "pod_security": _flow(POD_SECURITY),
@@ -199,7 +198,8 @@ def serve_config(config: dict[str, Any], target: Target = GPU) -> dict[str, Any]
     config["applications"][0]["runtime_env"] = {"env_vars": {ROUTER_LOOP: "0"}}
     for deployment in config["applications"][0]["deployments"]:
         if not target.group_of(deployment).pod.gpus:
-            deployment["ray_actor_options"]["label_selector"] = dict(CPU_SELECTOR)
+            options = deployment.get("ray_actor_options") or {}
+            deployment["ray_actor_options"] = {**options, "label_selector": dict(CPU_SELECTOR)}
     return config
 
 
@@ -224,15 +224,28 @@ def workers(
     for deployment in deployments:
         if target.group_of(deployment) is not group:
             continue
-        options, scaling = deployment["ray_actor_options"], deployment["autoscaling_config"]
-        size = (options["num_cpus"], options.get("num_gpus", 0))
-        two_nodes = max(two_nodes, min(2, scaling["min_replicas"]))
-        surge = math.ceil(scaling["max_replicas"] * deployment["max_surge_percent"] / 100)
-        fewest += [size] * scaling["min_replicas"]
-        most += [size] * (scaling["max_replicas"] + surge)
+        options = deployment.get("ray_actor_options") or {}
+        size = (options.get("num_cpus", 1), options.get("num_gpus", 0))
+        low, high = _replicas(deployment)
+        two_nodes = max(two_nodes, min(2, low))
+        surge = math.ceil(high * deployment["max_surge_percent"] / 100)
+        fewest += [size] * low
+        most += [size] * (high + surge)
     # Two replicas are there so that one machine may fail: on one pod they would not help.
-    low = max(packed(fewest, group), two_nodes)
-    return low, max(packed(most, group), low)
+    pods = max(packed(fewest, group), two_nodes)
+    return pods, max(packed(most, group), pods)
+
+
+def _replicas(deployment: dict[str, Any]) -> tuple[int, int]:
+    """Fewest and most; one where the config is silent, as Serve has it."""
+    scaling = deployment.get("autoscaling_config")
+    if scaling is None and deployment.get("num_replicas") != "auto":
+        fixed = int(deployment.get("num_replicas") or 1)
+        return fixed, fixed
+    from ray.serve.config import AutoscalingConfig
+
+    bounds = AutoscalingConfig(**{"max_replicas": 100, **(scaling or {})})
+    return bounds.min_replicas, bounds.max_replicas
 
 
 def packed(sizes: list[tuple[float, float]], group: Group) -> int:

@@ -14,13 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ray.autoscaler._private.kuberay.utils import parse_quantity
 
 from deployments.config.capacity import whole
 from deployments.config.check import check_config
 from rayclassify_client import __version__
-from scripts.kubernetes.overlays import Document, containers, name_of, of_kind, pods, ray_pods
-from scripts.kubernetes.rayservice import DRAIN
-from scripts.kubernetes.targets import ROOT
+from scripts.kubernetes.overlays import (
+    Document,
+    containers,
+    environment,
+    name_of,
+    of_kind,
+    pods,
+    ray_pods,
+)
+from scripts.kubernetes.rayservice import DRAIN, ray_version
 
 DEPLOYMENTS = ["Tokenizer", "Classifier", "Postprocessor"]
 FLAGS = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED")
@@ -87,8 +95,7 @@ def serve_config(served: Any, service: Document) -> Iterator[str]:
 
 def versions(service: Document) -> Iterator[str]:
     """rayVersion is that of the lock file, and all pods run one image of this version."""
-    lock = (ROOT / "constraints.txt").read_text(encoding="utf-8")
-    (ray,) = re.findall(r"^ray==(\S+)", lock, re.MULTILINE)
+    ray = ray_version()
     said = service["spec"]["rayClusterConfig"].get("rayVersion")
     if said != ray:
         yield f"rayVersion is {said}, and constraints.txt has {ray}"
@@ -99,11 +106,6 @@ def versions(service: Document) -> Iterator[str]:
         tag = image.partition("@")[0].rpartition(":")[2]
         if not image.count("@") and tag != __version__:
             yield f"image {image} is not of this version, {__version__}"
-
-
-def environment(pod: Document) -> dict[str, Any]:
-    """Of the Ray container."""
-    return {one["name"]: one.get("value") for one in pod["containers"][0].get("env", [])}
 
 
 def head(service: Document) -> Iterator[str]:
@@ -134,12 +136,13 @@ def groups(service: Document, served: Any) -> Iterator[str]:
     if len({tuple(sorted(one.items())) for one in flags.values()}) > 1:
         yield "RAY_SERVE_ variables differ between the groups"
     sizes: dict[str, tuple[float, float, dict[str, str]]] = {}
-    for group in cluster["workerGroupSpecs"]:
-        name, params = group["groupName"], group["rayStartParams"]
-        resources = group["template"]["spec"]["containers"][0]["resources"]
+    for group in cluster.get("workerGroupSpecs", []):
+        name, params = group["groupName"], group.get("rayStartParams") or {}
+        resources = group["template"]["spec"]["containers"][0].get("resources") or {}
+        limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
         cpus, gpus = float(params.get("num-cpus", 0)), float(params.get("num-gpus", 0))
-        given = sum(int(v) for k, v in resources["limits"].items() if GPU_RESOURCE.fullmatch(k))
-        if cpus != float(resources["requests"]["cpu"]):
+        given = sum(int(v) for k, v in limits.items() if GPU_RESOURCE.fullmatch(k))
+        if cpus != float(parse_quantity(requests.get("cpu", 0))):
             yield f"group {name}: Ray counts {cpus:g} CPUs, the pod asks for another number"
         if gpus != given:
             yield f"group {name}: Ray counts {gpus:g} GPUs, the pod gets {given}"
@@ -191,14 +194,15 @@ def entries(service: Document, served: Any, documents: list[Document]) -> Iterat
     there |= {
         (one["metadata"]["name"], p["port"])
         for one in of_kind(documents, "Service")
-        for p in one["spec"]["ports"]
+        for p in one["spec"].get("ports", [])
     }
     for ingress in of_kind(documents, "Ingress"):
         for rule in ingress["spec"].get("rules", []):
-            for path in rule["http"]["paths"]:
-                to = path["backend"]["service"]
-                if (to["name"], to["port"].get("number")) not in there:
-                    yield f"{name_of(ingress)} leads to {to['name']}, which nobody makes ({kind})"
+            for path in rule.get("http", {}).get("paths", []):
+                to = path["backend"].get("service", {})
+                name, number = to.get("name"), to.get("port", {}).get("number")
+                if (name, number) not in there:
+                    yield f"{name_of(ingress)} leads to {name}, which nobody makes ({kind})"
     for route in of_kind(documents, "HTTPRoute"):
         for rule in route["spec"].get("rules", []):
             for to in rule.get("backendRefs", []):
@@ -265,7 +269,8 @@ def names(documents: list[Document]) -> Iterator[str]:
                     yield f"{where}: {one} does not exist"
             selected.add(where.rpartition(" group ")[2])
             for spread in pod.get("topologySpreadConstraints", []):
-                group = spread["labelSelector"]["matchLabels"].get("ray.io/group")
+                labels = spread.get("labelSelector", {}).get("matchLabels", {})
+                group = labels.get("ray.io/group")
                 if not where.endswith(f" group {group}"):
                     yield f"{where}: spreads by the pods of group {group}"
     for budget in of_kind(documents, "PodDisruptionBudget"):
@@ -273,7 +278,7 @@ def names(documents: list[Document]) -> Iterator[str]:
         least = [
             one.get("minReplicas", 0)
             for service in of_kind(documents, "RayService")
-            for one in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+            for one in service["spec"]["rayClusterConfig"].get("workerGroupSpecs", [])
             if one["groupName"] == group
         ]
         if not least:

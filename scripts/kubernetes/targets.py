@@ -63,7 +63,7 @@ class Target:
 
     def group_of(self, deployment: dict[str, Any]) -> Group:
         """The worker group that a deployment's replicas run in."""
-        gpus = bool(deployment["ray_actor_options"].get("num_gpus"))
+        gpus = bool((deployment.get("ray_actor_options") or {}).get("num_gpus"))
         found = [group for group in self.groups if bool(group.pod.gpus) == gpus]
         return found[0] if found else self.groups[0]
 

@@ -252,10 +252,13 @@ DASHBOARD: dict[str, tuple[Panel, ...]] = {
             stacked=True,
         ),
         Panel(
-            "Difference of scores",
-            "short",
-            {mean("shadow_score_difference", "application"): "{{application}}"},
-            "A wide one without other labels: thresholds and calibration don't carry over.",
+            "Agreement, and difference of scores",
+            "percentunit",
+            {
+                f"application:rayclassify_shadow_agreement:ratio1h{_OF}}}": "agreement",
+                mean("shadow_score_difference", "application"): "difference of scores",
+            },
+            "A wide difference without other labels: thresholds and calibration don't carry over.",
         ),
         Panel(
             "Texts asked of it",

@@ -7,5 +7,6 @@
 - page: docs/scale.md's tables, from the JSON
 - plots: The pictures in docs/images, for light and for dark pages
 
-Only scripts/simulate.py and tests import it. It imports scripts.bench, deployments, and no test.
+Only scripts/simulate.py and tests import it. It imports scripts.bench, deployments, and of
+tests the trace of the trial `gpus`.
 """

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import psutil
-import requests
 
 from deployments.bench.client import Asked, Load, Question, post
 from deployments.bench.latencies import latencies, poisson_times_s
 from deployments.scaling.policy import POLICY
 from scripts.bench.child import Child, ChildFailed, child
 from scripts.bench.process import wait_until
+from scripts.bench.service import is_ready
 
 from .device import START_S, TOKENS_PER_S
 
@@ -152,14 +152,7 @@ def _deploy(cluster: Child, replicas: dict[str, int | None]) -> str:
         do="deploy", import_path="scripts.scale.device:build", changes=list(PATIENT),
         options=options, wait=fixed,
     )["url"]  # fmt: skip
-
-    def ready() -> bool:
-        try:
-            return requests.get(f"{url}/ready", timeout=2).ok
-        except requests.RequestException:
-            return False
-
-    wait_until(ready, "the service", TIMEOUT_S)
+    wait_until(lambda: is_ready(url), "the service", TIMEOUT_S)
     return url
 
 

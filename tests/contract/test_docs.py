@@ -345,3 +345,8 @@ def test_the_table_of_exit_codes_is_the_code() -> None:
 
 def test_the_page_of_commands_names_every_dialect_of_bench() -> None:
     assert set(re.findall(r"`(\w+)`", section(CLI, "bench").split("whose JSON")[0])) >= {*DIALECTS}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.json")), ids=lambda path: path.name)
+def test_figures_name_no_directory_of_the_machine_that_measured_them(path: Path) -> None:
+    assert re.findall(r'"/[^"]*/[^"]*"', path.read_text(encoding="utf-8")) == []

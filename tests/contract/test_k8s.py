@@ -340,3 +340,25 @@ def test_the_readme_names_files_and_options_that_exist() -> None:
     for option in re.findall(r"render_k8s\.py (--\w+)", text):
         assert option in usage
     assert f"rayclassify:{rayservice.version()}" in text
+
+
+def test_a_config_that_is_silent_is_rendered_as_serve_reads_it() -> None:
+    """It passes the check: two Classifiers that stay two, one Tokenizer of a CPU, port 8000."""
+    config = {
+        "applications": [{
+            "name": "classify", "route_prefix": "/", "import_path": "deployments.app:build",
+            "args": {"model": {"id": "models/demo"}},
+            "deployments": [
+                {"name": "Tokenizer"},
+                {"name": "Classifier", "num_replicas": 2, "ray_actor_options": {"num_gpus": 1.0}},
+                {"name": "Postprocessor"},
+            ],
+        }],
+    }  # fmt: skip
+    made = yaml.safe_load(rayservice.render(config, "rayclassify:1", "rayclassify"))
+    groups = made["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    counts = {one["groupName"]: (one["minReplicas"], one["maxReplicas"]) for one in groups}
+    # Updates start as many new ones beside: max_surge_percent is 100.
+    assert counts == {"cpu": (1, 1), "gpu": (2, 4)}
+    served = yaml.safe_load(made["spec"]["serveConfigV2"])["applications"][0]["deployments"]
+    assert served[0]["ray_actor_options"]["label_selector"] == {"pool": "cpu"}

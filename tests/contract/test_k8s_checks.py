@@ -495,6 +495,16 @@ MEETING: dict[str, tuple[Mutation, str]] = {
         "no group x",
     ),
     "budget that blocks": (at("spec/minAvailable", 2, BUDGET), "no machine could be drained"),
+    "parts of a core": (at(f"{ONE}/resources/requests/cpu", "3500m"), "asks for another number"),
+    "nothing asked for": (at(f"{ONE}/resources", "del"), "asks for another number"),
+    "spread over all pods": (
+        at(f"{POD}/topologySpreadConstraints/0/labelSelector", "del"),
+        "spreads by the pods of group None",
+    ),
+    "an ingress to a bucket": (
+        at("spec/rules/0/http/paths/0/backend", {"resource": {"kind": "B", "name": "b"}}, INGRESS),
+        "leads to None",
+    ),
     "two namespaces": (at("metadata/namespace", "other", INGRESS), "different namespaces"),
     "one object twice": (lambda made: made.append(copy.deepcopy(the(made, INGRESS))), "twice"),
 }
@@ -506,6 +516,21 @@ def test_what_does_not_meet_is_found(mutate: Mutation, said: str) -> None:
     mutate(made)
     found = service.mismatches(made)
     assert any(said in one for one in found), found
+
+
+def test_what_kubernetes_lets_one_leave_out_is_no_mistake() -> None:
+    made = copy.deepcopy(everything())
+    at(f"{ONE}/resources/requests/cpu", "4000m")(made)
+    at("spec/rules", [{"host": "classify.example.com"}], INGRESS)(made)
+    assert service.mismatches(made) == []
+
+
+def test_a_file_that_is_no_yaml_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("kind: [\n")
+    answer = CliRunner().invoke(check_k8s.app, [str(tmp_path / "broken.yaml")])
+    assert answer.exit_code == 1
+    assert "broken.yaml: while parsing" in " ".join(answer.output.split())
+    assert not isinstance(answer.exception, yaml.YAMLError)
 
 
 def test_everything_meets_before_a_mistake_is_made() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from launched import serve
 
 from deployments import __version__ as installed_version
+from deployments.launch import ports
 from rayclassify_client import __version__
 from scripts.build_release import PROJECTS, build, check, contents, notes
 
@@ -249,23 +252,47 @@ def test_the_service_answers_from_an_empty_environment(
     python = empty_environment(tmp_path / "venv")
     install = [python, "-m", "pip", "install", "-q", "--constraint", ROOT / "constraints.txt"]
     subprocess.run([*install, wheel(released["rayclassify"])], cwd=tmp_path, check=True)
+    lacking = subprocess.run([python, "-m", "pip", "check"], check=False, capture_output=True)
+    assert lacking.returncode == 0, lacking.stdout
+    # Neither this checkout nor what is installed beside it.
+    apart = {"PYTHONPATH": "", "PATH": f"{python.parent}:/usr/bin:/bin"}
     command = python.with_name("rayclassify")
-    said = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    assert said.stdout == f"rayclassify {__version__}\n"
+
+    def said(*arguments: str | Path) -> str:
+        done = subprocess.run(
+            arguments,
+            cwd=tmp_path,
+            env={**os.environ, **apart},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said(command, "--version") == f"rayclassify {__version__}\n"
+    assert "classify" in said(command, "--help")
     code = (
         "from deployments.local import LocalClassifier\n"
         "with LocalClassifier({}) as local: print(local.classify('质量很好，会再来')['label'])"
     )
-    done = subprocess.run(
-        [python, "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
-    assert done.stdout == "positive\n"
-    checked = subprocess.run(
-        [command, "check", ROOT / "serve_config.yaml"], cwd=tmp_path, check=False
-    )
-    assert checked.returncode == 0
-    lacking = subprocess.run([python, "-m", "pip", "check"], check=False, capture_output=True)
-    assert lacking.returncode == 0, lacking.stdout
+    assert said(python, "-I", "-c", code) == "positive\n"
+    port = ports.next_port()
+    text = (ROOT / "serve_config.yaml").read_text("utf-8").replace("port: 8000", f"port: {port}")
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    said(command, "check", "config.yaml")
+    url = f"http://localhost:{port}"
+    apart["RAYCLASSIFY_METRICS_PORT"] = str(ports.next_port())
+    with serve(tmp_path / "config.yaml", command=[str(command)], **apart) as run:
+        assert run.wait_for("Ready:") == f"Ready: {url}"
+        answered = said(command, "classify", "质量很好，会再来", "--url", url, "--json")
+        assert json.loads(answered)["label"] == "positive"
+        code = (
+            "import requests, sys; print(requests.post(sys.argv[1] + '/classify', "
+            "json={'text': '这是一个示例文本'}).json()['label'])"
+        )
+        assert said(python, "-I", "-c", code, url) in ("positive\n", "negative\n")
+        assert run.interrupt() == 0, run.lines
 
 
 # Imports a script where only some distributions can be imported; the rest might as well be absent.

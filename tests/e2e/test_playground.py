@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 from served import serving
 from starlette.applications import Starlette
@@ -103,6 +105,9 @@ class Page:
         events = [json.loads(entry["message"])["message"] for entry in log]
         return [event["params"] for event in events if event["method"] == name]
 
+    def long_text(self, how: str) -> None:
+        Select(self["long-text"]).select_by_value(how)
+
     def code(self, language: str) -> str:
         self.choose("code", language)
         return self["snippet"].text
@@ -165,11 +170,80 @@ def test_the_place_is_shown_where_a_text_was_cut(page):
     assert len(kept) == 90
     assert (kept + page.texts(".around del")[0])[:120] in "这家店很好。" * 40
 
-    page["cut"].click()
+    page.long_text("error")
     page.until(lambda: "the limit is 512" in page["notice"].text)
     assert not page.find(".single")
     # The browser itself notes a 413 in the console.
     assert "413" in page.browser.get_log("browser")[0]["message"]
+
+
+def test_of_a_text_in_windows_the_one_that_decided_is_marked(page, service):
+    assert page.texts("#long-text option") == ["cut", "read in windows", "refuse"]
+    # 😀 is one character for the service and two for a browser.
+    text = "😀昨天下午收到了包裹，快递员放在门口。" * 40 + "太差了，再也不买，很失望。" * 40
+    page.long_text("window")
+    page.write(text)
+    page.until(lambda: page.find(".window mark"))
+    answer = service.local.classify(text, long_text="window")
+    assert answer["label"] == page.texts(".single .label")[0] == "negative"
+    deciding = answer["windows"]["deciding"]
+    assert deciding["start"] > 0
+    mark = page.find(".window mark")[0]
+    assert mark.get_attribute("textContent") == text[deciding["start"] : deciding["end"]]
+    box = page.find(".window")[0]
+    assert box.get_attribute("textContent").startswith("…")
+    visible = "return arguments[0].offsetTop - arguments[1].offsetTop - arguments[1].scrollTop"
+    assert 0 <= page.browser.execute_script(visible, mark, box) < 200
+    note = page.texts(".windows .small")[0]
+    assert note.startswith(f"Read whole, in {answer['windows']['count']} windows. ")
+    assert f"characters {deciding['start'] + 1:,} to {deciding['end']:,}" in note
+    assert '"long_text":"window"' in page.code("curl")
+    assert 'long_text="window"' in page.code("python")
+    assert faults(page) == []
+
+    page.long_text("truncate")
+    page.until(lambda: page.find("del"))
+    assert not page.find(".window")
+    assert "long_text" not in page.code("curl")
+
+
+@pytest.fixture(scope="module")
+def doubtful(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalService]:
+    """A model that abstains unless it is nearly certain, and gives label sets; in a cascade."""
+    model = Path(shutil.copytree(demo_model, tmp_path_factory.mktemp("doubtful") / "model"))
+    told = {"temperature": 1.0, "abstain_below": 0.999, "label_set_from": 0.001}
+    (model / "calibration.json").write_text(json.dumps(told))
+    service = LocalService(model)
+    yield service
+    service.local.close()
+
+
+def test_who_answered_and_how_sure_is_told(page, doubtful):
+    def marks_of(threshold: float, *, fails: bool = False) -> list[str]:
+        doubtful.threshold, doubtful.large_fails = threshold, fails
+        asked = doubtful.asked
+        page.write(GOOD)
+        page.until(lambda: doubtful.asked == asked + 1 and page.find(".marks"))
+        page.until(lambda: not page["results"].get_attribute("aria-busy"))
+        return page.texts(".single .marks span")
+
+    with serving(create_app(doubtful, LimitSettings())) as url:
+        page.open(url)
+        sets = "May well be: positive, negative"
+        assert marks_of(0.0) == ["Small model", "Abstains: it is not sure enough", sets]
+        assert marks_of(1.0) == ["Large model", "Abstains: below 99.9 %", sets]
+        small, *_ = marks_of(1.0, fails=True)
+        assert small == "Small model, unsure: the large one could not answer"
+        assert page.texts(".marks .doubt")[0] == small
+        assert len(page.find(".bars .chosen")) == 2
+        assert small in page["said"].get_attribute("textContent")
+        assert faults(page) == []
+
+        page.choose("mode", "lines")
+        page.write(f"{GOOD}\n{BAD}")
+        page.until(lambda: len(page.texts(".rows .marks")) == 2)
+        page["language"].click()
+        page.until(lambda: "小模型，不确定：大模型未能回答" in page.texts(".marks span"))
 
 
 def test_why_marks_the_text_and_tells_each_part(page, service):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,12 +54,20 @@ class Run:
 
 
 @contextmanager
-def serve(config: Path, within_s: float = START_S + STOP_S, **env: str) -> Iterator[Run]:
-    """Starts it; in the end nothing of it is left, whatever the test has found."""
+def serve(
+    config: Path,
+    within_s: float = START_S + STOP_S,
+    command: Sequence[str] = (sys.executable, "-m", "deployments.cli"),
+    **env: str,
+) -> Iterator[Run]:
+    """Starts it; in the end nothing of it is left, whatever the test has found.
+
+    command: `rayclassify` of another environment than this one.
+    """
     kept = {"RAYCLASSIFY_STATE_DIR": str(config.parent / "state")}
     env = {**os.environ, **kept, "RAY_ADDRESS": "", "PYTHONPATH": str(ROOT), **env}
     with started(
-        [sys.executable, "-m", "deployments.cli", "serve", config.name],
+        [*command, "serve", config.name],
         config.parent,
         env=env,
         cwd=config.parent,

@@ -101,7 +101,9 @@ def test_keys_are_rotated_under_load_without_a_restart(service: Service, keys_fi
         write_keys(keys_file, **ALL, batch=(BATCH, {}))
         wait_until(lambda: ask(service, BATCH).ok, "the new key to be known", 10)
         token["both"] = BATCH
-        time.sleep(0.5)  # the request under way with the old key ends
+        # One of them was under way with the old key.
+        switched = statuses["both"].total()
+        wait_until(lambda: statuses["both"].total() >= switched + 2, "an answer with the new key")
         started = time.monotonic()
         write_keys(keys_file, batch=(BATCH, {}))
         wait_until(lambda: statuses["old"][401], "the old key to end", 10)

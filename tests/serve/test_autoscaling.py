@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
+import psutil
 import pytest
 import requests
 from running import Service, deployment, read_config, wait_until
@@ -94,7 +95,10 @@ def test_who_comes_when_no_classifier_runs_is_answered_or_told_when_to_come_agai
     }
     service.deploy(config)
     assert service.post({"text": "很好"}).status_code == 200
+    there = service.replica_pids("Classifier")
     wait_until(lambda: not service.replica_pids("Classifier"), "the classifier to go")
+    # One that stops may still be asked; one that has ended is not.
+    wait_until(lambda: not any(map(psutil.pid_exists, there)), "its process to end")
     impatient = service.post({"text": "很好", "timeout_ms": 300})
     error = impatient.json()["error"]
     assert (impatient.status_code, error["code"]) == (503, "not_ready")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from running import Config, Service, deployment, read_config, wait_until
 from typer.testing import CliRunner
@@ -117,7 +118,8 @@ def test_both_at_once_and_then_the_one_on_trial_takes_over_with_no_failed_reques
 
     with asked_all_the_while(service) as statuses:
         service.deploy(serving(other), START_S)
-        wait_until(lambda: "cascade" not in service.get("/info").json(), "the last old ingress")
+        old = pids["Tokenizer"]
+        wait_until(lambda: not any(map(psutil.pid_exists, old)), "the old ingress to end")
         wait_until(lambda: statuses.total() > 100, "some more answers")
     assert set(statuses) == {200}
     answers = service.post({"text": TEXTS}).json()

@@ -23,6 +23,7 @@ Modes of `scripts/cluster_trial.py`:
 What they share:
 
 - session: promises and findings
+- command: modes by name, and which promises they kept
 - report: docs/reliability.md
 - cluster_page: docs/cluster.md
 - fleet: a cluster with pools of CPU and GPU nodes

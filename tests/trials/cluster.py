@@ -87,8 +87,11 @@ def under_load(
     """What callers saw of `fault`, and how long until capacity was back.
 
     fault: does harm; returns the processes that must be gone before all is well.
+
+    Raises:
+        TimeoutError: the service was not whole before.
     """
-    wait_until(there.is_whole)
+    process.wait_until(there.is_whole, "two replicas of each before it", RECOVERY_LIMIT_S)
     with steady_load(there.url) as load:
         time.sleep(2.0)
         gone = fault()

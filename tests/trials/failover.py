@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -102,12 +100,11 @@ class Doors:
         Raises:
             TimeoutError: it was not within `limit_s`.
         """
-        end = time.monotonic() + limit_s
-        while not condition():
-            if time.monotonic() > end:
-                self.say(f"not within {limit_s:.0f} s: {what}")
-                raise TimeoutError(what)
-            threading.Event().wait(0.2)
+        try:
+            wait_until(condition, what, limit_s)
+        except TimeoutError:
+            self.say(f"not within {limit_s:.0f} s: {what}")
+            raise
         return self.say(what)
 
     def answer_more(self, number: int, what: str) -> float:
@@ -162,7 +159,7 @@ def serving(with_redis: bool) -> Iterator[Machines]:
 
 def try_failover(session: Session) -> None:
     """With Redis: nothing is lost, and the next head goes on. Without: what is lost is said."""
-    with session.mode("failover", 4) as part:
+    with session.mode("failover", len(CASES)) as part:
         if reason := why_not():
             part.add(ALL_ANSWERED, "not tried", 0, reason, kept=False)
             return

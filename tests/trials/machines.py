@@ -13,22 +13,22 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-import requests
 
 from deployments.config.ray_inside import DEFAULTS
 from deployments.deploying.clusters import Cluster
 from deployments.deploying.dashboard import Dashboard, DashboardError
-from deployments.deploying.rates import Rates, merged
+from deployments.deploying.live_view import metrics_pages, session_for
+from deployments.deploying.rates import Rates, Samples, merged
 from scripts.bench.child import Child, child
 from scripts.bench.cluster import shipped_flags
 from scripts.bench.process import our_environment, started, wait_until
-from scripts.bench.service import Config, changed_config, read_config
+from scripts.bench.service import Config, changed_config, is_ready, read_config
 
 from .redis_server import Redis, redis_server
 
@@ -90,26 +90,39 @@ class Machine:
 
     def kill(self) -> int:
         """kill -9 of all that it runs, as where its power goes; says of how many processes."""
-        pids = self.pids()
-        processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-        for process in processes:
-            try:
+        killed = []
+        for pid in self.pids():
+            with suppress(psutil.NoSuchProcess):  # it ended since
+                process = psutil.Process(pid)
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        psutil.wait_procs(processes, timeout=10)
+                killed.append(process)
+        psutil.wait_procs(killed, timeout=10)
         self._stack.close()
-        return len(processes)
+        return len(killed)
+
+    def end(self) -> None:
+        """All that it runs, and its network."""
+        try:
+            self.kill()
+        finally:
+            subprocess.run(
+                ["ip", "netns", "delete", self.namespace], check=False, capture_output=True
+            )
 
     def log(self) -> str:
         return Path(self.files, "log").read_text(encoding="utf-8", errors="replace")
 
 
 class Machines:
-    """A head, workers and this process, on one wire."""
+    """A head, workers and this process, on one wire. They end with `stack`, one by one."""
 
     def __init__(
-        self, wire: Child, workers: Sequence[str], files: Path, redis: Redis | None
+        self,
+        wire: Child,
+        workers: Sequence[str],
+        files: Path,
+        redis: Redis | None,
+        stack: ExitStack,
     ) -> None:
         self.wire, self.redis = wire, redis
         self.token = secrets.token_hex(16)
@@ -123,6 +136,7 @@ class Machines:
             subprocess.run(["ip", "netns", "add", namespace], check=True, capture_output=True)
             machine = Machine(name, f"{NETWORK}.{number}", namespace, folder)
             self.by_name[name] = machine
+            stack.callback(machine.end)
             wire.ask(do="join", name=name, address=machine.address, namespace=namespace)
 
     @property
@@ -199,33 +213,23 @@ class Machines:
             for name, found in there.items()
         } == replicas and all(len(found) == replicas[name] for name, found in there.items())
 
-    def texts(self, stage: str) -> dict[str, float]:
-        """Machine → texts that its replicas took through that stage so far, by Ray's metrics."""
-        pages = []
-        for url in self._dashboard.metrics():
-            try:
-                pages.append(requests.get(url, timeout=5).text)
-            except requests.RequestException:
-                continue
-        seen = Rates()
-        seen.look(merged(pages), 0.0)
-        by_address = seen.values("texts_total", "NodeAddress", stage=stage)
+    def counted(self) -> Samples:
+        """Ray's metrics of all replicas, as of up to 10 s ago."""
+        return merged(metrics_pages(self._dashboard, session_for(self._dashboard)))
+
+    def texts(self, stage: str, now: Samples, before: Samples) -> dict[str, float]:
+        """Machine → texts that its replicas took through that stage from one count to the other.
+
+        By replica: what one counted that has ended since vanishes, and must not be taken off.
+        """
+        gained = Rates()
+        gained.look({key: value - before.get(key, 0.0) for key, value in now.items()}, 0.0)
+        by_address = gained.values("texts_total", "NodeAddress", stage=stage)
         return {name: by_address.get(one.address, 0.0) for name, one in self.by_name.items()}
 
     def answers(self, name: str) -> bool:
         """Whether that machine's HAProxy has a replica that is ready."""
-        try:
-            return requests.get(f"{self.door(name)}/ready", timeout=2).ok
-        except requests.RequestException:
-            return False
-
-    def stop(self) -> None:
-        """Ends all of it."""
-        for machine in self.by_name.values():
-            machine.kill()
-            subprocess.run(
-                ["ip", "netns", "delete", machine.namespace], check=False, capture_output=True
-            )
+        return is_ready(self.door(name))
 
     def _env(self, more: dict[str, str]) -> dict[str, str]:
         return {
@@ -269,20 +273,17 @@ def machines(
         wire = stack.enter_context(child("tests.trials.wire"))
         wire.ask(do="join", name="us", address=US, device="rayclassify0")
         redis = stack.enter_context(redis_server(US)) if with_redis else None
-        there = Machines(wire, [*workers, *reserve], files, redis)
-        try:
-            there.start_head()
-            wait_until(lambda: there.nodes() == 1, "the head", START_TIMEOUT_S)
-            num_gpus = {name: (gpus or {}).get(name, 0) for name in workers}
+        there = Machines(wire, [*workers, *reserve], files, redis, stack)
+        there.start_head()
+        wait_until(lambda: there.nodes() == 1, "the head", START_TIMEOUT_S)
+        num_gpus = {name: (gpus or {}).get(name, 0) for name in workers}
 
-            def joined() -> bool:
-                """Ray gives up where a head takes long to answer; as a pod, it is started again."""
-                for name, num_cpus in workers.items():
-                    if not there.by_name[name].lives():
-                        there.start_worker(name, num_cpus, num_gpus[name])
-                return there.nodes() == 1 + len(workers)
+        def joined() -> bool:
+            """Ray gives up where a head takes long to answer; as a pod, it is started again."""
+            for name, num_cpus in workers.items():
+                if not there.by_name[name].lives():
+                    there.start_worker(name, num_cpus, num_gpus[name])
+            return there.nodes() == 1 + len(workers)
 
-            wait_until(joined, "the workers", START_TIMEOUT_S)
-            yield there
-        finally:
-            there.stop()
+        wait_until(joined, "the workers", START_TIMEOUT_S)
+        yield there

@@ -161,28 +161,27 @@ def _locality(session: Session, part: Part, there: Machines) -> None:
     """All requests come in at one node, and both have a replica of each stage."""
     how = "in at near, a replica of each stage on near and on far"
     with session.trying(part, EVERYWHERE, how):
-        before = {stage: there.texts(stage) for stage in STAGES}
+        before = there.counted()
         with steady_load(there.door("near"), RATE_PER_S) as load:
             wait_until(lambda: len(load.asked) >= LOCALITY_REQUESTS, "the answers", LIMIT_S)
-        asked = len(load.asked)
-
-        def counted() -> bool:
-            """Ray's metrics come every 10 s."""
-            gained.update({stage: _gain(there.texts(stage), before[stage]) for stage in STAGES})
-            return all(sum(by_node.values()) >= asked for by_node in gained.values())
-
-        gained: dict[str, dict[str, float]] = {}
-        wait_until(counted, "Ray's metrics", 60.0)
-        part.figures["locality"] = gained
-        shares = {stage: by_node["near"] / asked for stage, by_node in gained.items()}
-        told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())
         seen = Seen(load.asked)
+        asked, right = seen.asked, seen.outcomes[RIGHT]
+
+        def counted() -> dict[str, dict[str, float]]:
+            """Ray's metrics come every 10 s, of each replica at another time."""
+            now = there.counted()
+            gained = {stage: there.texts(stage, now, before) for stage in STAGES}
+            whole = all(sum(by_node.values()) >= right for by_node in gained.values())
+            return gained if whole else {}
+
+        gained = wait_until(counted, "Ray's metrics", 60.0)
+        part.figures["locality"] = gained
+        shares = {
+            stage: by_node["near"] / sum(by_node.values()) for stage, by_node in gained.items()
+        }
+        told = ", ".join(f"{stage} {share:.0%}" for stage, share in shares.items())
         kept = not seen.not_right and all(0 < share < 1 for share in shares.values())
         part.add(EVERYWHERE, how, asked, f"{seen}; on near itself: {told}", kept)
-
-
-def _gain(now: dict[str, float], before: dict[str, float]) -> dict[str, float]:
-    return {name: value - before[name] for name, value in now.items()}
 
 
 def _update(session: Session, part: Part, there: Machines) -> None:

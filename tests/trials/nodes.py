@@ -14,11 +14,10 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import requests
-
 from deployments.bench.client import RIGHT, Load, Question
 from scripts.bench.child import Child, child
 from scripts.bench.process import wait_until
+from scripts.bench.service import is_ready
 from tests.conftest import DEMO_MODEL
 
 from . import pretended_gpus
@@ -75,13 +74,7 @@ class Nodes:
         )["url"]
         if wait:
             wanted = {name: one["num_replicas"] for name, one in options.items()}
-            wait_until(lambda: self.has(wanted) and self._is_ready(), "all replicas", LIMIT_S)
-
-    def _is_ready(self) -> bool:
-        try:
-            return requests.get(f"{self.url}/ready", timeout=2).ok
-        except requests.RequestException:
-            return False
+            wait_until(lambda: self.has(wanted) and is_ready(self.url), "all replicas", LIMIT_S)
 
     def where(self) -> dict[str, Any]:
         return self.process.ask(do="where")

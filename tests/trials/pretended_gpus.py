@@ -17,14 +17,14 @@ from itertools import pairwise, repeat
 from typing import Any, Self
 
 import numpy as np
-import requests
 
 from deployments.bench.client import Asked, Load, Question, post
 from deployments.bench.latencies import latencies
 from deployments.scaling.policy import POLICY
 from scripts.bench.child import Child, ChildFailed, child
-from scripts.bench.modes import TOKENS_PER_S
+from scripts.bench.passes import TOKENS_PER_S
 from scripts.bench.process import wait_until
+from scripts.bench.service import is_ready
 
 from .session import Part, Session
 
@@ -184,14 +184,7 @@ def deploy(
         },
         wait=False,
     )["url"]  # fmt: skip
-
-    def ready() -> bool:
-        try:
-            return requests.get(f"{url}/ready", timeout=2).ok
-        except requests.RequestException:
-            return False
-
-    wait_until(ready, "the service", TIMEOUT_S)
+    wait_until(lambda: is_ready(url), "the service", TIMEOUT_S)
     return url
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from deployments.bench.latencies import poisson_times_s
-from scripts.bench.ideal import PassTime, fitted, ideal, latencies_s
+from scripts.bench.ideal import ideal, latencies_s
+from scripts.bench.passes import PassTime, exact, fitted, told, waiting
 
 MANY = 1_000_000
 
@@ -59,3 +60,15 @@ def test_pass_times_are_found_again_in_what_was_measured() -> None:
     assert found.start_s == pytest.approx(0.003, rel=0.1)
     assert found.token_s == pytest.approx(50e-6, rel=0.05)
     assert found.square_s == pytest.approx(40e-9, rel=0.1)
+
+
+def test_a_stand_in_waits_as_long_as_it_is_told_in_every_process_that_starts_meanwhile() -> None:
+    cost = PassTime(0.002, 90e-6, 30e-9)
+    usual = told()
+    with waiting(cost):
+        assert told() == cost
+    assert told() == usual
+    found = fitted(exact(cost))
+    assert (found.start_s, found.token_s, found.square_s) == pytest.approx(
+        (cost.start_s, cost.token_s, cost.square_s)
+    )

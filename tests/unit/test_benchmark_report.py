@@ -128,6 +128,15 @@ def measured() -> dict[str, Any]:
                  "ideal_p50_ms": 8.0, "ideal_p99_ms": p99 / 2}
                 for share, p99 in ((0.25, 15.0), (0.5, 20.0), (0.75, 30.0), (0.9, 48.0))
             ],
+            "own_device": {
+                "pass": {"start_s": 0.002, "token_s": 9e-5, "square_s": 0.0},
+                "capacity_per_s": 400.0, "p50_at_1_ms": 11.0,
+                "rows": [
+                    {"share": 0.5, "rate_per_s": 200.0, "p50_ms": 12.0, "p95_ms": 20.0,
+                     "p99_ms": 26.0, "errors": 0, "client_cpu": 0.02, "lag_p99_ms": 0.4,
+                     "ideal_p50_ms": 10.0, "ideal_p99_ms": 20.0},
+                ],
+            },
         },
         "growth": {
             **HEAD, "shape": "MiniLM (6 × 384)", "info": INFO, "waiting_tokens_per_s": 20_000.0,
@@ -163,6 +172,8 @@ def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
     assert "63 of 64" in text
     assert "| 90% | 270 |" in text
     assert "| 8.0 ms (1.25 ×) | 24.0 ms (2.00 ×) |" in text
+    assert "A pass takes 2.0 ms and 90 µs a token; capacity 400 requests/s" in text
+    assert "| 10.0 ms (1.20 ×) | 20.0 ms (1.30 ×) |" in text
     assert "| Ray Data | torch int8 | 63 of 64 | 1,800 | 20.0 × | 20,000 | 9.5 s | 2 |" in text
     assert "can't run: no / Ray" in text
     # Of the precision with the best median, turn by turn: one lucky turn of another says nothing.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import without_ray
 from typer.testing import CliRunner
 
 from deployments.cli import app
@@ -34,8 +37,9 @@ from deployments.pipeline.drift_texts import features_of
 from deployments.pipeline.observer import Observer
 from deployments.pipeline.tasks.text_classification import LabelDecoder
 from deployments.pipeline.types import Logits, ModelInfo, Options, TextInput
+from deployments.replica.drift_state import DriftState
 from deployments.replica.metrics import RayObserver
-from deployments.settings import ModelSettings
+from deployments.settings import ModelSettings, Settings
 
 RNG = np.random.default_rng(11)  # fixed: a rate is tested, and a draw may exceed it
 LABELS = ("bad", "good", "rare")
@@ -278,6 +282,54 @@ def test_too_few_texts_tell_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     observer = RayObserver("Classifier")
     observer.features(made(drawn(1_000)), drawn(MIN_TEXTS - 1, 0.3).values)
     assert {row.moved for row in compare(told(observer, monkeypatch))} == {None}
+
+
+def test_the_state_says_what_the_metrics_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, observer = made(drawn(1_000)), RayObserver("Postprocessor")
+    assert observer.drift() == []
+    observer.features(one, drawn(700, 0.3).values)
+    by_metrics = {row.feature: row for row in compare(told(observer, monkeypatch))}
+    rows = observer.drift()
+    assert [row["feature"] for row in rows] == list(one.features)
+    for row in rows:
+        same = by_metrics[row["feature"]]
+        assert (row["deployment"], row["baseline"]) == ("Postprocessor", same.baseline)
+        assert (row["texts"], row["moved"]) == (same.texts, same.moved) == (700, True)
+        assert row["psi"] == pytest.approx(same.psi, abs=1e-6)
+        assert row["threshold"] == pytest.approx(same.threshold, abs=1e-6)
+
+
+@pytest.mark.anyio
+async def test_get_state_has_the_part_of_the_ingress_and_that_of_a_postprocessor(
+    make_tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_tiny_model(id2label={0: "bad", 1: "good"})
+    settings = Settings.model_validate({"model": {"id": str(model)}, "engine": {"name": "none"}})
+    bare = without_ray.tokenizer(settings)
+    await bare._chain.loading
+    await bare.classify("很好")
+    assert "drift" not in await bare.state()
+
+    content, _ = baseline(replace(drawn(600), names=("bad", "good")), 0.001)
+    (model / "drift.json").write_text(json.dumps(content), encoding="utf-8")
+    replica = without_ray.tokenizer(settings)
+    await replica._chain.loading
+    assert "drift" not in await replica.state()  # no text has come
+    await replica.classify(["很好"] * 3)
+    rows = (await replica.state())["drift"]
+    found = {(row["deployment"], row["feature"]): row for row in rows}
+    assert {deployment for deployment, _ in found} == {"Tokenizer", "Postprocessor"}
+    # The text that proves readiness is nobody's at the ingress.
+    assert found["Tokenizer", "tokens"]["texts"] == 3
+    assert {row["moved"] for row in rows} == {None}
+
+    async def silent() -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("deployments.replica.drift_state.ASK_TIMEOUT_S", 0.01)
+    replica._drift = DriftState(replica._observer, without_ray.handle(drift=silent))
+    alone = (await replica.state())["drift"]
+    assert {row["deployment"] for row in alone} == {"Tokenizer"}
 
 
 # --- the real model

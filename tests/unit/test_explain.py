@@ -107,6 +107,25 @@ def test_integrated_gradients_sum_to_what_they_should(demo: LocalClassifier) -> 
     assert shown + found["elsewhere"] == pytest.approx(found["sum"], abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("passes", "there", "method"),
+    [
+        (2, True, "gradient_x_input"),
+        (3, True, "integrated_gradients"),
+        (2, False, "gradient_x_input"),
+        (3, False, "occlusion"),
+    ],
+)
+def test_few_passes_go_to_the_method_that_makes_most_of_them(
+    demo: LocalClassifier, passes: int, there: bool, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not there:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    found = demo.explain("质量很好，会再来", passes=passes)["explanation"]
+    assert found["method"] == method
+    assert found["passes"] <= passes
+
+
 def test_another_label_of_two_is_the_mirror(demo: LocalClassifier) -> None:
     labels = ("positive", "negative")
     one, other = (demo.explain("质量很好", target=x)["explanation"]["tokens"] for x in labels)

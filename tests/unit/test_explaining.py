@@ -138,8 +138,11 @@ def test_few_seconds_make_few_passes_and_none_a_408(
     monkeypatch.setattr(Explainer, "_passes_in", lambda *_: 12)
     found = explainer.explain(text, "positive", passes=64, seconds=1_000.0)
     assert (found["method"], found["passes"]) == ("integrated_gradients", 13)
-    monkeypatch.setattr(Explainer, "_passes_in", lambda *_: 3)
+    monkeypatch.setattr(Explainer, "_passes_in", lambda *_: 2)
     assert explainer.explain(text, "positive", seconds=1e3)["method"] == "gradient_x_input"
+    monkeypatch.setattr(Explainer, "_passes_in", lambda *_: 3)
+    few = explainer.explain(text, "positive", seconds=1e3)
+    assert (few["method"], few["passes"]) == ("integrated_gradients", 4)
     coarse = explainer.explain(text, "positive", "occlusion", seconds=1e3)
     assert coarse["passes"] == 4
     assert len(coarse["tokens"]) == 8

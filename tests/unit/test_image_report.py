@@ -27,9 +27,6 @@ class Answers:
     def once(self, *_: str) -> str:
         return json.dumps(self._packages)
 
-    def inspect(self, _: str) -> dict[str, Any]:
-        return {"Size": 1_500_000}
-
 
 @pytest.mark.parametrize(
     ("text", "count"),
@@ -48,6 +45,7 @@ def test_layers_come_oldest_first_without_those_that_are_empty() -> None:
     history = "0B\tCMD x\n500kB\tCOPY a\n1MB\tADD base\n"
     found = sizes(Answers(history, {"torch": 7}), "image")  # type: ignore[arg-type]
     assert found.layers == [("ADD base", 1_000_000), ("COPY a", 500_000)]
+    assert found.image_bytes == 1_500_000
     assert found.packages == {"torch": 7}
 
 

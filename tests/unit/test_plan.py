@@ -168,6 +168,17 @@ def test_a_measured_speed_takes_the_estimates_place() -> None:
         (["--model", "nowhere"], 2, "config.json"),
         (["--quiet-rps", "60000"], 2, "more than --rps"),
         (["--rps", "0"], 2, "0.001"),
+        (["--rps", "inf"], 2, "100000000"),
+        (["--rps", "nan"], 2, "100000000"),
+        (["--tokens-mean", "inf"], 2, "1000000"),
+        (["--gpu", "cpu", "--tokens-per-s", "1e308"], 2, "1000000000"),
+        (["--output", "no/such/folder/plan.yaml"], 2, "No such file"),
+        (["--cpu-price-per-hour", "1"], 2, "--price-per-hour too"),
+        (
+            ["--gpu", "cpu", "--tokens-per-s", "9000", "--price-per-hour", "1"],
+            2,
+            "--cpu-price-per-hour",
+        ),
         (["--p99-ms", "-5"], 2, "0.001"),
         (["--config", "nowhere.yaml"], 2, "nowhere.yaml"),
         (["--spare", "-1"], 2, "0"),
@@ -194,3 +205,29 @@ def test_limits_that_nobody_measured_are_warned_of() -> None:
 def test_the_same_wish_gets_the_same_plan() -> None:
     first, second = (planned(7_777, p99_ms=150) for _ in range(2))
     assert replace(first, steady=second.steady) == second
+
+
+@pytest.mark.parametrize("rps", ["0.001", "0.01", "1"])
+@pytest.mark.parametrize("gpu", ["h100", "t4"])
+def test_hardly_any_traffic_needs_the_least_that_there_is(rps: str, gpu: str) -> None:
+    answer = run("--rps", rps, "--p99-ms", "100", "--tokens-mean", "80", "--gpu", gpu, "--json")
+    assert answer.exit_code == 0, answer.output
+    facts = json.loads(answer.stdout)
+    assert facts["classifiers_for_p99"] == 1
+    assert facts["replicas"]["Tokenizer"] == {"min": 2, "max": 2}
+
+
+def test_nights_without_traffic_can_be_planned_for() -> None:
+    answer = run(*WISH, "--quiet-rps", "0.001", "--json")
+    assert answer.exit_code == 0, answer.output
+    counts = json.loads(answer.stdout)["replicas"]["Classifier"]
+    assert counts["min"] == 2 < counts["max"]
+
+
+def test_on_cpus_each_node_has_the_cpu_nodes_price() -> None:
+    answer = run(
+        "--rps", "50", "--p99-ms", "500", "--tokens-mean", "80", "--gpu", "cpu",
+        "--tokens-per-s", "4000", "--cpu-price-per-hour", "0.5", "--json",
+    )  # fmt: skip
+    facts = json.loads(answer.stdout)
+    assert facts["price_per_hour"] == pytest.approx(0.5 * sum(facts["nodes"].values()))

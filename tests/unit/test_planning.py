@@ -262,6 +262,32 @@ def test_nodes_come_late_and_stay_for_a_while() -> None:
     assert nodes[-1] == 1
 
 
+def test_a_replica_on_a_node_that_is_still_awaited_waits_for_it_too() -> None:
+    pool = Pool(4, per_node=4, start_s=5.0, node_start_s=60.0)
+
+    class Steps(Fixed):
+        def target(self, work: Work, now: float, *, target: int, running: int) -> int:
+            return 5 if now < 10 else 7
+
+    pool.scaler = Steps()
+    running = []
+    for now in range(80):
+        pool.begin(now)
+        pool.end(now, Work(0, 0, pool.running))
+        running.append(pool.running)
+    assert running[64] == 4
+    assert running[65] == 7
+
+
+def test_a_quantile_over_windows_is_that_of_each_where_all_are_alike() -> None:
+    rate = 0.7 * GPU.capacity_tokens_per_s / 80
+    pools = [Pool(20), Pool(1), Pool(8)]
+    found = Simulation(pools, Traffic(80), MEASURED, GPU, slo_s=1.0).run(np.full(30, rate))
+    settled = slice(20, 30)
+    assert found.quantile_s(0.5, settled) == pytest.approx(found.p50_s[-1], rel=0.01)
+    assert found.quantile_s(0.99, settled) == pytest.approx(found.p99_s[-1], rel=0.01)
+
+
 def test_a_day_is_lowest_at_3_and_a_crowd_fades() -> None:
     trace = traces.day(1_000.0, 0.25, step_s=60)
     assert len(trace) == 1_440

@@ -16,10 +16,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import requests
 from recorded_serve import details
 from typer.testing import CliRunner
 
 from deployments.cli import app
+from deployments.deploying.live_view import metrics_pages
 from deployments.deploying.rates import Rates, read_samples
 
 TAGS = 'application="classify",deployment="{}",replica="{}"'
@@ -76,9 +78,60 @@ def test_a_process_that_began_anew_is_no_loss_and_one_look_no_rate() -> None:
     assert looked(5).per_s("requests_total") == {"": 0.0}
     assert looked(5, 6, 1, 2).per_s("requests_total") == {"": pytest.approx(2.0)}
     rates = Rates()
-    rates.look({}, 0.0)
-    rates.look(read_samples(metrics(1)), 10.0)  # its first request came meanwhile
-    assert rates.per_s("requests_total") == {"": pytest.approx(20 / 15)}
+    there = read_samples(metrics(1))
+    gauges = {
+        key: value for key, value in there.items() if key[0] in ("queue_tokens", "busy_ratio")
+    }
+    ingress = {key: 0.0 for key in there if key[0] == "texts_total"}
+    rates.look(gauges | ingress, 0.0)
+    rates.look(there, 10.0)  # its first request came meanwhile
+    assert rates.per_s("requests_total") == {"": pytest.approx(2.0)}
+
+
+def test_a_histogram_is_of_one_time_even_where_a_bucket_seldom_changes() -> None:
+    """One request in 20 is quick; for minutes none was, and then one in the last look."""
+    rates, bucket = Rates(), 'ray_rayclassify_stage_seconds_bucket{replica="tok1",le="%s"} %d\n'
+    for n in range(31):
+        quick = 1 if n < 30 else 2
+        page = bucket % ("0.01", quick) + bucket % ("0.1", 20 * n) + bucket % ("+Inf", 20 * n)
+        rates.look(read_samples(page), 10.0 * n)
+    assert rates.per_s("stage_seconds_bucket", "le") == {
+        "0.01": pytest.approx(1 / 40), "0.1": pytest.approx(2.0), "+Inf": pytest.approx(2.0),
+    }  # fmt: skip
+
+
+def test_what_stood_for_long_gains_from_its_last_change_on() -> None:
+    assert looked(*[1] * 60, 2).per_s("requests_total") == {"": pytest.approx(20 / 15)}
+
+
+def test_an_endpoint_that_was_missed_once_gains_no_more_than_it_did() -> None:
+    rates = looked(1_000, 1_001, 1_002)
+    rates.look({}, 30.0)
+    rates.look(read_samples(metrics(1_004)), 40.0)
+    assert rates.per_s("requests_total") == {"": pytest.approx(2.0)}
+    for missed in (50.0, 60.0, 70.0, 80.0, 90.0):
+        rates.look({}, missed)
+    rates.look(read_samples(metrics(1_010)), 100.0)
+    assert rates.per_s("requests_total") == {"": 0.0}
+
+
+def test_endpoints_are_asked_at_once() -> None:
+    """Each answers only when all are asked."""
+    n, all_asked = 8, threading.Barrier(8)
+
+    class Session(requests.Session):
+        def get(self, url: str | bytes, **_: Any) -> requests.Response:
+            all_asked.wait(30)
+            answer = requests.Response()
+            answer.status_code, answer._content = 200, str(url).encode()
+            return answer
+
+    class Nodes:
+        def metrics(self) -> list[str]:
+            return [f"http://node{i}/metrics" for i in range(n)]
+
+    nodes: Any = Nodes()
+    assert metrics_pages(nodes, Session()) == nodes.metrics()
 
 
 class Cluster(ThreadingHTTPServer):

@@ -76,7 +76,11 @@ def tokenizer(
     return Tokenizer(
         settings,
         _calls(there),
-        handle(postprocess=postprocessor.postprocess, live=postprocessor.live),
+        handle(
+            postprocess=postprocessor.postprocess,
+            live=postprocessor.live,
+            drift=postprocessor.drift,
+        ),
         beside,
         None if explain is None else handle(ready=lambda: "", explain=explain),
     )

@@ -15,6 +15,7 @@ from schemathesis.specs.openapi.checks import (
 from stand_in import LIMITS, LengthClassifier
 
 from deployments.http.app import create_app
+from deployments.settings import LongTextSettings
 
 
 class Complete(LengthClassifier):
@@ -34,6 +35,7 @@ class Complete(LengthClassifier):
             "batching_reason": None,
             "labels": ["long", "short"],
             "limits": {"max_text_chars": 100},
+            "long_text": LongTextSettings().model_dump(),
             "dialects": ["tei"],
             "versions": {"rayclassify": "0"},
             "update": None,

@@ -1,7 +1,7 @@
 // What is on the screen as code. A key is never written out: the shell has it.
 import { key, root } from "./api.js";
 
-const OPTIONS = ["top_k", "threshold", "raw_scores", "truncation"];
+const OPTIONS = ["top_k", "threshold", "raw_scores", "long_text"];
 
 const url = (path = "") => new URL(path, root).href.replace(/\/$/, "");
 const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;

@@ -2,11 +2,13 @@
 import { Refused, ask, key } from "./api.js";
 import { code } from "./code.js";
 import { $, el } from "./dom.js";
+import { marksOf } from "./marks.js";
 import { several, showCuts, single, score } from "./results.js";
 import { watchState } from "./state.js";
 import { columnsOf, label } from "./table.js";
 import { showTimes } from "./times.js";
 import { why } from "./why.js";
+import { showWindow } from "./windows.js";
 import { isChinese, number, switchLanguage, t, translate } from "./words.js";
 
 const PAUSE_MS = 250; // between the last key and the request
@@ -24,6 +26,9 @@ const mode = () => chosen("mode");
 
 // What is asked
 
+/** What the service does with a long text where nobody says. */
+const usual = () => info?.long_text?.strategy ?? "truncate";
+
 function options() {
   const said = {};
   const topK = $("top-k");
@@ -31,7 +36,8 @@ function options() {
   const threshold = $("threshold");
   if (threshold.value && threshold.checkValidity()) said.threshold = threshold.valueAsNumber;
   if ($("raw").checked) said.raw_scores = true;
-  if (!$("cut").checked) said.truncation = false;
+  const long = $("long-text").value;
+  if (long !== usual()) said.long_text = long;
   return said;
 }
 
@@ -72,12 +78,13 @@ function render() {
   showTimes(answer);
   if (!Array.isArray(body.text)) {
     const [one] = answers;
-    $("results").replaceChildren(single(one, body), ...(info?.explain ? [why(body, under.signal)] : []));
-    $("said").textContent = t("said", { label: one.label, score: score(one.score, body.raw_scores) });
+    $("results").replaceChildren(single(one, body, info), ...(info?.explain ? [why(body, under.signal)] : []));
+    showWindow($("results"));
+    $("said").textContent = [t("said", { label: one.label, score: score(one.score, body.raw_scores) }), ...marksOf(one, info).map(({ said }) => said)].join(". ");
     return;
   }
   const bad = answers.filter((one) => one.error).length;
-  $("results").replaceChildren(several(texts, answers, body));
+  $("results").replaceChildren(several(texts, answers, body, info));
   $("said").textContent = t("said-many", { n: number(answers.length - bad), bad: number(bad) });
   const lines = $("text").value.split("\n").filter((line) => line.trim()).length;
   if (lines > texts.length) {
@@ -262,7 +269,9 @@ async function begin() {
   clearTimeout(timer);
   watchState();
   try {
+    const first = info === null;
     info = (await ask("info")).value;
+    if (first) $("long-text").value = usual();
     notice();
     sayModel();
     if (!labelling) {
@@ -279,7 +288,8 @@ for (const id of ["text", "text-pair"]) {
   $(id).addEventListener("input", (event) => event.isComposing || changed());
   $(id).addEventListener("compositionend", () => changed());
 }
-for (const id of ["top-k", "threshold", "raw", "cut"]) $(id).addEventListener("input", () => changed());
+for (const id of ["top-k", "threshold", "raw"]) $(id).addEventListener("input", () => changed());
+$("long-text").addEventListener("change", () => changed());
 for (const one of document.querySelectorAll('input[name="mode"]')) {
   one.addEventListener("change", () => {
     showMode();

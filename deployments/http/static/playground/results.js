@@ -1,6 +1,8 @@
 // Answers as bars, rows, and the place where a text was cut.
 import { ask } from "./api.js";
 import { el } from "./dom.js";
+import { marks } from "./marks.js";
+import { windows } from "./windows.js";
 import { number, percent, t } from "./words.js";
 
 const MOST_CUTS = 5; // each takes two requests more
@@ -11,7 +13,7 @@ export const score = (value, raw) => (raw ? number(value, 3) : percent(value));
 function bars(answer, raw) {
   const entries = Object.entries(answer.scores ?? { [answer.label]: answer.score });
   const most = raw ? Math.max(...entries.map(([, one]) => Math.abs(one)), 1e-9) : 1;
-  const chosen = new Set(answer.labels ?? [answer.label]);
+  const chosen = new Set([...(answer.labels ?? [answer.label]), ...(answer.label_set ?? [])]);
   return el(
     "ol",
     { className: "bars" },
@@ -43,26 +45,28 @@ function remarks(answer, body) {
 const cutNote = (answer) =>
   el("div", { className: "cut" }, el("p", { className: "small", textContent: t("was-cut", { n: number(answer.tokens) }) }));
 
-/** One answer, large. */
-export function single(answer, body) {
+/** One answer, large. info: of the service. */
+export function single(answer, body, info) {
   const raw = Boolean(body.raw_scores);
   const parts = [
     el(
       "p",
-      { className: "verdict" },
+      { className: answer.abstained ? "verdict abstained" : "verdict" },
       el("span", { className: "label", textContent: answer.label }),
       " ",
       el("span", { className: "figure", textContent: score(answer.score, raw) }),
     ),
+    ...marks(answer, info),
     bars(answer, raw),
     remarks(answer, body),
+    ...windows(body.text, answer),
   ];
   if (answer.truncated) parts.push(cutNote(answer));
   return el("div", { className: "single" }, ...parts);
 }
 
 /** Many answers, a row each; `{"error": …}` in the place of a bad one. */
-export function several(texts, answers, body) {
+export function several(texts, answers, body, info) {
   const raw = Boolean(body.raw_scores);
   return el(
     "ol",
@@ -80,12 +84,13 @@ export function several(texts, answers, body) {
         text,
         el(
           "p",
-          { className: "verdict" },
+          { className: answer.abstained ? "verdict abstained" : "verdict" },
           el("span", { className: "label", textContent: (answer.labels ?? [answer.label]).join(", ") || t("none") }),
           el("span", { className: "track", "aria-hidden": "true" }, ...(raw ? [] : [fill])),
           el("span", { className: "figure", textContent: score(answer.score, raw) }),
         ),
       );
+      row.append(...marks(answer, info), ...windows(texts[i], answer));
       if (answer.truncated) row.append(cutNote(answer));
       return row;
     }),
