@@ -55,8 +55,9 @@ def fitted(texts: Sequence[str], targets: Any, problem_type: str = SINGLE_LABEL)
 
 def cross_predicted(texts: Sequence[str], targets: Any, problem_type: str = SINGLE_LABEL) -> Any:
     """A prediction for each text, by a pipeline that has seen the other four fifths only."""
+    pipeline = unfitted(problem_type)  # first: it tells what is missing
     from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 
     kind = StratifiedKFold if problem_type == SINGLE_LABEL else KFold
     folds = kind(FOLDS, shuffle=True, random_state=_SEED)
-    return cross_val_predict(unfitted(problem_type), texts, targets, cv=folds)
+    return cross_val_predict(pipeline, texts, targets, cv=folds)

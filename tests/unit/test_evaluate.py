@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,13 @@ def test_what_was_learnt_is_no_test() -> None:
     assert "1 of 40 texts stand in train.csv too" in left.notes[-1]
     with pytest.raises(BadData, match=r"40 of 40 texts of t\.csv .* share no text"):
         without(read(*GOOD), read(*GOOD), "t.csv", "train.csv")
+
+
+def test_without_scikit_learn_the_baseline_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("sklearn.feature_extraction.text", "sklearn.model_selection"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(baseline.BaselineMissing, match="scikit-learn is not installed"):
+        baseline.cross_predicted([text for text, _ in GOOD], [label for _, label in GOOD])
 
 
 def test_the_baseline_learns_and_never_sees_what_it_is_asked() -> None:
