@@ -1,6 +1,6 @@
 """Simulate the service at scale; hold the simulation to real runs; write docs/scale.md's tables.
 
-`measure` runs the real service on this machine, on devices that sleep, and takes eight minutes.
+`measure` runs the real service on this machine, on devices that sleep, and takes ten minutes.
 The rest needs no Ray cluster and takes one.
 """
 

@@ -79,10 +79,11 @@ def _validation(modes: dict[str, Any], compared: dict[str, Any]) -> str:
 def _fixed(compared: dict[str, Any]) -> list[str]:
     head = ["Classifiers", "load", "requests", "p50 ms", "simulated", "", "p95 ms", "simulated", "",
             "p99 ms", "simulated", ""]  # fmt: skip
+    ordered = sorted(compared["fixed"], key=lambda row: row["classifiers"])
     rows = [
         [str(row["classifiers"]), f"{row['share']:.0%}", f"{row['requests']:,}",
          *_pair(row["p50"]), *_pair(row["p95"]), *_pair(row["p99"])]
-        for row in compared["fixed"] if "share" in row
+        for row in ordered if "share" in row
     ]  # fmt: skip
     said = [
         f"{level}: {median:.0%} in the middle, {largest:.0%} at most"
@@ -94,7 +95,7 @@ def _fixed(compared: dict[str, Any]) -> list[str]:
         _table(head, rows),
         f"Error without its sign: {'; '.join(said)}.",
         "Callers that never pause, eight for each Classifier, in requests a second:",
-        _growth([row for row in compared["fixed"] if "per_s" in row]),
+        _growth([row for row in ordered if "per_s" in row]),
     ]
 
 

@@ -33,6 +33,9 @@ def test_the_planner_plans_with_what_was_measured() -> None:
     median_ms = 1e3 * MEASURED.hops_s[len(MEASURED.hops_s) // 2]
     assert median_ms == pytest.approx(none["p50_ms"], rel=0.01)
     assert 1e3 * MEASURED.hops_s[-1] == pytest.approx(none["p99_ms"], rel=0.01)
+    fitted = compare.fitted(MODES["fixed"]["runs"])
+    assert MEASURED.ingress_text_s == pytest.approx(fitted.ingress_text_s, rel=0.01)
+    assert MEASURED.postprocess_call_s == pytest.approx(fitted.postprocess_call_s, rel=0.01)
 
 
 def test_the_simulation_of_the_real_runs_says_again_what_the_json_has() -> None:
@@ -46,7 +49,7 @@ def test_the_simulation_of_the_real_runs_says_again_what_the_json_has() -> None:
         assert abs(now["replica_s"]["error"]) <= 0.15
         assert abs(now["p50"]["error"]) <= 0.4
     scaling = compare.compared_scaling(MODES["scaling"], MEASURED)
-    assert abs(scaling["replica_s"]["error"]) <= 0.1
+    assert abs(scaling["replica_s"]["error"]) <= 0.15
     assert scaling["off_by"] <= 1.0
 
 
