@@ -98,16 +98,22 @@ def draw(parts: Sequence[dict[str, Any]], connections: int, theme: Theme) -> Any
                 color=theme.series[i % len(theme.series)],
                 capsize=3,
             )
+            # Upright: models that are near each other in speed are many.
             axes.annotate(
-                f"{one['name']}\n{one['engine'].removeprefix('torch ')}",
-                (rate, f1),
-                xytext=(6, -22 if i % 2 else 8),
+                f"{one['name']} {one['engine'].removeprefix('torch ')}",
+                (rate, one["high"]),
+                xytext=(0, 5),
                 textcoords="offset points",
+                ha="center",
+                va="bottom",
+                rotation=90,
                 fontsize=8,
                 color=theme.text,
             )
         log_x(axes)
         axes.margins(x=0.3)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.6 * (high - low))
         axes.set_title(part["title"])
         axes.set_xlabel(f"requests/s, {connections} connections")
     panels[0].set_ylabel("macro-F1, 95 % interval")
