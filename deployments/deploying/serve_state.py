@@ -42,7 +42,7 @@ class Verdict(Enum):
 class Stage:
     """One deployment. placed: replicas that start on some node; unplaced: those without one.
 
-    on_nodes: replicas in any state that Serve knows the node of.
+    on_nodes: IP address of the node of each replica, in any state, where Serve knows it.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Stage:
     placed: int
     unplaced: int
     needs: dict[str, float]
-    on_nodes: int = 0
+    on_nodes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -133,7 +133,7 @@ def _read_stage(name: str, deployment: dict[str, Any]) -> Stage:
         placed=placed,
         unplaced=len(starting) - placed,
         needs={k: float(v) for k, v in (deployment.get("required_resources") or {}).items()},
-        on_nodes=sum(bool(replica.get("node_id")) for replica in replicas),
+        on_nodes=tuple(str(r.get("node_ip")) for r in replicas if r.get("node_id")),
     )
 
 
@@ -159,7 +159,7 @@ def not_of_replicas(apps: Iterable[AppState], nodes: Sequence[Node]) -> Resource
     left = in_use(nodes)
     for stage in (stage for app in apps for stage in app.stages):
         for name, amount in stage.needs.items():
-            left[name] = left.get(name, 0.0) - amount * stage.on_nodes
+            left[name] = left.get(name, 0.0) - amount * len(stage.on_nodes)
     return left
 
 

@@ -21,7 +21,8 @@ class Wave:
 
     changing: replicas that the update replaces; surge: how many may run beside them, 0 where old
     ones stop first; needs: of one new replica; places: node → how many find room there; nodes: as
-    they are once every deployment's new replicas have taken their places.
+    they are once every deployment's new replicas have taken their places; per_node:
+    max_replicas_per_node.
     """
 
     deployment: str
@@ -30,6 +31,7 @@ class Wave:
     needs: Resources
     places: Counter[str]
     nodes: tuple[Node, ...]
+    per_node: int | None = None
 
     @property
     def fits(self) -> int:
@@ -45,6 +47,8 @@ class Wave:
             )
         if not self.fits:
             lacks = asks_and_free(self.deployment, self.needs, self.nodes)
+            if self.per_node:
+                lacks += f", and max_replicas_per_node, {self.per_node}, counts old replicas too"
             return (
                 f"no room for the surge: {lacks}. The old replicas serve on, and the update waits "
                 "until a node has room, which an autoscaler may bring. With max_surge_percent: 0 "
@@ -77,24 +81,31 @@ def first_wave(there: AppState, asked: dict[str, Any], nodes: Sequence[Node]) ->
     by_name = {one.get("name"): one for one in asked.get("deployments") or []}
     replaced = list(_replaced(there, asked))
     waves: dict[str, tuple[int, int, Resources]] = {}
+    per_node: dict[str, int | None] = {}
+    held: dict[str, Counter[str]] = {}
     for stage in replaced:
         config = whole(by_name.get(stage.name) or {"name": stage.name})
         target = _target(stage, config)
         surge = -(-target * int(config.get("max_surge_percent") or 0) // 100)
         at_once = min(target, surge + max(0, target - stage.running)) if surge else 0
         waves[stage.name] = target, at_once, _needs(stage, config)
+        per_node[stage.name] = config.get("max_replicas_per_node")
+        held[stage.name] = Counter(stage.on_nodes)
     free = [replace(node, used=dict(node.used)) for node in nodes]
     places: dict[str, Counter[str]] = {name: Counter() for name in waves}
     in_order = sorted(waves, key=lambda name: (-waves[name][2].get(_GPU, 0.0), -_size(waves[name])))
     for turn in range(max((at_once for _, at_once, _ in waves.values()), default=0)):
         for name in in_order:
             _, at_once, needs = waves[name]
-            if turn < at_once and (node := _place(needs, free)):
+            most = per_node[name]
+            open_to_it = [n for n in free if most is None or held[name][n.name] < most]
+            if turn < at_once and (node := _place(needs, open_to_it)):
                 places[name][node.name] += 1
+                held[name][node.name] += 1
                 for resource, amount in needs.items():
                     node.used[resource] = node.used.get(resource, 0.0) + amount
     return [
-        Wave(name, target, at_once, needs, places[name], tuple(free))
+        Wave(name, target, at_once, needs, places[name], tuple(free), per_node[name])
         for name, (target, at_once, needs) in waves.items()
     ]
 

@@ -96,6 +96,20 @@ def test_without_a_surge_old_ones_stop_first_and_that_is_said() -> None:
     assert wave.said().startswith("Classifier: max_surge_percent is 0, so of 2 replicas old ones")
 
 
+def test_old_replicas_count_for_max_replicas_per_node() -> None:
+    """One a node, and one on each: no new one may stand beside it, whatever is free."""
+    there = running()
+    (on,) = next(stage.on_nodes for stage in there.stages if stage.name == "Classifier")
+    config = asked(Classifier={"max_replicas_per_node": 1})
+    wave = waves(there, config, node(on, 8.0))["Classifier"]
+    assert wave.fits == 0
+    assert "max_replicas_per_node, 1, counts old replicas too. The old" in wave.said()
+    found = waves(there, config, node(on, 8.0), node("b", 8.0))["Classifier"]
+    assert dict(found.places) == {"b": 1}
+    config = asked(Classifier={"max_replicas_per_node": 2})
+    assert waves(there, config, node(on, 8.0))["Classifier"].fits == 1
+
+
 def test_what_is_applied_live_needs_no_room() -> None:
     same = copy.deepcopy(deployed("two_running"))
     same["deployments"][1]["user_config"] = {"max_batch_tokens": 1}
