@@ -107,7 +107,8 @@ def evaluate(
         if train is not None:
             learnt = read_table(train, *how)
             rows = without(rows, learnt, data, train)
-        refuse_other_labels(rows, models)
+        if not regression and label_separator is None:
+            refuse_other_labels(rows, models)
         limits = Limits(max_p99_ms, max_memory_mb, min_f1)
         job = Job(data, rows, tuple(dict.fromkeys(models)), settings, limits, learnt,
                   price_per_hour, baseline, label_separator, regression)  # fmt: skip

@@ -29,4 +29,4 @@ def test_models_are_judged_in_the_precision_that_they_are_served_in(
     assert told["models"][0]["requests_per_s"] == {"16": 20.0}
     left, right = draw([told, told], 16, THEMES[0]).axes
     assert left.get_title() == "Reviews"
-    assert [text.get_text() for text in right.texts] == ["demo\nfloat32"]
+    assert [text.get_text() for text in right.texts] == ["demo float32"]
