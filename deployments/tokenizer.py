@@ -258,7 +258,6 @@ class Tokenizer(Replica, GrpcMethods):
     async def info(self, certificate: bool = False) -> dict[str, Any]:
         """See `ModelChain.info` and `SecondModels.info`."""
         info = await self._chain.info(certificate)
-        info["long_text"] = self._settings.long_text.model_dump()
         if self._explaining is not None:
             info["explain"] = about(self._settings.explain)
         return info if self._beside is None else info | await self._beside.info()

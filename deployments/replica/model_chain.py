@@ -229,6 +229,7 @@ class ModelChain:
             "selected_by": engine.selected_by,
             "max_batch_tokens": live.max_batch_tokens,
             "limits": self._settings.limits.model_dump(include=_SHOWN_LIMITS),
+            "long_text": self._settings.long_text.model_dump(),
             "dialects": list(self._settings.dialects.spoken),
             "versions": {"rayclassify": __version__, **engine.versions},
             "update": await update_state(self._settings.model, model, revision),

