@@ -252,8 +252,8 @@ def _scaling(session: Session, part: Part, there: Nodes) -> None:
             f"{seconds['busy']:.0f} s, then none; "
             f"downscale_delay_s {DELAYS['downscale_delay_s']:g}",
             len(load.asked),
-            f"{wrong} not right, {later} told to come later; {MOST} run {grown}; at most {most}, by node "
-            f"{at_most['nodes']['Classifier']}; one again {back_s:.0f} s after its end",
+            f"{wrong} not right, {later} told to come later; {MOST} run {grown}; at most {most}, "
+            f"by node {at_most['nodes']['Classifier']}; one again {back_s:.0f} s after its end",
             not wrong and most == MOST,
         )
         part.figures["scaling"] = {
