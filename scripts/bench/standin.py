@@ -19,7 +19,7 @@ from deployments.classifier import Classifier
 from deployments.pipeline.types import Encoded, EngineInfo, Logits
 from deployments.settings import Settings
 
-from .passes import told
+from .passes import PassTime, told
 
 
 class WaitingEngine:
@@ -28,8 +28,8 @@ class WaitingEngine:
     row_tokens: int | None = None
     padding_tokens = 0
 
-    def __init__(self) -> None:
-        self._cost = told()
+    def __init__(self, cost: PassTime | None = None) -> None:
+        self._cost = cost or told()
 
     def load(self) -> None:
         pass

@@ -5,7 +5,6 @@ For `import_path: scripts.scale.device:build`; everything else is the service as
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from ray.serve import Application
@@ -13,27 +12,20 @@ from ray.serve import Application
 import deployments.app
 import deployments.engines.loaded
 from deployments.classifier import Classifier
-from deployments.pipeline.types import Encoded, Logits
 from deployments.settings import Settings
+from scripts.bench.passes import PassTime
 from scripts.bench.standin import WaitingEngine
 
 START_S = 0.020
 TOKENS_PER_S = 20_000.0
-
-
-class Device(WaitingEngine):
-    """Answers as the null engine does, START_S + tokens / TOKENS_PER_S seconds later."""
-
-    def predict(self, batch: Encoded) -> Logits:
-        time.sleep(START_S)
-        return super().predict(batch)
+COST = PassTime(START_S, 1 / TOKENS_PER_S, 0.0)
 
 
 class DeviceClassifier(Classifier):
-    """The Classifier, with a Device in the place of the engine that its settings name."""
+    """The Classifier, with a stand-in in the place of the engine that its settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        deployments.engines.loaded.make_engine = lambda *_: Device()  # type: ignore[attr-defined]
+        deployments.engines.loaded.make_engine = lambda *_: WaitingEngine(COST)  # type: ignore[attr-defined]
         super().__init__(settings)
 
 
