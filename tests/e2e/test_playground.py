@@ -150,6 +150,10 @@ def test_lines_pairs_and_options(page):
     page.write(f"{GOOD}\n\n{BAD}\n")
     page.until(lambda: page.texts(".rows .label") == ["positive", "negative"])
 
+    page.write("\n".join([GOOD] * 201))
+    page.until(lambda: len(page.find(".rows li")) == 200)
+    assert "201 lines; this page shows the first 200." in page["results"].text
+
     page.choose("mode", "pair")
     page.write(GOOD)
     page.until(lambda: page.texts(".empty") == ["Write both halves of the pair."])
@@ -158,6 +162,18 @@ def test_lines_pairs_and_options(page):
     assert len(page.find(".bars li")) == 1
     page["raw"].click()
     page.until(lambda: "%" not in page.find(".single .figure")[0].text)
+
+
+def test_lines_written_while_an_answer_was_under_way_are_not_counted_in_it(page, service):
+    page.choose("mode", "lines")
+    asked, service.delay_s = service.asked, 1.0
+    page.write(GOOD)
+    page.until(lambda: service.asked == asked + 1)
+    service.delay_s = 0.0
+    more = "arguments[0].value = arguments[1]"  # no event yet: a typist's pause is not over
+    page.browser.execute_script(more, page["text"], f"{GOOD}\n{BAD}")
+    page.until(lambda: page.texts(".rows .label") == ["positive"])
+    assert "shows the first" not in page["results"].text
 
 
 def test_the_place_is_shown_where_a_text_was_cut(page):
@@ -433,7 +449,7 @@ def faults(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize(("colours", "language"), [("light", "en"), ("dark", "zh")])
-def test_axe_finds_nothing_in_either_language_and_colours(page, colours, language):
+def test_axe_finds_nothing_in_either_language_and_colours(page, service, colours, language):
     page.browser.execute_cdp_cmd(
         "Emulation.setEmulatedMedia",
         {"features": [{"name": "prefers-color-scheme", "value": colours}]},
@@ -446,9 +462,15 @@ def test_axe_finds_nothing_in_either_language_and_colours(page, colours, languag
     page.until(lambda: page.find("del"))
     page.until(lambda: page["state"].is_displayed())
     assert faults(page) == []
+    service.delay_s = 60.0  # an answer under way, which the next text ends
+    page.write("包装破了。" * 200)
+    page.until(lambda: page["results"].get_attribute("aria-busy"))
+    service.delay_s = 0.0
+    assert faults(page) == []
+    assert page["results"].get_attribute("aria-busy")
     page.choose("mode", "lines")
     page.write(f"{GOOD}\n{BAD}")
-    page.until(lambda: page.find(".rows"))
+    page.until(lambda: page.texts(".rows .label") == ["positive", "negative"])
     assert faults(page) == []
     page.choose("mode", "csv")
     assert faults(page) == []

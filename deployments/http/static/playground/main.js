@@ -43,11 +43,13 @@ function options() {
 
 const mostLines = () => Math.min(MOST_LINES, info?.limits?.max_batch_texts ?? MOST_LINES);
 
+const writtenLines = () => $("text").value.split("\n").filter((line) => line.trim());
+
 /** The body of POST /classify for what is on the screen, or null where there is nothing to ask. */
 function request() {
   const text = $("text").value;
   if (mode() === "lines") {
-    const texts = text.split("\n").filter((line) => line.trim()).slice(0, mostLines());
+    const texts = writtenLines().slice(0, mostLines());
     return texts.length ? { text: texts, ...options() } : null;
   }
   if (!text.trim()) return null;
@@ -74,7 +76,7 @@ function empty() {
 }
 
 function render() {
-  const { body, texts, answers, answer } = shown;
+  const { body, texts, answers, answer, lines } = shown;
   showTimes(answer);
   if (!Array.isArray(body.text)) {
     const [one] = answers;
@@ -86,7 +88,6 @@ function render() {
   const bad = answers.filter((one) => one.error).length;
   $("results").replaceChildren(several(texts, answers, body, info));
   $("said").textContent = t("said-many", { n: number(answers.length - bad), bad: number(bad) });
-  const lines = $("text").value.split("\n").filter((line) => line.trim()).length;
   if (lines > texts.length) {
     $("results").prepend(el("p", { className: "small", textContent: t("too-many", { n: number(lines), limit: number(texts.length) }) }));
   }
@@ -115,6 +116,7 @@ async function classify() {
   under = new AbortController();
   const { signal } = under;
   const body = request();
+  const lines = writtenLines().length; // now: the answer may come after more was written
   if (body === null) {
     notice();
     empty();
@@ -125,7 +127,7 @@ async function classify() {
     const answer = await ask("classify", { body, signal });
     const several = Array.isArray(answer.value);
     const answers = several ? answer.value : [answer.value];
-    shown = { body, texts: several ? body.text : [body.text], answers, answer };
+    shown = { body, texts: several ? body.text : [body.text], answers, answer, lines };
     notice();
     render();
     if (body.text_pair === undefined) await showCuts($("results"), shown.texts, answers, body, signal);
