@@ -35,7 +35,9 @@ def plan(
     ] = "l4",
     model: Annotated[
         str,
-        typer.Option(help="minilm, bert-base, bert-large, or a model's directory: for estimates."),
+        typer.Option(
+            help="minilm, bert-base, bert-large for estimates, or the directory to serve."
+        ),
     ] = "bert-base",
     tokens_per_s: Annotated[
         float | None,
@@ -107,7 +109,7 @@ def plan(
 
     Example: `rayclassify plan --rps 50000 --p99-ms 50 --tokens-mean 80 --gpu h100`
     """
-    from deployments.planning.gpus import GPUS, estimated, shape_of
+    from deployments.planning.gpus import GPUS, SHAPES, estimated, shape_of
     from deployments.planning.plan import MAX_BATCH_TOKENS, Hardware, Impossible, Wish
     from deployments.planning.plan import plan as planned
     from deployments.planning.queueing import Device
@@ -162,7 +164,10 @@ def plan(
         _fail(str(exc), NO)
     try:
         base = BASE if config is None else config.read_text(encoding="utf-8")
-        written = serve_config(found, quiet, base)
+        # A config keeps its own model: what is given then says how large that is.
+        named = model not in SHAPES and Path(model).is_dir()
+        own = model if named and config is None else None
+        written = serve_config(found, quiet, base, own)
     except (OSError, UnicodeDecodeError, NotOurs) as exc:
         _fail(f"{config}: {exc}", WRONG)
     _check(written, config)

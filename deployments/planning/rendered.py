@@ -87,8 +87,10 @@ def _surged_gpu_nodes(plan: Plan) -> int:
     return math.ceil(classifiers / max(plan.hardware.gpus_per_node, 1))
 
 
-def serve_config(plan: Plan, quiet: Plan, base: str = BASE) -> str:
+def serve_config(plan: Plan, quiet: Plan, base: str = BASE, model_id: str | None = None) -> str:
     """`base` with the plan's replicas, resources and batch size in the place of its own.
+
+    model_id: takes the place of the application's model.
 
     Raises:
         NotOurs: base has not all three deployments in one application.
@@ -99,7 +101,9 @@ def serve_config(plan: Plan, quiet: Plan, base: str = BASE) -> str:
     yaml.width = 10_000  # no line is broken that was none
     yaml.indent(mapping=2, sequence=4, offset=2)
     config = yaml.load(base)
-    found = _deployments(config)
+    app, found = _application(config)
+    if model_id is not None:
+        _mapping(_mapping(app, "args"), "model")["id"] = model_id
     for name, (least, most) in replicas(plan, quiet).items():
         deployment = found[name]
         deployment.pop("num_replicas", None)
@@ -145,11 +149,12 @@ _Representer.add_representer(
 )
 
 
-def _deployments(config: Any) -> dict[str, Any]:
+def _application(config: Any) -> tuple[Any, dict[str, Any]]:
+    """It, and its deployments by name."""
     for app in (config or {}).get("applications") or []:
         found = {one.get("name"): one for one in app.get("deployments") or []}
         if {"Tokenizer", "Classifier", "Postprocessor"} <= found.keys():
-            return found
+            return app, found
     raise NotOurs("no application has the deployments Tokenizer, Classifier and Postprocessor")
 
 

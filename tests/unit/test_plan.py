@@ -143,6 +143,18 @@ def test_a_config_of_ones_own_keeps_its_comments_and_all_else(tmp_path: Path) ->
     assert classifier["user_config"]["target_p99_ms"] == 100
 
 
+def test_a_model_of_ones_own_is_the_one_that_the_config_serves(demo_model: Path) -> None:
+    def served(*args: str) -> str:
+        facts = json.loads(run(*WISH, "--json", *args).stdout)
+        app = yaml.safe_load(facts["config"])["applications"][0]
+        return str(app["args"]["model"]["id"])
+
+    assert served("--model", str(demo_model)) == str(demo_model)
+    gpu = str(ROOT / "serve_config.gpu.yaml")
+    theirs = load_config(Path(gpu))["applications"][0]["args"]["model"]["id"]
+    assert served("--model", str(demo_model), "--config", gpu) == theirs
+
+
 def test_a_measured_speed_takes_the_estimates_place() -> None:
     slow, fast = (
         json.loads(run(*WISH, "--json", "--tokens-per-s", n, "--pass-start-ms", "2").stdout)
