@@ -53,9 +53,11 @@ class MicroBatcher:
     but leave all but the first classifiers idle.
 
     First come, first served: turns are taken at the classifier, where texts of all ingress replicas
-    meet. A call is answered as a whole, so a flow that has many texts with the classifier goes in
-    calls of its own, and long texts in one of theirs: nobody else's answer may wait for its last
-    text, nor for its tokenizing.
+    meet. What is sent at once is spread over the classifiers that are known, in calls of about the
+    same work: who was answered together asks together again, and would keep one of them busy and
+    the others idle. A call is answered as a whole, so a flow that has many texts with the
+    classifier goes in calls of its own, and long texts in theirs: nobody else's answer may wait for
+    its last text, nor for its tokenizing.
 
     run: answers a micro-batch; gets the texts and the deadline of each.
     gate: takes requests in, or refuses them. work_of: what a text costs, in the gate's unit.
@@ -165,7 +167,7 @@ class MicroBatcher:
         while self._queue and len(waiters) < self._max_texts:
             if not (waiter := self._queue.popleft()).future.done():
                 waiters.append(waiter)
-        for call in self._calls(waiters):
+        for call in self._spread(self._calls(waiters)):
             self._last_sent = loop.time()
             # A context of its own: Serve cancels what was started in the context of a request
             # whose client hung up, and this call works for everybody in the batch.
@@ -196,6 +198,22 @@ class MicroBatcher:
                 shared += own
             self._at_classifier[flow] += len(own)
         return [shared, *calls] if shared else calls
+
+    def _spread(self, calls: list[list[_Waiter]]) -> list[list[_Waiter]]:
+        """The same texts in calls of about as much work as the gate says."""
+        works = [sum(waiter.work for waiter in call) for call in calls]
+        share = self._gate.call_work(sum(works))
+        spread: list[list[_Waiter]] = []
+        for call, work in zip(calls, works, strict=True):
+            n = max(1, round(work / share))
+            parts: list[list[_Waiter]] = [[] for _ in range(n)]
+            done = 0.0
+            for waiter in call:
+                middle = done + waiter.work / 2
+                parts[min(int(middle / work * n), n - 1)].append(waiter)
+                done += waiter.work
+            spread += filter(None, parts)  # none had its middle in one: a text is larger than it
+        return spread
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         for waiter in self._inflight.pop(task):

@@ -12,6 +12,7 @@ from typing import Any
 from deployments.bench.client import Endpoint
 
 from .load import LoadFailed, enough_s, load
+from .machine import multiplies_bfloat16
 from .models import BERT_BASE
 from .peers import PEERS, Peer, PeerUnavailable, running
 from .peers.agreement import expected_labels, labels_by
@@ -29,7 +30,7 @@ Start = Callable[[], Any]
 
 
 def measure_peers(session: Session) -> None:
-    """Everybody in float32; in bfloat16 Ray's chain and the fastest of the others."""
+    """Everybody in float32; where the CPU has it, in bfloat16 ours, Ray's chain and the fastest."""
     peers = [p for p in PEERS if not session.plan.only_peers or p.name in session.plan.only_peers]
     real = [peer for peer in peers if REFERENCE_DTYPE in peer.dtypes]
     null = [peer for peer in peers if peer.name in NULL_PEERS and "none" in peer.dtypes]
@@ -39,11 +40,9 @@ def measure_peers(session: Session) -> None:
         texts = workload.texts
         session.step("peers: labels by transformers alone")
         expected = expected_labels(session.model(BERT_BASE), texts[:SAMPLE])
-        for title, engine, dtype in (
-            ("ours, engine: auto", "auto", "auto"),
-            ("ours", "torch", "float32"),
-            ("ours", "torch", "bfloat16"),
-        ):
+        in_bfloat16 = multiplies_bfloat16()
+        ours = [("ours, engine: auto", "auto", "auto"), ("ours", "torch", "float32")]
+        for title, engine, dtype in ours + [("ours", "torch", "bfloat16")] * in_bfloat16:
             session.step(f"peers: {title} {dtype}")
             row = {"name": "ours", "title": title, "dtype": dtype}
             part["rows"].append(row)
@@ -52,7 +51,7 @@ def measure_peers(session: Session) -> None:
         for peer in real:
             session.step(f"peers: {peer.title}, float32")
             part["rows"].append(_peer(session, peer, "float32", texts, expected))
-        for peer in _in_bfloat16(real, part["rows"]):
+        for peer in _in_bfloat16(real, part["rows"]) if in_bfloat16 else ():
             session.step(f"peers: {peer.title}, bfloat16")
             part["rows"].append(_peer(session, peer, "bfloat16", texts, expected))
         session.step("peers: ours, no model")
