@@ -35,6 +35,18 @@ def demo_model() -> Path:
     return DEMO_MODEL
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command's models run in this process, and little is timed. A process for each imports torch
+    for seconds; unit/test_evaluate.py has a real run."""
+    from deployments.optimise import cascading, drifting, running
+
+    for module in (cascading, drifting, running):
+        monkeypatch.setattr(module, "apart", lambda work, *args: work(*args))
+    monkeypatch.setattr(running, "_LATENCY_S", 0.1)
+    monkeypatch.setattr(running, "_THROUGHPUT_S", 0.1)
+
+
 @pytest.fixture(scope="session")
 def make_tiny_model(
     tmp_path_factory: pytest.TempPathFactory, demo_model: Path

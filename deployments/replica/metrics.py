@@ -18,9 +18,9 @@ from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
+import ray
 from ray.serve.metrics import Counter, Gauge
 
-import ray
 from deployments.pipeline.drift import PANE_S, Baseline, Window
 from deployments.pipeline.observer import (
     CascadeOutcome,

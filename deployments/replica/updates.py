@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 ASK_TIMEOUT_S = 5.0
 # A handle that has just been made may not have heard of the replicas yet.
 _ASK_TIMES = 3
-_LOOK_EVERY_S = 10.0
+_LOOK_EVERY_S = 2.0
 
 
 async def wait_for_the_last_of(fingerprint: str, own: str) -> None:

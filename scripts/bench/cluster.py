@@ -64,10 +64,9 @@ class LocalCluster:
             "RAY_USAGE_STATS_ENABLED": "0",
             **ingress_environment(),
         }
+        import ray
         from ray.cluster_utils import Cluster
         from ray.serve._private.api import serve_start
-
-        import ray
 
         config = read_config()
         self.port, self.grpc_port = free_port(), free_port()
@@ -171,9 +170,8 @@ class LocalCluster:
 
         nodes_with_classifier: how many.
         """
-        from ray.serve._private.constants import SERVE_CONTROLLER_NAME
-
         import ray
+        from ray.serve._private.constants import SERVE_CONTROLLER_NAME
 
         app = self.client.get_serve_details()["applications"]["classify"]
         replicas = {

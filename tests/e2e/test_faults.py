@@ -20,7 +20,8 @@ FAILED = "500 prediction_failed"
 
 @pytest.fixture(scope="module")
 def there() -> Iterator[cluster.Cluster]:
-    with cluster.cluster() as running:
+    # Shipped, a frozen replica is found after 40 s, as `scripts/torture.py faults` measures.
+    with cluster.cluster(health_check_period_s=1.0, health_check_timeout_s=5.0) as running:
         yield running
 
 

@@ -1,6 +1,8 @@
 """One real Ray for all tests here: a head node and two workers with a pretended GPU each.
 
 Each module deploys the configuration it needs; a deployment is an update in place, as for a user.
+One with the `args:` of the one before starts no replica anew, so modules and tests of one
+configuration are named and placed to follow each other.
 """
 
 from __future__ import annotations
@@ -31,9 +33,11 @@ def service() -> Iterator[Service]:
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.http.serve_edge:middlewares",
         # Log lines reach their files at once, where tests look for them.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+        # Metrics are shown soon, instead of every 10 s.
+        "RAY_metrics_report_interval_ms": "2000",
         "PYTHONPATH": str(ROOT),
     }
-    # test_grpc.py asks at its port, test_ray_page.py sends it a job.
+    # test_grpc.py asks at its port, test_service_ray.py sends it a job.
     cluster = LocalCluster(haproxy_dir, flags, grpc=True, dashboard=True)
     for _ in range(2):
         cluster.add_worker(num_cpus=2, num_gpus=1)

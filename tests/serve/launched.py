@@ -22,6 +22,9 @@ from scripts.bench.service import run_dir_of
 
 START_S = 240
 STOP_S = 90
+TRIES = "RAY_SERVE_MAX_PER_REPLICA_RETRY_COUNT"
+"""How often Serve starts a first replica that fails, before it takes the deployment for failed: 3
+where nothing is said."""
 
 
 @dataclass

@@ -93,11 +93,14 @@ def read_config(name: str = "serve_config.yaml") -> Config:
     """The file that users start, as a dict of one's own; proxies on the head node only.
 
     The nodes here share one machine, so one port can't be had on each. The flags are in the
-    environment here, as in the pods of k8s/.
+    environment here, as in the pods of k8s/. Serve looks more often which replicas have died, and
+    which of those that stop are idle.
     """
     config = service.read_config(ROOT / name)
     config["proxy_location"] = "HeadOnly"
     del config["controller_options"]
+    for one in config["applications"][0]["deployments"]:
+        one |= {"health_check_period_s": 1.0, "graceful_shutdown_wait_loop_s": 0.1}
     config["applications"][0]["runtime_env"] = {
         "env_vars": {"RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0"}
     }

@@ -160,6 +160,14 @@ def test_no_caller_lifts_the_deadline(service: Service, value: str) -> None:
 
 
 @pytest.mark.usefixtures("slow_model")
+def test_a_request_that_takes_too_long_is_told_408(service: Service) -> None:
+    answer = service.post(LONG)
+    assert answer.status_code == 408
+    assert answer.json()["error"]["code"] == "deadline_exceeded"
+    assert "0.3 s" in answer.json()["error"]["message"]
+
+
+@pytest.mark.usefixtures("slow_model")
 def test_a_caller_may_shorten_it_and_is_told_in_json(service: Service) -> None:
     answer = service.post({"text": "很好"}, headers={"x-request-timeout-seconds": "0.000001"})
     assert answer.status_code == 408

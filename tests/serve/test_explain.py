@@ -26,7 +26,7 @@ def test_an_explainer_starts_when_asked_and_delays_nobody(service: Service) -> N
     config = read_config()
     args = config["applications"][0]["args"]
     args["limits"] = {"request_timeout_s": 59.0}
-    args["explain"] = {"enabled": True, "max_s": 2.0, "max_passes": 512}
+    args["explain"] = {"enabled": True, "max_s": 1.0, "max_passes": 512}
     service.deploy(config)
     assert service.replica_pids("Explainer") == set()
     assert service.get("/info").json()["explain"]["max_passes"] == 512

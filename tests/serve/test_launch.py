@@ -10,13 +10,15 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import psutil
 import pytest
 import requests
-from launched import START_S, STOP_S, Run, serve
+from launched import START_S, STOP_S, TRIES, Run, serve
 from running import without_numbers
 
 from deployments.launch import ports, processes
@@ -38,8 +40,12 @@ def port() -> int:
 @pytest.fixture
 def config(tmp_path: Path, port: int) -> Path:
     """A copy of our config for a free port, elsewhere than the checkout."""
+    return copied_to(tmp_path, port)
+
+
+def copied_to(directory: Path, port: int) -> Path:
     text = (ROOT / "serve_config.yaml").read_text(encoding="utf-8")
-    path = tmp_path / "config.yaml"
+    path = directory / "config.yaml"
     path.write_text(re.sub(r"port: 8000\b", f"port: {port}", text), encoding="utf-8")
     return path
 
@@ -122,96 +128,6 @@ def test_start_ask_and_interrupt(config: Path, port: int) -> None:
         assert "this replica ends: " in by_replica[name]
 
 
-# A method each of Serve's replicas, and of Ray's workers, raylets, object stores, GCS and agents.
-# The first two run what they are sent.
-GRPC_METHODS = (
-    "/ray.serve.ASGIService/HandleRequest",
-    "/ray.rpc.CoreWorkerService/PushTask",
-    "/ray.rpc.NodeManagerService/GetNodeStats",
-    "/ray.rpc.ObjectManagerService/Pull",
-    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
-    "/ray.rpc.ReporterService/GetTraceback",
-)
-
-
-def listeners(run_dir: Path) -> dict[int, tuple[str, str]]:
-    """Port → address and process, of all that a run listens on."""
-    names = {process.pid: process.name() for process in processes.of_run(run_dir)}
-    return {
-        connection.laddr.port: (connection.laddr.ip, names[connection.pid])
-        for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN and connection.pid in names
-    }
-
-
-def grpc_answer(port: int, method: str) -> grpc.StatusCode:
-    """What a gRPC server says to an empty message without a token."""
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            channel.unary_unary(method)(b"", timeout=10)
-        except grpc.RpcError as exc:
-            return exc.code()
-    return grpc.StatusCode.OK
-
-
-def test_every_open_port_asks_for_a_key_or_a_token_but_for_metrics(config: Path, port: int) -> None:
-    (config.parent / "keys.json").write_text('{"keys": []}')
-    text = config.read_text(encoding="utf-8")
-    config.write_text(text.replace("keys_file: null", "keys_file: keys.json"), encoding="utf-8")
-    with serve(config) as run:
-        run.wait_for("Ready:")
-        found = listeners(run.dir)
-
-        # Ray's agent of the node has its door there too, on some machines.
-        (dashboard,) = [
-            p for p, (ip, name) in found.items() if ip == "127.0.0.1" and "Agent" not in name
-        ]
-        for token in ({}, {"Authorization": "Bearer wrong"}):
-            for method, path in (
-                ("GET", "/api/jobs/"), ("POST", "/api/jobs/"), ("GET", "/api/version"),
-                ("GET", "/api/serve/applications/"), ("PUT", "/api/serve/applications/"),
-                ("GET", "/logs/"), ("GET", "/api/v0/actors"), ("GET", "/nodes?view=summary"),
-            ):  # fmt: skip
-                answer = requests.request(
-                    method,
-                    f"http://127.0.0.1:{dashboard}{path}",
-                    headers=token,
-                    json={"entrypoint": "true"},
-                    timeout=10,
-                )
-                assert answer.status_code in (401, 403), (method, path, answer.status_code)
-
-        # gRPC listens on all addresses.
-        told = {
-            (p, method): grpc_answer(p, method)
-            for p, (ip, _) in found.items()
-            if ip == "::"
-            for method in GRPC_METHODS
-        }
-        refused = {p for (p, _), code in told.items() if code == grpc.StatusCode.UNAUTHENTICATED}
-        others = {p: found[p][1] for p, (ip, _) in found.items() if ip == "::" and p not in refused}
-        assert others == {}
-        assert set(told.values()) <= {
-            grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED,
-        }  # fmt: skip
-
-        # HTTP: our door, a replica's own and the fallback proxy's; the others only count.
-        doors = {}
-        for p, (ip, _) in found.items():
-            if ip != "::" and p != dashboard:
-                answer = requests.post(
-                    f"http://{'127.0.0.1' if ip == '0.0.0.0' else ip}:{p}/classify",  # noqa: S104
-                    json={"text": "a"},
-                    timeout=10,
-                )
-                assert answer.status_code >= 400, (p, found[p])
-                doors[p] = answer.status_code
-        assert doors[port] == 401
-        ours = [status for p, status in doors.items() if "Agent" not in found[p][1]]
-        assert ours.count(401) == 3, (doors, found)
-        assert run.interrupt() == 0, run.lines
-
-
 def in_sessions(sessions: set[int]) -> list[psutil.Process]:
     """Processes in one of these sessions, whatever they say of themselves; zombies have ended."""
     found = []
@@ -244,21 +160,123 @@ def test_a_closed_pipe_does_not_keep_it_from_stopping(config: Path) -> None:
         assert of_run(run.dir) == []
 
 
-def test_a_killed_launcher_is_found_by_the_next(config: Path) -> None:
-    with serve(config) as run:
-        run.wait_for("deploying")
-        run.process.kill()
-        run.process.wait()
-        (found,) = [f for f in check_leftovers() if run.dir.name in f.message]
-        with serve(config) as second:
-            line = second.wait_for("error:")
-            assert "of an earlier run" in line
-            assert second.process.wait(60) == 1
-        pids = [int(pid) for pid in found.message.partition("kill -9 ")[2].strip("`.").split()]
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        psutil.wait_procs(of_run(run.dir), timeout=30)
-        assert of_run(run.dir) == []
+# A method each of Serve's replicas, and of Ray's workers, raylets, object stores, GCS and agents.
+# The first two run what they are sent.
+GRPC_METHODS = (
+    "/ray.serve.ASGIService/HandleRequest",
+    "/ray.rpc.CoreWorkerService/PushTask",
+    "/ray.rpc.NodeManagerService/GetNodeStats",
+    "/ray.rpc.ObjectManagerService/Pull",
+    "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+    "/ray.rpc.ReporterService/GetTraceback",
+)
+
+
+def listeners(run_dir: Path) -> dict[int, tuple[str, str]]:
+    """Port → address and process, of all that a run listens on."""
+    names = {process.pid: process.name() for process in processes.of_run(run_dir)}
+    return {
+        connection.laddr.port: (connection.laddr.ip, names[connection.pid])
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.pid in names
+    }
+
+
+def grpc_answer(port: int, method: str) -> grpc.StatusCode:
+    """What a gRPC server says to an empty message without a token."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary(method)(b"", timeout=10)
+        except grpc.RpcError as exc:
+            return exc.code()
+    return grpc.StatusCode.OK
+
+
+@dataclass
+class Guarded:
+    run: Run
+    port: int
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A service that asks for a key, for the two tests that follow; the second kills it."""
+    port = ports.next_port()
+    config = copied_to(tmp_path_factory.mktemp("guarded"), port)
+    (config.parent / "keys.json").write_text('{"keys": []}')
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("keys_file: null", "keys_file: keys.json"), encoding="utf-8")
+    with serve(config, within_s=2 * (START_S + STOP_S)) as run:
+        run.wait_for("Ready:")
+        yield Guarded(run, port)
+
+
+def test_every_open_port_asks_for_a_key_or_a_token_but_for_metrics(guarded: Guarded) -> None:
+    found = listeners(guarded.run.dir)
+
+    # Ray's agent of the node has its door there too, on some machines.
+    (dashboard,) = [
+        p for p, (ip, name) in found.items() if ip == "127.0.0.1" and "Agent" not in name
+    ]
+    for token in ({}, {"Authorization": "Bearer wrong"}):
+        for method, path in (
+            ("GET", "/api/jobs/"), ("POST", "/api/jobs/"), ("GET", "/api/version"),
+            ("GET", "/api/serve/applications/"), ("PUT", "/api/serve/applications/"),
+            ("GET", "/logs/"), ("GET", "/api/v0/actors"), ("GET", "/nodes?view=summary"),
+        ):  # fmt: skip
+            answer = requests.request(
+                method,
+                f"http://127.0.0.1:{dashboard}{path}",
+                headers=token,
+                json={"entrypoint": "true"},
+                timeout=10,
+            )
+            assert answer.status_code in (401, 403), (method, path, answer.status_code)
+
+    # gRPC listens on all addresses.
+    told = {
+        (p, method): grpc_answer(p, method)
+        for p, (ip, _) in found.items()
+        if ip == "::"
+        for method in GRPC_METHODS
+    }
+    refused = {p for (p, _), code in told.items() if code == grpc.StatusCode.UNAUTHENTICATED}
+    others = {p: found[p][1] for p, (ip, _) in found.items() if ip == "::" and p not in refused}
+    assert others == {}
+    assert set(told.values()) <= {
+        grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED,
+    }  # fmt: skip
+
+    # HTTP: our door, a replica's own and the fallback proxy's; the others only count.
+    doors = {}
+    for p, (ip, _) in found.items():
+        if ip != "::" and p != dashboard:
+            answer = requests.post(
+                f"http://{'127.0.0.1' if ip == '0.0.0.0' else ip}:{p}/classify",  # noqa: S104
+                json={"text": "a"},
+                timeout=10,
+            )
+            assert answer.status_code >= 400, (p, found[p])
+            doors[p] = answer.status_code
+    assert doors[guarded.port] == 401
+    ours = [status for p, status in doors.items() if "Agent" not in found[p][1]]
+    assert ours.count(401) == 3, (doors, found)
+
+
+def test_a_killed_launcher_is_found_by_the_next(guarded: Guarded, config: Path) -> None:
+    run = guarded.run
+    run.process.kill()
+    run.process.wait()
+    (found,) = [f for f in check_leftovers() if run.dir.name in f.message]
+    with serve(config) as second:
+        line = second.wait_for("error:")
+        assert "of an earlier run" in line
+        assert second.process.wait(60) == 1
+    pids = [int(pid) for pid in found.message.partition("kill -9 ")[2].strip("`.").split()]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs(of_run(run.dir), timeout=30)
+    assert of_run(run.dir) == []
 
 
 def test_a_model_without_weights_is_refused_before_anything_starts(
@@ -279,7 +297,7 @@ def test_a_model_that_does_not_load_is_told_in_a_few_lines(config: Path, tmp_pat
     without_numbers(Path(shutil.copytree(ROOT / "models" / "demo", tmp_path / "broken")))
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("id: models/demo", "id: broken"), encoding="utf-8")
-    with serve(config) as run:
+    with serve(config, **{TRIES: "2"}) as run:
         run.wait_for("error: the deployment failed")
         assert run.process.wait(STOP_S) == 1
         assert run.process.stdout is not None

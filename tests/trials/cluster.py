@@ -28,6 +28,7 @@ class Cluster:
     """A service on several nodes, whose parts can be named by process."""
 
     process: Child
+    every: dict[str, Any]
     url: str = ""
 
     def state(self) -> dict[str, Any]:
@@ -50,7 +51,9 @@ class Cluster:
         return whole and bool(state["haproxy"]) and not without & alive
 
     def update(self, *changes: str, wait: bool = True, **options: dict[str, Any]) -> None:
-        by_name = {name: {"num_replicas": 2, **options.get(name, {})} for name in REPLICAS}
+        by_name = {
+            name: {"num_replicas": 2, **self.every, **options.get(name, {})} for name in REPLICAS
+        }
         deployed = self.process.ask(
             do="deploy",
             import_path="tests.trials.faulty:build",
@@ -62,12 +65,15 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Two nodes with two replicas of each deployment, and a head; ended on exit."""
+def cluster(*changes: str, **every: Any) -> Iterator[Cluster]:
+    """Two nodes with two replicas of each deployment, and a head; ended on exit.
+
+    changes: what is deployed first, as of `update`. every: options of all deployments, always.
+    """
     with child("scripts.bench.cluster") as process:
         process.ask(do="grow", nodes=3)
-        there = Cluster(process)
-        there.update()
+        there = Cluster(process, every)
+        there.update(*changes)
         yield there
 
 

@@ -125,7 +125,7 @@ class Updated:
     models: dict[str, Disagreeing]
 
     def deploy(self, place: Path, options: Options | None = None, *, wait: bool = True) -> None:
-        self.there.update(*ENGINE, f"model.id={place}", wait=wait, **(options or {}))
+        self.there.update(*serving(place), wait=wait, **(options or {}))
 
     def asking(self, kind: str) -> Asking:
         return Asking(self.there.url, self.caller, self.models[BEFORE], self.models[kind])
@@ -140,17 +140,21 @@ class Updated:
 @contextmanager
 def updatable() -> Iterator[Updated]:
     """A cluster of two replicas of each stage, and a process that calls them by handle."""
-    with tempfile.TemporaryDirectory() as folder, cluster() as there:
+    with tempfile.TemporaryDirectory() as folder:
         models = disagreeing_models(Path(folder))
-        address = {
-            "RAY_ADDRESS": there.process.ask(do="address")["address"],
-            "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
-        }
-        with environment(address), child("tests.trials.handles") as caller:
-            running = Updated(there, caller, models)
-            running.deploy(models[BEFORE].place)
-            caller.ask(method="classify", args=[TEXTS[0]], kwargs={})  # its handle is made now
-            yield running
+        with cluster(*serving(models[BEFORE].place)) as there:
+            address = {
+                "RAY_ADDRESS": there.process.ask(do="address")["address"],
+                "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+            }
+            with environment(address), child("tests.trials.handles") as caller:
+                caller.ask(method="classify", args=[TEXTS[0]], kwargs={})  # its handle is made now
+                yield Updated(there, caller, models)
+
+
+def serving(place: Path) -> list[str]:
+    """What `Cluster.update` changes for the model in that directory."""
+    return [*ENGINE, f"model.id={place}"]
 
 
 def update_under_load(

@@ -189,6 +189,7 @@ def run(*args: str) -> CliResult:
     return CliRunner().invoke(app, ["calibrate", *args])
 
 
+@pytest.mark.usefixtures("at_once")
 def test_the_command_writes_what_the_chain_reads(model: Path, tmp_path: Path) -> None:
     table = tmp_path / "heldout.jsonl"
     words = {
@@ -321,6 +322,7 @@ def test_rows_may_have_several_labels_or_none() -> None:
     assert data.notes == ("10 of 60 rows have no label: left out.",)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_multi_label_model_gets_lines_by_the_command(
     make_tiny_model: Any, tmp_path: Path
 ) -> None:

@@ -209,6 +209,7 @@ def table(path: Path, n: int = 60) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("at_once")
 def test_the_command_fits_writes_and_overwrites_nothing(
     demo_model: Path, make_tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -1,6 +1,6 @@
 """scripts/classify_dataset.py refuses what is wrong before it joins a Ray.
 
-tests/serve/test_ray_page.py sends it to one as a job.
+tests/serve/test_service_ray.py sends it to one as a job.
 """
 
 from __future__ import annotations

@@ -170,6 +170,7 @@ def test_a_wrong_file_is_refused_and_says_why(change: Any, said: str) -> None:
         baseline_of(json.dumps({**good, **change}), LABELS)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_the_command_writes_counts_and_no_text_and_the_model_then_watches(
     make_tiny_model: Callable[..., Path], tmp_path: Path
 ) -> None:

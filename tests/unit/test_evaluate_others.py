@@ -16,7 +16,7 @@ from typer.testing import Result as CliResult
 
 from deployments.cli import app
 from deployments.local import LocalClassifier
-from deployments.optimise import baseline, running
+from deployments.optimise import baseline
 from deployments.optimise.labelled import Labelled
 from deployments.optimise.number_statistics import number_differences, number_scores
 from deployments.optimise.problems import LabelSets, Numbers
@@ -144,14 +144,6 @@ def test_labels_that_no_row_has_count_against_the_model_and_no_answer_is_none() 
 
 
 # --- the command
-
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process and with little timed: test_evaluate.py has a real run."""
-    monkeypatch.setattr(running, "apart", lambda work, *args: work(*args))
-    monkeypatch.setattr(running, "_LATENCY_S", 0.1)
-    monkeypatch.setattr(running, "_THROUGHPUT_S", 0.1)
 
 
 TEXTS = [f"{word} {i}" for i in range(30) for word in ("质量很好", "物流快", "太差了")]

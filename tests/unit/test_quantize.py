@@ -43,6 +43,7 @@ def run(*args: Any) -> Result:
     return CliRunner().invoke(app, ["quantize", *map(str, args), "--no-speeds"])
 
 
+@pytest.mark.usefixtures("at_once")
 def test_the_written_model_runs_in_int8_and_says_what_it_was_held_to(
     demo_model: Path, tmp_path: Path
 ) -> None:

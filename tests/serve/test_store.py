@@ -25,7 +25,7 @@ def test_what_is_put_is_got_anywhere_in_the_cluster(service: Service) -> None:
 
 def test_a_classifier_leaves_its_proof_there_for_others(service: Service) -> None:
     config = read_config()
-    config["applications"][0]["args"]["engine"] = {"name": "torch", "dtype": "float32"}
+    config["applications"][0]["args"]["engine"] |= {"name": "torch", "dtype": "float32"}
     service.deploy(config)
     assert service.post({"text": "很好"}).status_code == 200
     keys = internal_kv._internal_kv_list(b"proofs ", namespace=NAMESPACE)
