@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,20 @@ def demo_model() -> Path:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A command's models run in this process, and little is timed. A process for each imports torch
     for seconds; unit/test_evaluate.py has a real run."""
+    import torch
+
     from deployments.optimise import cascading, drifting, running
 
     for module in (cascading, drifting, running):
         monkeypatch.setattr(module, "apart", lambda work, *args: work(*args))
     monkeypatch.setattr(running, "_LATENCY_S", 0.1)
     monkeypatch.setattr(running, "_THROUGHPUT_S", 0.1)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)  # an engine sets it for its whole process
 
 
 @pytest.fixture(scope="session")

@@ -462,7 +462,7 @@ def test_axe_finds_nothing_in_either_language_and_colours(page, service, colours
     page.until(lambda: page.find("del"))
     page.until(lambda: page["state"].is_displayed())
     assert faults(page) == []
-    service.delay_s = 60.0  # an answer under way, which the next text ends
+    service.delay_s = 15.0  # an answer under way, which the next text ends
     page.write("包装破了。" * 200)
     page.until(lambda: page["results"].get_attribute("aria-busy"))
     service.delay_s = 0.0

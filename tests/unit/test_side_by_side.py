@@ -22,6 +22,7 @@ from deployments.pipeline.types import Encoded
 def two_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    runners.cache_clear()  # those of another test have the number of threads that was set there
     yield
     torch.set_num_threads(before)
 
