@@ -205,7 +205,10 @@ class MicroBatcher:
         share = self._gate.call_work(sum(works))
         spread: list[list[_Waiter]] = []
         for call, work in zip(calls, works, strict=True):
-            n = max(1, round(work / share))
+            n = round(work / share)
+            if n < 2:
+                spread.append(call)
+                continue
             parts: list[list[_Waiter]] = [[] for _ in range(n)]
             done = 0.0
             for waiter in call:

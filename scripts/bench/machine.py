@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def stamp() -> dict[str, Any]:
     """Machine, versions, commit and time of a measurement."""
+    info = cpu_info()
     return {
-        "cpu": cpu_info().get("model name", platform.processor()),
-        "cpu_features": sorted(set(FEATURES) & _flags()),
+        "cpu": info.get("model name", platform.processor()),
+        "cpu_features": sorted(set(FEATURES) & set(info.get("flags", "").split())),
         "cores": cpu_count(),
         "memory_gib": memory_gib(),
         "load_before": round(os.getloadavg()[0], 2),
@@ -33,11 +34,6 @@ def stamp() -> dict[str, Any]:
     }
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether the CPU does; others convert each number, and serve nobody so."""
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(_flags())
-
-
 def cpu_info() -> dict[str, str]:
     """The first block of /proc/cpuinfo; empty where there is none."""
     path = Path("/proc/cpuinfo")
@@ -46,12 +42,6 @@ def cpu_info() -> dict[str, str]:
     block = path.read_text(encoding="utf-8").split("\n\n")[0]
     pairs = (line.partition(":") for line in block.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _flags() -> set[str]:
-    """As x86 and ARM name them."""
-    info = cpu_info()
-    return {*info.get("flags", "").split(), *info.get("Features", "").split()}
 
 
 def memory_gib() -> float:

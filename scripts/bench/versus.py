@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from deployments.bench.client import Endpoint
+from deployments.engines.hardware import cpu_has_bfloat16
 
 from .load import LoadFailed, enough_s, load
-from .machine import multiplies_bfloat16
 from .models import BERT_BASE
 from .peers import PEERS, Peer, PeerUnavailable, running
 from .peers.agreement import expected_labels, labels_by
@@ -40,7 +40,7 @@ def measure_peers(session: Session) -> None:
         texts = workload.texts
         session.step("peers: labels by transformers alone")
         expected = expected_labels(session.model(BERT_BASE), texts[:SAMPLE])
-        in_bfloat16 = multiplies_bfloat16()
+        in_bfloat16 = cpu_has_bfloat16()
         ours = [("ours, engine: auto", "auto", "auto"), ("ours", "torch", "float32")]
         for title, engine, dtype in ours + [("ours", "torch", "bfloat16")] * in_bfloat16:
             session.step(f"peers: {title} {dtype}")

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from virtual_time import VirtualModel, after, run_virtually, texts
+from virtual_time import VirtualModel, after, ingress, run_virtually, texts
 
 from deployments.pipeline.errors import DeadlineExceeded, Overloaded, ServiceError, TextTooLong
-from deployments.pipeline.gate import Gate, work_of
-from deployments.pipeline.microbatch import MicroBatcher, Result
+from deployments.pipeline.gate import Gate
+from deployments.pipeline.microbatch import Result
 from deployments.pipeline.types import Load, Options, Priority, TextInput, flow_of, runs_of
 
 TOKENS_PER_S = 1_000.0
@@ -53,14 +53,7 @@ class Service:
         self.batcher = self.model.batcher(max_batch_tokens=1_000)
         self.gate = Gate(2_000, MAX_QUEUE_S, loop.time)
         self.batcher.observe(1_000, TOKENS, self.model.cost_s(1_000, TOKENS))
-        self.ingress = MicroBatcher(
-            self._run,
-            max_texts=256,
-            max_inflight=64,
-            min_gap_s=0.01,
-            gate=self.gate,
-            work_of=lambda item: work_of(item, 512),
-        )
+        self.ingress = ingress(self._run, self.gate)
         self._tasks: list[asyncio.Task[None]] = []
 
     async def _run(self, inputs: Sequence[TextInput], deadlines: Sequence[float]) -> list[Result]:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from virtual_time import VirtualModel, after, run_virtually, texts
+from virtual_time import VirtualModel, after, ingress, run_virtually, texts
 
 from deployments.pipeline.gate import CALL_S, Gate, work_of
-from deployments.pipeline.microbatch import MicroBatcher, Result
+from deployments.pipeline.microbatch import Result
 from deployments.pipeline.types import Load, TextInput, flow_of, runs_of
 
 TOKENS = 64
@@ -41,14 +41,7 @@ class Service:
         self.calls: list[int] = []
         """Texts of each."""
         self.gate = Gate(10**6, 1e6, loop.time)
-        self.ingress = MicroBatcher(
-            self._run,
-            max_texts=256,
-            max_inflight=64,
-            min_gap_s=0.01,
-            gate=self.gate,
-            work_of=lambda item: work_of(item, 512),
-        )
+        self.ingress = ingress(self._run, self.gate)
 
     async def meet(self) -> None:
         """Each Classifier is heard of, and what texts cost is known."""

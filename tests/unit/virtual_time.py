@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from deployments.pipeline.batcher import TokenBatcher
+from deployments.pipeline.gate import Gate, work_of
+from deployments.pipeline.microbatch import MicroBatcher, Run
 from deployments.pipeline.types import Encoded, Logits, Predicted
 
 Result = TypeVar("Result")
@@ -104,6 +106,18 @@ class VirtualModel:
             return result
         finally:
             self.running = False
+
+
+def ingress(run: Run, gate: Gate) -> MicroBatcher:
+    """What gathers before this model, as shipped; texts may have 512 characters."""
+    return MicroBatcher(
+        run,
+        max_texts=256,
+        max_inflight=64,
+        min_gap_s=0.01,
+        gate=gate,
+        work_of=lambda item: work_of(item, 512),
+    )
 
 
 def texts(*lengths: int, mark: int = 1) -> Encoded:
