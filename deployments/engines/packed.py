@@ -138,9 +138,9 @@ class PackedRunner:
 
     @torch.inference_mode()
     def _run(self, row: Encoded) -> torch.Tensor:
-        device, n = self.model.device, len(row)
+        device, n, texts = self.model.device, len(row), row
         if self._on_cpu:
-            texts, row = row, _filled(row)
+            row = _filled(texts)
             with self._counting:
                 self.padding_tokens += row.total_tokens - texts.total_tokens
         types = None
@@ -154,7 +154,11 @@ class PackedRunner:
             types,
             Spans(row.lengths, device),
         )
-        return logits[:n]
+        logits = logits[:n]
+        if self._on_cpu and n > 1 and not torch.isfinite(logits).all():
+            # A neighbour's keys weigh nothing (see `attend`), but nothing times NaN is NaN.
+            return torch.cat([self._run(text) for text in texts.split()])
+        return logits
 
     def positions(self, row: Encoded) -> np.ndarray:
         """Positions as this class counts them, anew with each text. int64 [tokens]."""

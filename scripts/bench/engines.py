@@ -16,7 +16,7 @@ import numpy as np
 from deployments.pipeline.types import Encoded
 
 from .child import Child, answer_lines, child
-from .flops import gemm_peak
+from .flops import Product, fastest_product, flops
 from .models import SHAPES
 from .workload import SEED, Workload, batches
 
@@ -95,10 +95,19 @@ class EngineChild:
         )["passes"]
         return found
 
-    def peak(self, shape: str, precision: str, num_threads: int) -> dict[str, Any]:
-        """See flops.gemm_peak."""
+    def beside_peak(
+        self, shape: str, precision: str, n_texts: int | None, duration_s: float
+    ) -> dict[str, float]:
+        """Batches of `n_texts` (None: full ones) and the model's fastest product in turns.
+
+        texts_per_s: as `rate`. gflops, peak_gflops: 1e9 operations a second of either.
+        """
         return self._process.ask(
-            do="peak", shape=shape, precision=precision, num_threads=num_threads
+            do="beside_peak",
+            shape=shape,
+            precision=precision,
+            n_texts=n_texts,
+            duration_s=duration_s,
         )
 
 
@@ -143,6 +152,7 @@ class Worker:
         self._engine: Predicts | None = None
         self._texts = Encoded(np.zeros(0, np.int32), np.zeros(0, np.int32))
         self._batch_size: int | None = None
+        self._product: Product | None = None
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         do = question.pop("do")
@@ -205,18 +215,50 @@ class Worker:
             passes.append([batch.total_tokens, squares, seconds])
         return {"passes": passes}
 
-    def _peak(self, shape: str, precision: str, num_threads: int) -> dict[str, Any]:
-        return gemm_peak(SHAPES[shape], precision, num_threads)
+    def _beside_peak(
+        self, shape: str, precision: str, n_texts: int | None, duration_s: float
+    ) -> dict[str, float]:
+        if self._product is None:
+            self._product = fastest_product(SHAPES[shape], precision)
+        product = self._product
+        todo = (
+            self._batches(MAX_BATCH_TOKENS) if n_texts is None else _of_size(self._texts, n_texts)
+        )
+        passes = passes_s = products = products_s = tokens = work = 0.0
+        while passes < _MIN_BATCHES or passes_s < duration_s:
+            batch = todo[int(passes) % len(todo)]
+            started = time.perf_counter()
+            self._predict(batch)
+            took_s = time.perf_counter() - started
+            passes, passes_s = passes + 1, passes_s + took_s
+            tokens += batch.total_tokens
+            work += flops(SHAPES[shape], batch.lengths)
+            # What else the machine does, and how fast it lets us be, changes by the second.
+            while products_s < passes_s / 2:
+                started = time.perf_counter()
+                product.run()
+                products_s += time.perf_counter() - started
+                products += 1
+        mean_tokens = self._texts.total_tokens / len(self._texts)
+        return {
+            "texts_per_s": round(tokens / passes_s / mean_tokens, 2),
+            "gflops": round(work / passes_s / 1e9, 1),
+            "peak_gflops": round(products * product.flops / products_s / 1e9, 1),
+        }
 
     def _batches(self, max_tokens: int) -> list[Encoded]:
         if not self._batch_size:
             return batches(self._texts, max_tokens)
-        texts, size = self._texts.split(), self._batch_size
-        return [Encoded.concat(texts[i : i + size]) for i in range(0, len(texts), size)]
+        return _of_size(self._texts, self._batch_size)
 
     def _predict(self, batch: Encoded) -> None:
         assert self._engine is not None  # noqa: S101
         self._engine.predict(batch)
+
+
+def _of_size(encoded: Encoded, n_texts: int) -> list[Encoded]:
+    texts = encoded.split()
+    return [Encoded.concat(texts[i : i + n_texts]) for i in range(0, len(texts), n_texts)]
 
 
 def _engine_of_ours(

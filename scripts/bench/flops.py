@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,28 +30,42 @@ def flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
     return float((per_text + head).sum())
 
 
-def gemm_peak(
-    shape: Shape, precision: str, num_threads: int, budget_s: float = 3.0
-) -> dict[str, Any]:
-    """The fastest product of this model's shapes in this process, in 1e9 operations a second.
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix product to measure a model against. size: (m, k, n) of [m, k] by [k, n]."""
 
-    precision: float32, bfloat16 or int8. The way and the rows that gave the maximum are said.
+    way: str
+    size: tuple[int, int, int]
+    run: Callable[[], Any]
+
+    @property
+    def flops(self) -> int:
+        """Operations of one call."""
+        return 2 * math.prod(self.size)
+
+
+def fastest_product(shape: Shape, precision: str, budget_s: float = 3.0) -> Product:
+    """The fastest of this model's products in this process, with the threads that torch has now.
+
+    precision: float32, bfloat16 or int8.
     """
     import torch
 
-    torch.set_num_threads(num_threads)
     h, i = shape.hidden, shape.intermediate
-    products = [(m, k, n) for m in _ROWS for k, n in ((h, h), (h, i), (i, h))]
-    best: dict[str, Any] = {"gflops": 0.0}
+    products = [
+        Product(way, (m, k, n), run)
+        for m in _ROWS
+        for k, n in ((h, h), (h, i), (i, h))
+        for way, run in _ways(precision, m, k, n).items()
+    ]
+    slice_s = budget_s / len(products) / _ROUNDS
     with torch.inference_mode():
-        for m, k, n in products:
-            for way, run in _ways(precision, m, k, n).items():
-                slice_s = budget_s / len(products) / _ROUNDS / 2
-                seconds = min(_sustained_s(run, slice_s) for _ in range(_ROUNDS))
-                gflops = 2 * m * k * n / seconds / 1e9
-                if gflops > best["gflops"]:
-                    best = {"gflops": round(gflops, 1), "way": way, "product": [m, k, n]}
-    return best
+        # Round by round, as the machine's own speed changes.
+        rounds = [[_sustained_s(one.run, slice_s) for one in products] for _ in range(_ROUNDS)]
+    speed = [
+        one.flops / min(took) for one, took in zip(products, zip(*rounds, strict=True), strict=True)
+    ]
+    return products[speed.index(max(speed))]
 
 
 def _sustained_s(run: Callable[[], Any], for_s: float) -> float:

@@ -71,22 +71,28 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 def raw_tables(part: Part) -> list[str]:
     out = []
     for found in part["shapes"].values():
-        peaks = ", ".join(
-            f"{name} {peak['gflops']:,.0f}" for name, peak in found.get("peaks", {}).items()
-        )
         out.append(
-            f"**{found['title']}**: {found['gflops_per_text']:.2f} GFLOP a text. Fastest matrix "
-            f"product of its shapes, GFLOP/s: {peaks}.\n"
+            f"**{found['title']}**: {found['gflops_per_text']:.2f} GFLOP a text. Each engine in "
+            "turns with the fastest matrix\nproduct of the model's shapes, in its precision and "
+            "with its threads: so many GFLOP/s.\n"
         )
         rows = [
             (row["title"], f"{row['texts_per_s']:,.1f}", f"{row['gflops']:,.0f}",
-             f"{row['share_of_peak']:.0%}" if row["share_of_peak"] else "–", row["batching"])
+             f"{row['share_of_peak']:.0%} of {row['peak_gflops']:,.0f}", _few(row), row["batching"])
             if "texts_per_s" in row
-            else (row["title"], "–", "", "", one_line(row.get("unavailable", "")))
+            else (row["title"], "–", "", "", "", one_line(row.get("unavailable", "")))
             for row in found["engines"]
         ]  # fmt: skip
-        out.append(table(("engine", "texts/s", "GFLOP/s", "of the peak", ""), rows))
+        head = ("engine", "texts/s", "GFLOP/s", "of its product", "4 texts a batch", "")
+        out.append(table(head, rows))
     return out
+
+
+def _few(row: dict[str, Any]) -> str:
+    few = row.get("few")
+    if few is None:
+        return "–"
+    return f"{few['texts_per_s']:,.1f} texts/s, {few['share_of_peak']:.0%}"
 
 
 def service_tables(part: Part) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -32,23 +34,52 @@ def masked(
     st.lists(st.integers(1, 40), min_size=1, max_size=8),
     st.none() | st.integers(1, 20),
     st.integers(1, 50),
+    st.sampled_from((1, 4, 16)),
 )
-def test_each_text_sees_itself_only(lengths: list[int], reach: int | None, block: int) -> None:
+def test_each_text_sees_itself_only(
+    lengths: list[int], reach: int | None, block: int, keys_step: int
+) -> None:
     torch.manual_seed(0)
     q, k, v = torch.randn(3, sum(lengths), 2, 8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "WINDOW_BLOCK_TOKENS", block)
+        patch.setattr(attention, "_KEYS_STEP", keys_step)
         out = attend(q, k, v, Spans(np.asarray(lengths, np.int32), CPU), 0.3, reach)
     torch.testing.assert_close(out, masked(q, k, v, lengths, reach), atol=1e-5, rtol=1e-5)
 
 
-def test_first_tokens_alone_ask_the_same() -> None:
+@pytest.mark.parametrize("keys_step", [1, 16])
+def test_first_tokens_alone_ask_the_same(keys_step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_KEYS_STEP", keys_step)
     torch.manual_seed(0)
     spans = Spans(np.asarray([4, 4, 1, 9], np.int32), CPU)
     q, k, v = torch.randn(3, 18, 2, 8)
     everyone = attend(q, k, v, spans, 0.3)
     first = attend(q[spans.starts], k, v, spans, 0.3)
     torch.testing.assert_close(first, everyone[spans.starts])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_of_neighbours_fill_a_texts_own_up(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And weigh nothing: whatever the neighbours say, the answer stays the same to the bit."""
+    monkeypatch.setattr(attention, "_KEYS_STEP", 16)
+    asked: list[int] = []
+
+    def counted(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **rest: Any) -> torch.Tensor:
+        asked.append(k.shape[2])
+        return scaled_dot_product_attention(q, k, v, **rest)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", counted)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 40, 2, 8).to(dtype)
+    spans = Spans(np.asarray([9, 7, 7, 17], np.int32), CPU)
+    before = attend(q, k, v, spans, 0.3)
+    assert asked == [16, 16, 17]  # behind the last there are none
+    k[9:] *= 1e4
+    v[9:] *= -1e4
+    assert torch.equal(attend(q, k, v, spans, 0.3)[:9], before[:9])
 
 
 def test_neighbours_of_one_length_run_together() -> None:

@@ -17,7 +17,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deployments.engines import parity
+from deployments.engines import attention, parity
 from deployments.engines.disentangled import DisentangledEncoder
 from deployments.engines.encoder import HEADS, PostNormEncoder
 from deployments.engines.linear import accelerate
@@ -133,6 +133,24 @@ def test_token_types_reach_the_model(case: str) -> None:
     np.testing.assert_allclose(packed(batch), padded(batch), atol=1e-4)
     without = packed(Encoded(batch.input_ids, batch.lengths))
     assert np.abs(packed(batch) - without).max() > 1e-3
+
+
+@pytest.mark.parametrize("case", ["bert", "modernbert", "modernbert, mean"])
+def test_a_text_without_a_finite_answer_leaves_its_neighbours_theirs(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word whose trained vector is NaN; keys of neighbours lie before each other."""
+    monkeypatch.setattr(attention, "_KEYS_STEP", 16)
+    packed, _ = runners.__wrapped__(case)
+    batch = batch_of([30, 20, 9, 5])
+    batch.input_ids[batch.input_ids == 7] = 8
+    healthy = packed(batch)
+    batch.input_ids[30 + 3] = 7
+    packed.model.get_input_embeddings().weight.data[7] = torch.nan
+    logits = packed(batch)
+    assert np.isnan(logits[1]).all()
+    others = [0, 2, 3]
+    np.testing.assert_allclose(logits[others], healthy[others], atol=1e-4)
 
 
 @pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
