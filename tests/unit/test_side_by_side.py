@@ -103,9 +103,15 @@ def test_rows_hold_each_text_once_and_are_about_equal(
     assert sorted(i for row in rows for i in order[row].tolist()) == list(range(len(lengths)))
     tokens = [int(all_lengths[order[row]].sum()) for row in rows]
     wanted = n_threads * -(-sum(lengths) // (n_threads * max_tokens))
-    assert len(rows) <= wanted
-    # A text goes to one row or the next: a row misses its share by a text at most.
-    assert max(tokens) <= sum(lengths) / wanted + max(lengths)
+    # Each text went to the row with the fewest tokens.
+    assert len(rows) == min(wanted, len(lengths))
+    assert max(tokens) - min(tokens) <= max(lengths)
+
+
+def test_short_texts_fill_up_the_row_beside_a_long_one() -> None:
+    lengths = np.array([40, 100, 60, 80], np.int32)
+    order, rows = _even_rows(lengths, 512, 2)
+    assert [lengths[order[row]].tolist() for row in rows] == [[100, 40], [80, 60]]
 
 
 def ran(faster: Faster, seconds: dict[bool, float], n: int) -> list[bool]:
