@@ -64,7 +64,7 @@ def main(
     duration_s: Annotated[float, typer.Option(help="Seconds of a run, at least.", min=1)] = 10.0,
     connections: Annotated[
         str, typer.Option(help="Open connections, one run each, separated by commas.")
-    ] = "1,16,64,256",
+    ] = "1,4,16,64,256",
     threads: Annotated[
         int | None, typer.Option(help="Of each engine and peer; all CPUs by default.", min=1)
     ] = None,

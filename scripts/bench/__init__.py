@@ -6,6 +6,7 @@ The load client is the package's own, deployments.bench: `rayclassify bench` ask
 - child: a process that is asked line by line
 - service: our own service, from a Serve config with some changes
 - cluster: a Ray cluster of several nodes on this machine
+- kinds: requests of one text, and of many
 - load: the closed loop of wrk, for the most that a service can
 - openloop: latency at the times of a Poisson process
 - passes: how long a forward pass takes, fitted or told to the stand-in

@@ -6,19 +6,16 @@ seconds of one another is compared.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from rich.table import Table
 
-from deployments.bench.client import Endpoint
-
+from .kinds import LISTS, Kind
 from .load import load
 from .machine import ROOT
 from .service import read_config, running_service
@@ -34,31 +31,7 @@ MODELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """texts: in a request; 1: a single text, no list."""
-
-    texts: int
-    connections: int
-
-    def __str__(self) -> str:
-        asked = "single texts" if self.texts == 1 else f"lists of {self.texts}"
-        return f"{asked}, {self.connections} connections"
-
-    def endpoint(self, of: Endpoint) -> Endpoint:
-        def body(text: str) -> bytes:
-            asked = text if self.texts == 1 else text.split("\0")
-            return json.dumps({"text": asked}, ensure_ascii=False).encode()
-
-        return replace(of, body=body)
-
-    def requests(self, texts: Sequence[str]) -> list[str]:
-        """Of each request its texts, side by side."""
-        n = self.texts
-        return ["\0".join(texts[i : i + n]) for i in range(0, len(texts) - n + 1, n)]
-
-
-KINDS = (Kind(1, 1), Kind(1, 16), Kind(1, 64), Kind(32, 16), Kind(256, 4))
+KINDS = (Kind(1, 1), Kind(1, 16), Kind(1, 64), *LISTS)
 
 
 @contextmanager

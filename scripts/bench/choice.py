@@ -9,7 +9,7 @@ from .models import SHAPES
 from .session import Session
 
 CHOICES = ("auto", "int8", "bfloat16", "float32")
-CONNECTIONS = (1, 16, 64)
+CONNECTIONS = (1, 4, 16, 64)
 TURNS = 3
 
 

@@ -18,6 +18,7 @@ from .child import ChildFailed, child
 from .engines import ENGINES, REFERENCES, EngineChild, EngineSpec, engine_child
 from .flops import flops
 from .ideal import ideal
+from .kinds import LISTS, Kind
 from .load import Measurement, enough_s, load
 from .models import MINILM, SHAPES, Shape
 from .openloop import ask
@@ -93,7 +94,8 @@ def _with_share(found: dict[str, Any]) -> dict[str, Any]:
 def measure_service(session: Session) -> None:
     """Service and raw engine in turn, so that what else the machine does meets both."""
     plan = session.plan
-    with session.mode("service", (len(plan.shapes) + 1) * (len(plan.connections) + 1)) as part:
+    runs_each = 1 + len(plan.connections) + len(LISTS)
+    with session.mode("service", (len(plan.shapes) + 1) * runs_each) as part:
         part["shapes"] = {}
         for name in (*plan.shapes, "none"):
             shape = SHAPES.get(name)
@@ -113,6 +115,10 @@ def measure_service(session: Session) -> None:
                         runs.append(
                             asdict(load(service.endpoint, workload.texts, n, plan.duration_s))
                         )
+                    found["lists"] = lists = []
+                    for kind in LISTS:
+                        session.step(f"service: no model, {kind}")
+                        lists.append(_of_lists(kind, service, workload, plan.duration_s))
                 else:
                     with engine_child() as engine:
                         _beside(session, shape, service, engine, found)
@@ -143,6 +149,30 @@ def _beside(
         found["raw_rates"].append(after)
         found["runs"].append(with_share(run, (before + after) / 2))
         before = after
+    found["lists"] = []
+    for kind in LISTS:
+        session.step(f"service: {shape.name}, {kind}")
+        requests = 2 * kind.connections
+        duration_s = enough_s(before / kind.texts, plan.duration_s, requests)
+        lists = _of_lists(kind, service, workload, duration_s)
+        after = engine.rate(plan.duration_s / 2, budget)["texts_per_s"]
+        raw = (before + after) / 2
+        lists.update(raw_texts_per_s=round(raw, 2), share=round(lists["texts_per_s"] / raw, 3))
+        found["lists"].append(lists)
+        before = after
+
+
+def _of_lists(
+    kind: Kind, service: Service, workload: Workload, duration_s: float
+) -> dict[str, Any]:
+    run = load(
+        kind.endpoint(service.endpoint),
+        kind.requests(workload.texts),
+        kind.connections,
+        duration_s,
+    )
+    texts_per_s = round(run.requests_per_s * kind.texts, 1)
+    return {**asdict(run), "texts": kind.texts, "texts_per_s": texts_per_s}
 
 
 def with_share(run: Measurement, raw_texts_per_s: float) -> dict[str, Any]:

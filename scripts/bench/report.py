@@ -116,6 +116,22 @@ def service_tables(part: Part) -> list[str]:
             for run in found.get("runs", ())
         ]
         out.append(table(head, rows))
+        if lists := found.get("lists"):
+            head = ["lists of", "connections", "texts/s", *head[2:]]
+            rows = [
+                [
+                    run["texts"],
+                    run["connections"],
+                    f"{run['texts_per_s']:,.0f}",
+                    f"{run['share']:.0%} of {run['raw_texts_per_s']:,.1f}"
+                    if "share" in run
+                    else "–",
+                    *_latency(run),
+                    *counts_of(run),
+                ]
+                for run in lists
+            ]
+            out.append(table(head, rows))
     return out
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.bench.against import KINDS, Kind, checkout
+from scripts.bench.against import KINDS, checkout
+from scripts.bench.kinds import Kind
 from scripts.bench.service import our_endpoint
 
 ROOT = Path(__file__).resolve().parents[2]

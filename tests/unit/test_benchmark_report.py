@@ -18,7 +18,7 @@ HEAD: dict[str, Any] = {
         "cpu": "Some CPU", "cpu_features": ["avx2", "avx512_vnni"], "cores": 2, "load_before": 0.1,
         "versions": {"ray": "2.60.0", "torch": "2.13.0"}, "commit": "abc", "measured_at": "today",
     },
-    "settings": {"threads": 2, "duration_s": 10, "connections": [1, 16, 64, 256]},
+    "settings": {"threads": 2, "duration_s": 10, "connections": [1, 4, 16, 64, 256]},
     "workload": {
         "texts": 256, "tokens_mean": 72.9, "tokens_p50": 46, "tokens_max": 512, "truncated": 1,
     },
@@ -48,9 +48,12 @@ def measured() -> dict[str, Any]:
             run(1, 40, 22.5, raw_texts_per_s=100.0, share=0.4),
             run(64, 92, 600, raw_texts_per_s=100.0, share=0.92),
         ],
+        "lists": [
+            run(16, 3.0, 900, texts=32, texts_per_s=96.0, raw_texts_per_s=100.0, share=0.96)
+        ],
     }  # fmt: skip
     minilm = {**shape, "title": "MiniLM (6 × 384)", "raw_single_p50_ms": 5.0}
-    counts = (1, 16, 64, 256)
+    counts = (1, 4, 16, 64, 256)
     return {
         "raw": {
             **HEAD,
@@ -82,6 +85,7 @@ def measured() -> dict[str, Any]:
                     "title": "no model",
                     "info": {"engine": "none", "dtype": "none"},
                     "runs": [run(n, 20 * n) for n in counts],
+                    "lists": [run(4, 70.0, texts=256, texts_per_s=17_920.0)],
                 },
             },
         },
@@ -169,6 +173,8 @@ def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
     assert "| torch int8 | 95.0 | 1,212 | 61% of 2,000 | 61.0 texts/s, 41% | packed |" in text
     assert "onnxruntime is not installed" in text
     assert "| 64 | 92.0 | 92% of 100.0 |" in text
+    assert "| 32 | 16 | 96 | 96% of 100.0 |" in text
+    assert "| 256 | 4 | 17,920 | – |" in text
     assert "can't run: needs / Python 3.10" in text
     assert "63 of 64" in text
     assert "| 90% | 270 |" in text
