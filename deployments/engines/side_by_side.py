@@ -9,8 +9,10 @@ both ways are timed as they run, and the faster one is taken.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from statistics import median
 
 import torch
 
@@ -18,8 +20,8 @@ from deployments.pipeline.types import Encoded
 
 # Of all time, what trying the slower way again may take: the machine's other work changes.
 _TRYING_SHARE = 0.02
-# Of a new time in the mean of earlier ones.
-_WEIGHT = 0.2
+# Of a way that are remembered, and that both are given at first.
+_TIMES = 3
 
 
 class SideBySide:
@@ -53,27 +55,31 @@ class SideBySide:
 
 
 class Faster:
-    """Which of two ways took less time a token, for batches of one kind."""
+    """Which of two ways took less time a token, for batches of one kind.
+
+    By the median of each way's last times: the first batch of a size compiles, and on a shared
+    machine one time says little.
+    """
 
     def __init__(self) -> None:
-        self._token_s: dict[bool, float] = {}
+        self._token_s = {way: deque[float](maxlen=_TIMES) for way in (True, False)}
         self._since_s = 0.0  # that the faster way ran since the slower one was tried
 
     def choose(self, tokens: int) -> bool:
-        """The way for a batch of so many tokens: one that was never timed, now and then the slower
-        one, else the faster."""
-        for way in (True, False):
-            if way not in self._token_s:
-                return way
-        faster = self._token_s[True] <= self._token_s[False]
-        if self._since_s * _TRYING_SHARE < self._token_s[not faster] * tokens:
+        """The way for a batch of so many tokens: at first both in turns, then the faster, and now
+        and then the slower."""
+        times = self._token_s
+        if min(map(len, times.values())) < _TIMES:
+            self._since_s = 0.0
+            return len(times[True]) <= len(times[False])
+        token_s = {way: median(times[way]) for way in (True, False)}
+        faster = token_s[True] <= token_s[False]
+        if self._since_s * _TRYING_SHARE < token_s[not faster] * tokens:
             return faster
         self._since_s = 0.0
         return not faster
 
     def took(self, way: bool, seconds: float, tokens: int) -> None:
         """A batch of so many tokens took so long that way."""
-        token_s = seconds / tokens
-        before = self._token_s.get(way, token_s)
-        self._token_s[way] = before + _WEIGHT * (token_s - before)
+        self._token_s[way].append(seconds / tokens)
         self._since_s += seconds

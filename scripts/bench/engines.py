@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ from .workload import SEED, Workload, batches
 
 MAX_BATCH_TOKENS = 4_096
 _MIN_BATCHES = 2
+# Until an engine of several threads has tried its ways of sharing a batch.
+_WARM_UP_BATCHES = 6
 PASS_TEXTS = (1, 4, 16, 256)
 
 
@@ -224,6 +227,8 @@ class Worker:
         todo = (
             self._batches(MAX_BATCH_TOKENS) if n_texts is None else _of_size(self._texts, n_texts)
         )
+        for batch in islice(cycle(todo), 0 if self._batch_size else _WARM_UP_BATCHES):
+            self._predict(batch)
         passes = passes_s = products = products_s = tokens = work = 0.0
         while passes < _MIN_BATCHES or passes_s < duration_s:
             batch = todo[int(passes) % len(todo)]

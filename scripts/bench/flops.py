@@ -14,7 +14,8 @@ from .models import Shape
 
 # Rows of the matrix products: from what stays in the cache of a core up to a full batch.
 _ROWS = (256, 1_024)
-_ROUNDS = 3
+# Of a shared machine's moments some are slow: the fastest of so many counts.
+_ROUNDS = 8
 
 
 def flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
