@@ -17,7 +17,7 @@ import numpy as np
 from deployments.pipeline.types import Encoded
 
 from .child import Child, answer_lines, child
-from .flops import Product, fastest_product, flops
+from .flops import Products, flops
 from .models import SHAPES
 from .workload import SEED, Workload, batches
 
@@ -155,7 +155,8 @@ class Worker:
         self._engine: Predicts | None = None
         self._texts = Encoded(np.zeros(0, np.int32), np.zeros(0, np.int32))
         self._batch_size: int | None = None
-        self._product: Product | None = None
+        self._products: Products | None = None
+        self._num_threads = 1
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         do = question.pop("do")
@@ -165,7 +166,7 @@ class Worker:
     def _load(self, texts: str, batch_size: int | None, **wanted: Any) -> dict[str, Any]:
         with np.load(texts) as arrays:
             self._texts = Encoded(arrays["ids"], arrays["lengths"])
-        self._batch_size = batch_size
+        self._batch_size, self._num_threads = batch_size, wanted["num_threads"]
         if batch_size:
             self._engine = Transformers(wanted["model"], wanted["dtype"], wanted["num_threads"])
             info = {"dtype": wanted["dtype"], "batching": "padded"}
@@ -221,17 +222,17 @@ class Worker:
     def _beside_peak(
         self, shape: str, precision: str, n_texts: int | None, duration_s: float
     ) -> dict[str, float]:
-        if self._product is None:
-            self._product = fastest_product(SHAPES[shape], precision)
-        product = self._product
+        if self._products is None:
+            self._products = Products(SHAPES[shape], precision, self._num_threads)
         todo = (
             self._batches(MAX_BATCH_TOKENS) if n_texts is None else _of_size(self._texts, n_texts)
         )
         for batch in islice(cycle(todo), 0 if self._batch_size else _WARM_UP_BATCHES):
             self._predict(batch)
-        passes = passes_s = products = products_s = tokens = work = 0.0
+        passes_s = work = possible = 0.0
+        passes = tokens = 0
         while passes < _MIN_BATCHES or passes_s < duration_s:
-            batch = todo[int(passes) % len(todo)]
+            batch = todo[passes % len(todo)]
             started = time.perf_counter()
             self._predict(batch)
             took_s = time.perf_counter() - started
@@ -239,16 +240,12 @@ class Worker:
             tokens += batch.total_tokens
             work += flops(SHAPES[shape], batch.lengths)
             # What else the machine does, and how fast it lets us be, changes by the second.
-            while products_s < passes_s / 2:
-                started = time.perf_counter()
-                product.run()
-                products_s += time.perf_counter() - started
-                products += 1
+            possible += took_s * self._products.gflops(took_s / 2)
         mean_tokens = self._texts.total_tokens / len(self._texts)
         return {
             "texts_per_s": round(tokens / passes_s / mean_tokens, 2),
             "gflops": round(work / passes_s / 1e9, 1),
-            "peak_gflops": round(products * product.flops / products_s / 1e9, 1),
+            "peak_gflops": round(possible / passes_s, 1),
         }
 
     def _batches(self, max_tokens: int) -> list[Encoded]:

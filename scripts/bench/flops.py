@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +47,39 @@ class Product:
         return 2 * math.prod(self.size)
 
 
-def fastest_product(shape: Shape, precision: str, budget_s: float = 3.0) -> Product:
-    """The fastest of this model's products in this process, with the threads that torch has now.
+class Products:
+    """The fastest product of a model's shapes, on each of some threads at once.
 
-    precision: float32, bfloat16 or int8.
+    Threads that share one product wait for the slowest of them, so on a shared machine that is
+    less than it can do. precision: float32, bfloat16 or int8.
     """
+
+    def __init__(self, shape: Shape, precision: str, num_threads: int) -> None:
+        self._num_threads = num_threads
+        self._pool = ThreadPoolExecutor(num_threads)
+        together = threading.Barrier(num_threads)
+        wait([self._pool.submit(_one_thread, together) for _ in range(num_threads)])
+        self.product = self._pool.submit(_fastest, shape, precision).result()
+
+    def gflops(self, for_s: float) -> float:
+        """1e9 operations a second of all threads together."""
+        running = [
+            self._pool.submit(_sustained_s, self.product.run, for_s)
+            for _ in range(self._num_threads)
+        ]
+        return sum(self.product.flops / one.result() for one in running) / 1e9
+
+
+def _one_thread(together: threading.Barrier) -> None:
     import torch
 
+    # For this thread; and the number is read, which makes it stay.
+    torch.set_num_threads(1)
+    torch.get_num_threads()
+    together.wait()
+
+
+def _fastest(shape: Shape, precision: str, budget_s: float = 3.0) -> Product:
     h, i = shape.hidden, shape.intermediate
     products = [
         Product(way, (m, k, n), run)
@@ -60,23 +88,25 @@ def fastest_product(shape: Shape, precision: str, budget_s: float = 3.0) -> Prod
         for way, run in _ways(precision, m, k, n).items()
     ]
     slice_s = budget_s / len(products) / _ROUNDS
-    with torch.inference_mode():
-        # Round by round, as the machine's own speed changes.
-        rounds = [[_sustained_s(one.run, slice_s) for one in products] for _ in range(_ROUNDS)]
-    speed = [
-        one.flops / min(took) for one, took in zip(products, zip(*rounds, strict=True), strict=True)
-    ]
-    return products[speed.index(max(speed))]
+    # Round by round, as the machine's own speed changes.
+    rounds = [[_sustained_s(one.run, slice_s) for one in products] for _ in range(_ROUNDS)]
+    return min(
+        zip(products, map(min, zip(*rounds, strict=True)), strict=True),
+        key=lambda found: found[1] / found[0].flops,
+    )[0]
 
 
 def _sustained_s(run: Callable[[], Any], for_s: float) -> float:
     """Seconds a call takes, as the mean over calls for `for_s` seconds, at least two."""
-    run()
-    calls, started = 0, time.perf_counter()
-    while calls < 2 or time.perf_counter() - started < for_s:
+    import torch
+
+    with torch.inference_mode():
         run()
-        calls += 1
-    return (time.perf_counter() - started) / calls
+        calls, started = 0, time.perf_counter()
+        while calls < 2 or time.perf_counter() - started < for_s:
+            run()
+            calls += 1
+        return (time.perf_counter() - started) / calls
 
 
 def _ways(precision: str, m: int, k: int, n: int) -> dict[str, Callable[[], Any]]:

@@ -73,8 +73,8 @@ def raw_tables(part: Part) -> list[str]:
     for found in part["shapes"].values():
         out.append(
             f"**{found['title']}**: {found['gflops_per_text']:.2f} GFLOP a text. Each engine in "
-            "turns with the fastest matrix\nproduct of the model's shapes, in its precision and "
-            "with its threads: so many GFLOP/s.\n"
+            "turns with the fastest matrix\nproduct of the model's shapes, in its precision, on "
+            "each of its threads at once: so many GFLOP/s.\n"
         )
         rows = [
             (row["title"], f"{row['texts_per_s']:,.1f}", f"{row['gflops']:,.0f}",
