@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from statistics import median
 from typing import Any
@@ -132,6 +133,14 @@ def service_tables(part: Part) -> list[str]:
                 for run in lists
             ]
             out.append(table(head, rows))
+            wrong: Counter[str] = sum((Counter(run["statuses"]) for run in lists), Counter())
+            if wrong["429"]:
+                told = ", ".join(f"{code} {n:,}" for code, n in sorted(wrong.items()))
+                out.append(
+                    f"Answers by status: {told}. As many lists are more than this model answers in "
+                    "time, and wrk\nasks again at once, whatever Retry-After says, on the "
+                    "service's own cores.\n"
+                )
     return out
 
 

@@ -85,7 +85,10 @@ def measured() -> dict[str, Any]:
                     "title": "no model",
                     "info": {"engine": "none", "dtype": "none"},
                     "runs": [run(n, 20 * n) for n in counts],
-                    "lists": [run(4, 70.0, texts=256, texts_per_s=17_920.0)],
+                    "lists": [
+                        {**run(4, 70.0, texts=256, texts_per_s=17_920.0),
+                         "statuses": {"200": 700, "408": 1, "429": 1_200}},
+                    ],
                 },
             },
         },
@@ -175,6 +178,7 @@ def test_the_page_holds_every_mode_and_why_something_has_no_figure() -> None:
     assert "| 64 | 92.0 | 92% of 100.0 |" in text
     assert "| 32 | 16 | 96 | 96% of 100.0 |" in text
     assert "| 256 | 4 | 17,920 | – |" in text
+    assert "Answers by status: 200 700, 408 1, 429 1,200. As many" in text
     assert "can't run: needs / Python 3.10" in text
     assert "63 of 64" in text
     assert "| 90% | 270 |" in text
