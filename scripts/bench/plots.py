@@ -130,7 +130,7 @@ def peers(part: Part, theme: Theme) -> Any:
 
 
 def raw(part: Part, theme: Theme) -> Any:
-    """Texts a second of every engine, and the share of the peak of its precision."""
+    """Texts a second of every engine, and its share of the fastest product beside it."""
     shapes = [one for one in part["shapes"].values() if one.get("engines")]
     if not shapes:
         return None
@@ -147,7 +147,7 @@ def raw(part: Part, theme: Theme) -> Any:
         ]
         one.bar_label(drawn, labels, padding=4, fontsize=8)
         one.margins(x=0.3)
-        one.set_title(f"{found['title']}: texts/s (of the peak)", fontsize=10)
+        one.set_title(f"{found['title']}: texts/s (of its product)", fontsize=10)
         if titles == shown:  # the same engines in the same order: said once
             one.set_yticklabels([])
         shown = titles
@@ -164,7 +164,8 @@ def service(part: Part, theme: Theme) -> Any:
         x = [run["connections"] for run in runs]
         y = [100 * run["share"] for run in runs]
         left.plot(x, y, color=colour, label=f"{found['title']}, {engine_of(found['info'])}")
-    left.set(xscale="log", ylim=(0, 110), xlabel="connections")
+    left.set(xscale="log", xlabel="connections")
+    left.set_ylim(bottom=0)
     left.set_title("Of the raw engine's texts/s, over HTTP (%)")
     left.legend(loc="lower right", fontsize=8)
     runs = part["shapes"].get("none", {}).get("runs", [])
