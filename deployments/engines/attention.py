@@ -126,7 +126,8 @@ def attend(
     if bias is None and _takes_varlen(query):
         return _attend_varlen(query, key, value, spans, scale, reach, first_only)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    hidden = _hidden_after(spans.max_length, query) if bias is None and query.is_cpu else None
+    fills = _KEYS_STEP > 1 and bias is None and query.is_cpu
+    hidden = _hidden_after(spans.max_length, query) if fills else None
     token = row = 0
     for n, length in spans.runs:
         n_queries = n if first_only else n * length

@@ -13,15 +13,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from statistics import median
+from typing import TypeVar
 
 import torch
-
-from deployments.pipeline.types import Encoded
 
 # Of all time, what trying the slower way again may take: the machine's other work changes.
 _TRYING_SHARE = 0.02
 # Of a way that are remembered, and that both are given at first.
 _TIMES = 3
+
+
+Row = TypeVar("Row")
+Answer = TypeVar("Answer")
 
 
 class SideBySide:
@@ -41,9 +44,7 @@ class SideBySide:
         wait([self._pool.submit(start) for _ in range(n_threads)])
         torch.set_num_threads(n_threads)
 
-    def __call__(
-        self, run: Callable[[Encoded], torch.Tensor], rows: Sequence[Encoded]
-    ) -> list[torch.Tensor]:
+    def __call__(self, run: Callable[[Row], Answer], rows: Sequence[Row]) -> list[Answer]:
         """What `run` gives for each row, in order.
 
         Raises:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,28 +53,18 @@ class Products:
     """
 
     def __init__(self, shape: Shape, precision: str, num_threads: int) -> None:
+        from deployments.engines.side_by_side import SideBySide
+
         self._num_threads = num_threads
-        self._pool = ThreadPoolExecutor(num_threads)
-        together = threading.Barrier(num_threads)
-        wait([self._pool.submit(_one_thread, together) for _ in range(num_threads)])
-        self.product = self._pool.submit(_fastest, shape, precision).result()
+        self._threads = SideBySide(num_threads)
+        (self.product,) = self._threads(lambda one: _fastest(one, precision), [shape])
 
     def gflops(self, for_s: float) -> float:
         """1e9 operations a second of all threads together."""
-        running = [
-            self._pool.submit(_sustained_s, self.product.run, for_s)
-            for _ in range(self._num_threads)
-        ]
-        return sum(self.product.flops / one.result() for one in running) / 1e9
-
-
-def _one_thread(together: threading.Barrier) -> None:
-    import torch
-
-    # For this thread; and the number is read, which makes it stay.
-    torch.set_num_threads(1)
-    torch.get_num_threads()
-    together.wait()
+        took_s = self._threads(
+            lambda one: _sustained_s(one.run, for_s), [self.product] * self._num_threads
+        )
+        return sum(self.product.flops / each_s for each_s in took_s) / 1e9
 
 
 def _fastest(shape: Shape, precision: str, budget_s: float = 3.0) -> Product:

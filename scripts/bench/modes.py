@@ -118,7 +118,8 @@ def measure_service(session: Session) -> None:
                     found["lists"] = lists = []
                     for kind in LISTS:
                         session.step(f"service: no model, {kind}")
-                        lists.append(_of_lists(kind, service, workload, plan.duration_s))
+                        run = _load_lists(kind, service, workload, plan.duration_s)
+                        lists.append({**asdict(run), **_texts_of(kind, run)})
                 else:
                     with engine_child() as engine:
                         _beside(session, shape, service, engine, found)
@@ -154,30 +155,28 @@ def _beside(
         session.step(f"service: {shape.name}, {kind}")
         requests = 2 * kind.connections
         duration_s = enough_s(before / kind.texts, plan.duration_s, requests)
-        lists = _of_lists(kind, service, workload, duration_s)
+        run = _load_lists(kind, service, workload, duration_s)
         after = engine.rate(plan.duration_s / 2, budget)["texts_per_s"]
-        raw = (before + after) / 2
-        lists.update(raw_texts_per_s=round(raw, 2), share=round(lists["texts_per_s"] / raw, 3))
-        found["lists"].append(lists)
+        shared = with_share(run, (before + after) / 2, kind.texts)
+        found["lists"].append({**shared, **_texts_of(kind, run)})
         before = after
 
 
-def _of_lists(
-    kind: Kind, service: Service, workload: Workload, duration_s: float
-) -> dict[str, Any]:
-    run = load(
-        kind.endpoint(service.endpoint),
-        kind.requests(workload.texts),
-        kind.connections,
-        duration_s,
-    )
-    texts_per_s = round(run.requests_per_s * kind.texts, 1)
-    return {**asdict(run), "texts": kind.texts, "texts_per_s": texts_per_s}
+def _load_lists(kind: Kind, service: Service, workload: Workload, duration_s: float) -> Measurement:
+    endpoint, requests = kind.endpoint(service.endpoint), kind.requests(workload.texts)
+    return load(endpoint, requests, kind.connections, duration_s)
 
 
-def with_share(run: Measurement, raw_texts_per_s: float) -> dict[str, Any]:
-    """The run, and its throughput as a share of the raw engine's just before and after it."""
-    share = run.requests_per_s / raw_texts_per_s
+def _texts_of(kind: Kind, run: Measurement) -> dict[str, Any]:
+    return {"texts": kind.texts, "texts_per_s": round(run.requests_per_s * kind.texts, 1)}
+
+
+def with_share(run: Measurement, raw_texts_per_s: float, texts: int = 1) -> dict[str, Any]:
+    """The run, and its throughput as a share of the raw engine's just before and after it.
+
+    texts: in a request.
+    """
+    share = run.requests_per_s * texts / raw_texts_per_s
     return {
         **asdict(run),
         "raw_texts_per_s": round(raw_texts_per_s, 2),

@@ -107,29 +107,14 @@ def service_tables(part: Part) -> list[str]:
         out[-1] += "\n"
         head = ["connections", "requests/s", "of the raw engine", *LATENCY_HEAD, *COUNT_HEAD]
         rows = [
-            [
-                run["connections"],
-                f"{run['requests_per_s']:,.1f}",
-                f"{run['share']:.0%} of {run['raw_texts_per_s']:,.1f}" if "share" in run else "–",
-                *_latency(run),
-                *counts_of(run),
-            ]
+            [run["connections"], f"{run['requests_per_s']:,.1f}", *_answered(run)]
             for run in found.get("runs", ())
         ]
         out.append(table(head, rows))
         if lists := found.get("lists"):
             head = ["lists of", "connections", "texts/s", *head[2:]]
             rows = [
-                [
-                    run["texts"],
-                    run["connections"],
-                    f"{run['texts_per_s']:,.0f}",
-                    f"{run['share']:.0%} of {run['raw_texts_per_s']:,.1f}"
-                    if "share" in run
-                    else "–",
-                    *_latency(run),
-                    *counts_of(run),
-                ]
+                [run["texts"], run["connections"], f"{run['texts_per_s']:,.0f}", *_answered(run)]
                 for run in lists
             ]
             out.append(table(head, rows))
@@ -142,6 +127,12 @@ def service_tables(part: Part) -> list[str]:
                     "service's own cores.\n"
                 )
     return out
+
+
+def _answered(run: Part) -> list[object]:
+    """Share of the raw engine, latencies and counts."""
+    share = f"{run['share']:.0%} of {run['raw_texts_per_s']:,.1f}" if "share" in run else "–"
+    return [share, *_latency(run), *counts_of(run)]
 
 
 def peers_tables(part: Part) -> list[str]:
