@@ -295,8 +295,8 @@ class TokenBatcher:
     def observe(self, tokens: int, longest: int, elapsed_s: float) -> None:
         """A pass over `tokens` tokens, of which the longest text has `longest`, took so long."""
         self.curve.observe(tokens, longest, elapsed_s)
-        before = self._usual_longest or longest
-        self._usual_longest = before + (longest - before) / SPEED_MEMORY
+        weight = 1 / min(self.curve.n_observed, SPEED_MEMORY)
+        self._usual_longest += weight * (longest - self._usual_longest)
 
     @property
     def tokens_per_s(self) -> float:

@@ -20,7 +20,8 @@ SPEED_MEMORY = 10
 # Passes after which speed is told from shape.
 WARM_UP = 20
 # A pass that took much longer than expected is believed up to this factor: a pause of the garbage
-# collector must not count for ten passes, and a slower machine is believed after a few.
+# collector must not count for ten passes, and a slower machine is believed after a few. So is a
+# shorter one, once it is known what to expect: the first pass says next to nothing of larger ones.
 MAX_SURPRISE = 2.0
 # Coefficients of which nothing is known yet share what was measured; the weight of that guess, in
 # passes.
@@ -66,7 +67,8 @@ class CostCurve:
             limit = math.log(MAX_SURPRISE)
             expected_s = self._shape.pass_s(tokens, longest)
             surprise = math.log(elapsed_s / expected_s) - self._log_speed
-            surprise = min(max(surprise, -limit), limit)
+            least = -limit if self.n_observed >= WARM_UP else -math.inf
+            surprise = min(max(surprise, least), limit)
             elapsed_s = expected_s * math.exp(surprise)
             if self.n_observed >= WARM_UP:
                 self._log_speed += surprise / SPEED_MEMORY

@@ -43,6 +43,15 @@ def test_some_ten_passes_are_enough_for_a_rough_idea_of_large_batches() -> None:
     assert (errors(curve)[2:] < 0.5).all()
 
 
+def test_a_short_pass_and_a_longer_one_are_enough_to_begin_with() -> None:
+    """As a replica times before anybody asks. The short one alone promises next to nothing."""
+    curve = CostCurve()
+    for tokens, longest in ((8, 8), (512, 64)):
+        curve.observe(tokens, longest, true_s(tokens, longest))
+    assert curve.coefficients().pass_s(512, 64) == pytest.approx(true_s(512, 64), rel=0.05)
+    assert 0.5 < curve.coefficients().pass_s(4_096, 64) / true_s(4_096, 64) < 2.0
+
+
 def test_pauses_move_it_little() -> None:
     curve = CostCurve()
     observe(curve, 400)

@@ -47,14 +47,16 @@ class Service:
         default_factory=lambda: VirtualModel(lambda tokens, longest: 0.01 + tokens / TOKENS_PER_S)
     )
     asked: list[Asked] = field(default_factory=list)
+    timed: Sequence[tuple[int, int]] = ((1_000, TOKENS),)  # passes before the first request
 
     def __post_init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.batcher = self.model.batcher(max_batch_tokens=1_000)
         self.gate = Gate(2_000, MAX_QUEUE_S, loop.time)
-        self.batcher.observe(1_000, TOKENS, self.model.cost_s(1_000, TOKENS))
+        for tokens, longest in self.timed:
+            self.batcher.observe(tokens, longest, self.model.cost_s(tokens, longest))
         self.ingress = ingress(self._run, self.gate)
-        self._tasks: list[asyncio.Task[None]] = []
+        self.tasks: list[asyncio.Task[None]] = []
 
     async def _run(self, inputs: Sequence[TextInput], deadlines: Sequence[float]) -> list[Result]:
         results: list[Result] = [TextTooLong("too long")] * len(inputs)
@@ -81,7 +83,7 @@ class Service:
     ) -> None:
         one = Asked(asyncio.get_running_loop().time(), client, priority)
         self.asked.append(one)
-        self._tasks.append(asyncio.create_task(self._ask(one, n_texts, timeout_s)))
+        self.tasks.append(asyncio.create_task(self._ask(one, n_texts, timeout_s)))
 
     async def _ask(self, one: Asked, n_texts: int, timeout_s: float) -> None:
         item = TextInput("x" * TOKENS, flow=flow_of(one.priority, one.client, n_texts))
@@ -103,7 +105,7 @@ class Service:
             self.ask(**how)
 
     async def answered(self) -> list[Asked]:
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self.tasks)
         return self.asked
 
 
@@ -143,6 +145,25 @@ def test_a_burst_that_can_be_answered_in_time_is_taken_in_whole() -> None:
         await service.offer(2.0, 20.0)  # one at a time: tells little about the model's best
         for _ in range(int(0.8 * MAX_QUEUE_S * CAPACITY_PER_S)):
             service.ask()
+        return await service.answered()
+
+    assert {one.outcome for one in run_virtually(main())} == {"ok"}
+
+
+def test_a_new_replica_takes_in_what_it_can_answer() -> None:
+    """All that it knows of its speed are the passes that it timed at its start."""
+
+    async def main() -> list[Asked]:
+        loop = asyncio.get_running_loop()
+        model = VirtualModel(lambda tokens, longest: 0.2 + tokens / TOKENS_PER_S)
+        service = Service(model, timed=((8, 8), (512, 64)))
+
+        async def caller() -> None:
+            while loop.time() < 60.0:
+                service.ask(n_texts=20)
+                await asyncio.gather(service.tasks[-1], asyncio.sleep(0.1))
+
+        await asyncio.gather(*[caller() for _ in range(6)])
         return await service.answered()
 
     assert {one.outcome for one in run_virtually(main())} == {"ok"}
