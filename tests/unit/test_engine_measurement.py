@@ -48,13 +48,14 @@ class Clock:
 
 @dataclass
 class Kind:
-    """How an engine behaves. s_per_batch: beside its texts.
+    """How an engine behaves. s_per_batch: beside its texts; compiles_s: unless it comes again.
 
-    slow_rows: a number of row_tokens with which it takes twice as long.
+    slow_rows: a number of row_tokens with which it takes twice as long; None: it has no rows.
     """
 
     s_per_text: float = 0.01
     s_per_batch: float = 0.0
+    compiles_s: float = 0.0
     slow_rows: int | None = None
     load_s: float = 0.0
     drift: float = 0.0
@@ -68,6 +69,7 @@ class StandIn:
     def __init__(self, kind: Kind, clock: Clock) -> None:
         self.kind, self.clock = kind, clock
         self.row_tokens = None if kind.slow_rows is None else ROW_TOKENS[0]
+        self.last = np.zeros(0, np.int32)
 
     def load(self) -> None:
         self.clock.now += self.kind.load_s
@@ -79,6 +81,9 @@ class StandIn:
             raise self.kind.error
         slow = 2 if self.row_tokens is not None and self.row_tokens == self.kind.slow_rows else 1
         self.clock.now += slow * self.kind.s_per_text * len(batch) + self.kind.s_per_batch
+        if not np.array_equal(batch.input_ids, self.last):
+            self.clock.now += self.kind.compiles_s
+        self.last = batch.input_ids
         first = np.where(batch.input_ids % 2 == 0, 1.0, -1.0) + self.kind.drift
         return Logits(np.stack([first, -first], axis=1).astype(np.float32))
 
@@ -156,6 +161,15 @@ def test_the_faster_rows_are_found(slow: int) -> None:
 def test_an_engine_without_rows_has_none() -> None:
     (row,) = rows_of({REFERENCE: Kind()})
     assert row.row_tokens is None
+
+
+@pytest.mark.parametrize(("slow_rows", "per_s"), [(0, 100), (None, 20)])
+def test_compiling_counts_in_batches_of_few_where_there_is_no_end_of_shapes(
+    slow_rows: int | None, per_s: float
+) -> None:
+    """Packed rows have few sizes: a service has soon compiled them all."""
+    (row,) = rows_of({REFERENCE: Kind(compiles_s=0.04, slow_rows=slow_rows)})
+    assert row.rates["1"] == pytest.approx(per_s, rel=0.1)
 
 
 def test_all_engines_together_are_timed_for_some_seconds_only() -> None:
