@@ -211,7 +211,8 @@ def test_a_mode_interrupted_anywhere_still_makes_a_page() -> None:
 
 def test_the_readme_shows_the_best_run_of_each_and_all_errors() -> None:
     block = readme_block(measured())
-    assert "| ours, engine: auto | torch int8 | 92.0 | 650 ms |" in block
+    assert "| ours, engine: auto | int8 | 92.0 | 650 ms |" in block
+    assert "| ours | bfloat16 | 50.0 |" in block
     assert "| FastAPI + transformers pipeline | float32 | 11.0 | 10 ms |" in block
     # Only one row has errors, and labels of its own.
     assert "Errors: FastAPI + transformers pipeline 3." in block
@@ -224,6 +225,14 @@ def test_the_readme_shows_the_best_run_of_each_and_all_errors() -> None:
     assert put.endswith(f"{END}\nafter\n")
     assert "old" not in put
     assert put_into(put, block) == put
+
+
+def test_the_readme_shows_what_auto_took_once() -> None:
+    modes = measured()
+    modes["peers"]["rows"][0]["info"] = {**INFO, "dtype": "bfloat16"}
+    block = readme_block(modes)
+    assert "| ours, engine: auto | bfloat16 |" in block
+    assert "| ours | bfloat16 |" not in block
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
