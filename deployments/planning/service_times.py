@@ -56,7 +56,7 @@ MEASURED = ServiceTimes(
     ingress_text_s=0.00006,
     postprocess_call_s=0.00137,
     proxy_request_s=0.000032,
-    hops_s=(0.005, 0.0055, 0.006, 0.0066, 0.0073, 0.0081, 0.009, 0.01, 0.0113, 0.0123, 0.0158),
+    hops_s=(0.0049, 0.0054, 0.0059, 0.0065, 0.0072, 0.008, 0.0087, 0.0095, 0.0105, 0.0112, 0.0139),
 )
 
 # Upstream's own word on its controller: above, it asks for another architecture (Ray issue 60680,
